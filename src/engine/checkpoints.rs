@@ -1,0 +1,71 @@
+//! The rules of checkpoints.
+
+use std::sync::Arc;
+
+use super::{EngineError, EngineResult, unfence};
+use crate::model::checkpoints::{Checkpoint, CheckpointKey};
+use crate::model::leases::Fence;
+use crate::model::time::Timestamp;
+use crate::store::{CheckpointOutcome, CheckpointStore};
+
+/// Checkpoints.
+pub struct CheckpointEngine {
+    store: Arc<dyn CheckpointStore>,
+}
+
+impl CheckpointEngine {
+    pub(super) fn new(store: Arc<dyn CheckpointStore>) -> Self {
+        Self { store }
+    }
+
+    /// Writes a checkpoint.
+    ///
+    /// # Errors
+    /// [`EngineError::CheckpointNotLater`] when `if_later` and a later one stands, also
+    /// [`EngineError::FenceRefused`] and failures of the store.
+    pub async fn set(
+        &self,
+        key: CheckpointKey,
+        checkpoint: Timestamp,
+        if_later: bool,
+        fence: Option<Fence>,
+    ) -> EngineResult<Checkpoint> {
+        match unfence(self.store.set(key, checkpoint, if_later, fence).await?)? {
+            CheckpointOutcome::Stored(stored) => Ok(stored),
+            CheckpointOutcome::NotLater(held) => Err(EngineError::CheckpointNotLater(held)),
+        }
+    }
+
+    /// Reads a checkpoint.
+    ///
+    /// # Errors
+    /// [`EngineError::NotFound`], and failures of the store.
+    pub async fn get(&self, key: &CheckpointKey) -> EngineResult<Checkpoint> {
+        self.store.get(key).await?.ok_or(EngineError::NotFound("checkpoint"))
+    }
+
+    /// Deletes a checkpoint.
+    ///
+    /// # Errors
+    /// [`EngineError::NotFound`], [`EngineError::FenceRefused`], and failures of the store.
+    pub async fn delete(&self, key: CheckpointKey, fence: Option<Fence>) -> EngineResult<()> {
+        if unfence(self.store.delete(key, fence).await?)? {
+            Ok(())
+        } else {
+            Err(EngineError::NotFound("checkpoint"))
+        }
+    }
+
+    /// Reads the checkpoints of `org` (of all when `None`) behind `after`, at most `limit`.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn list(
+        &self,
+        org: Option<&str>,
+        after: Option<&CheckpointKey>,
+        limit: usize,
+    ) -> EngineResult<Vec<(CheckpointKey, Checkpoint)>> {
+        Ok(self.store.list(org, after, limit).await?)
+    }
+}

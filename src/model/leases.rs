@@ -1,0 +1,85 @@
+//! Leases: locks with a holder, that can be renewed and released, and whose fencing token
+//! lets a store refuse the writes of a holder that lost its lease without noticing
+//! (Kleppmann, "How to do distributed locking", 2016).
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::time::Timestamp;
+use super::{Invalid, check_key};
+
+/// The name of a lease.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LeaseName(String);
+
+impl LeaseName {
+    /// Builds a name.
+    ///
+    /// # Errors
+    /// When it is empty or longer than [`super::MAX_KEY_BYTES`].
+    pub fn parse(name: impl Into<String>) -> Result<Self, Invalid> {
+        let name = name.into();
+        check_key("a lease's name", &name)?;
+        Ok(Self(name))
+    }
+
+    /// Gives the name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for LeaseName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Who holds a lease: any text that the holder chose for itself.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Holder(String);
+
+impl Holder {
+    /// Builds a holder.
+    ///
+    /// # Errors
+    /// When it is empty or longer than [`super::MAX_KEY_BYTES`].
+    pub fn parse(holder: impl Into<String>) -> Result<Self, Invalid> {
+        let holder = holder.into();
+        check_key("a holder", &holder)?;
+        Ok(Self(holder))
+    }
+
+    /// Gives the holder as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A number that grows each time a lease changes hands, for ever. From 1, within int64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct FencingToken(pub i64);
+
+/// A lease as it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Who holds it.
+    pub holder: Holder,
+    /// The token of this holding.
+    pub token: FencingToken,
+    /// When it ends unless it is renewed.
+    pub expires_at: Timestamp,
+    /// How long a renewal lasts that names no ttl of its own.
+    pub ttl: Duration,
+}
+
+/// What a fenced write claims: that this lease is held under this token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fence {
+    /// The lease.
+    pub lease: LeaseName,
+    /// The token that its holder was given.
+    pub token: FencingToken,
+}

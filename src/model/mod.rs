@@ -1,0 +1,49 @@
+//! Plain types that are valid once made. No I/O, no clock, no locks.
+//!
+//! Every key is a newtype built by `parse`, so that what the floors above hold
+//! needs no second check. Invariant: two different things never share a key.
+
+pub mod batch;
+pub mod checkpoints;
+pub mod cursor;
+pub mod leases;
+pub mod locks;
+pub mod selector;
+pub mod series;
+pub mod time;
+
+use thiserror::Error;
+
+/// Says why a piece of input is not what it claims to be.
+///
+/// The text is written for the client that sent it: it names the field's rule,
+/// never internals.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct Invalid(pub String);
+
+impl Invalid {
+    /// Makes the error from anything that reads as a sentence.
+    pub fn new(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+}
+
+/// The longest key of a lock, lease, org, or repo that is accepted, in bytes.
+pub const MAX_KEY_BYTES: usize = 1024;
+
+/// Checks the rules that all free-form keys share: not empty, at most
+/// [`MAX_KEY_BYTES`] bytes. Anything else is allowed, also `/`, blanks and
+/// control characters, since keys are percent-encoded on the wire.
+pub(crate) fn check_key(what: &str, key: &str) -> Result<(), Invalid> {
+    if key.is_empty() {
+        return Err(Invalid::new(format!("{what} must not be empty")));
+    }
+    if key.len() > MAX_KEY_BYTES {
+        return Err(Invalid::new(format!(
+            "{what} is {} bytes long, more than {MAX_KEY_BYTES}",
+            key.len()
+        )));
+    }
+    Ok(())
+}

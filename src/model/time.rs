@@ -1,0 +1,170 @@
+//! Points in time and spans of time, as holdall keeps and prints them.
+//!
+//! Not a clock: what "now" is, is said by [`crate::clock`].
+//! Invariant: a [`Timestamp`] is UTC and exact to the nanosecond.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::Invalid;
+
+const NANOS_PER_MILLI: i64 = 1_000_000;
+
+/// A moment in UTC, in nanoseconds since 1970, from 1677 to 2262.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// The earliest moment that can be held.
+    pub const MIN: Self = Self(i64::MIN);
+    /// The latest moment that can be held.
+    pub const MAX: Self = Self(i64::MAX);
+
+    /// Makes a moment from nanoseconds since 1970.
+    pub const fn from_nanos(nanos: i64) -> Self {
+        Self(nanos)
+    }
+
+    /// Makes a moment from milliseconds since 1970; `None` when it is outside the range.
+    pub fn from_millis(millis: i64) -> Option<Self> {
+        millis.checked_mul(NANOS_PER_MILLI).map(Self)
+    }
+
+    /// Gives the nanoseconds since 1970.
+    pub const fn as_nanos(self) -> i64 {
+        self.0
+    }
+
+    /// Cuts to whole milliseconds, towards the past: the precision of times that the server makes.
+    #[must_use]
+    pub fn floor_to_millis(self) -> Self {
+        Self(self.0 - self.0.rem_euclid(NANOS_PER_MILLI))
+    }
+
+    /// Gives the moment `span` later, at most [`Timestamp::MAX`].
+    #[must_use]
+    pub fn saturating_add(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(nanos(span)))
+    }
+
+    /// Gives the moment `span` earlier, at least [`Timestamp::MIN`].
+    #[must_use]
+    pub fn saturating_sub(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(nanos(span)))
+    }
+
+    /// Gives the span from `earlier` to this moment; zero when `earlier` is not earlier.
+    pub fn saturating_since(self, earlier: Self) -> Duration {
+        let nanos = self.0.saturating_sub(earlier.0).max(0);
+        Duration::from_nanos(nanos.unsigned_abs())
+    }
+
+    /// Reads RFC 3339 with any offset.
+    ///
+    /// # Errors
+    /// When the text is not RFC 3339, or outside the years 1678 to 2261.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let time: jiff::Timestamp = text
+            .parse()
+            .map_err(|_| Invalid::new("not an RFC 3339 time such as 2026-01-31T12:00:00Z"))?;
+        i64::try_from(time.as_nanosecond())
+            .map(Self)
+            .map_err(|_| Invalid::new("a time outside the years 1678 to 2261"))
+    }
+}
+
+fn nanos(span: Duration) -> i64 {
+    i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Prints RFC 3339 in UTC with milliseconds, or with nanoseconds where the moment has them.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Ok(time) = jiff::Timestamp::from_nanosecond(i128::from(self.0)) else {
+            return f.write_str("out of range");
+        };
+        if self.0 % NANOS_PER_MILLI == 0 { write!(f, "{time:.3}") } else { write!(f, "{time:.9}") }
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'_, str>::deserialize(deserializer)?;
+        Self::parse(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+/// The longest span that is accepted: 100 years of 365 days.
+pub const MAX_SPAN: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// Reads a span such as `"500ms"`, `"30s"`, `"1h30m"`.
+///
+/// # Errors
+/// When the text is not such a span, is negative, or is longer than [`MAX_SPAN`].
+pub fn parse_span(text: &str) -> Result<Duration, Invalid> {
+    let span = humantime::parse_duration(text)
+        .map_err(|_| Invalid::new("not a duration such as \"500ms\", \"30s\" or \"24h\""))?;
+    if span > MAX_SPAN {
+        return Err(Invalid::new("a duration of more than 100 years"));
+    }
+    Ok(span)
+}
+
+/// Reads a time to live: a span that is longer than nothing.
+///
+/// # Errors
+/// As [`parse_span`], and when the span is zero: a lock that is over at once would
+/// look acquired and protect nothing.
+pub fn parse_ttl(text: &str) -> Result<Duration, Invalid> {
+    let span = parse_span(text)?;
+    if span.is_zero() {
+        return Err(Invalid::new("a ttl must be longer than zero"));
+    }
+    Ok(span)
+}
+
+/// Prints a span as [`parse_span`] reads it, exactly.
+pub fn format_span(span: Duration) -> String {
+    humantime::format_duration(span).to_string().replace(' ', "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_keep_their_nanoseconds() {
+        for text in ["2026-11-21T10:00:00.123456789Z", "1969-12-31T23:59:59.999999999Z"] {
+            let time = Timestamp::parse(text).expect("valid");
+            assert_eq!(time.to_string(), text);
+        }
+        let whole = Timestamp::parse("2026-11-21T12:00:00+02:00").expect("valid");
+        assert_eq!(whole.to_string(), "2026-11-21T10:00:00.000Z");
+    }
+
+    #[test]
+    fn flooring_goes_to_the_past_also_before_1970() {
+        assert_eq!(Timestamp::from_nanos(-1).floor_to_millis().as_nanos(), -NANOS_PER_MILLI);
+        assert_eq!(Timestamp::from_nanos(1).floor_to_millis().as_nanos(), 0);
+    }
+
+    #[test]
+    fn spans_read_back_as_printed() {
+        for text in ["500ms", "30s", "1h30m", "1day", "90s", "1s500ms"] {
+            let span = parse_span(text).expect("valid");
+            assert_eq!(parse_span(&format_span(span)).expect("valid"), span);
+        }
+        assert!(parse_ttl("0s").is_err());
+        assert!(parse_ttl("-5s").is_err());
+        assert!(parse_span("200years").is_err());
+        assert!(parse_span("").is_err());
+    }
+}
