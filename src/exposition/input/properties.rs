@@ -94,7 +94,10 @@ fn value() -> impl Strategy<Value = f64> {
 /// Times as multiples of `step`, in nanoseconds.
 fn time(step: i64) -> impl Strategy<Value = i64> {
     let multiple = move |n: i64| n / step * step;
-    prop_oneof![any::<i64>().prop_map(multiple), (0..4_000_000_000_000_000_000_i64).prop_map(multiple)]
+    prop_oneof![
+        any::<i64>().prop_map(multiple),
+        (0..4_000_000_000_000_000_000_i64).prop_map(multiple)
+    ]
 }
 
 fn families(step: i64) -> impl Strategy<Value = Vec<Family>> {
