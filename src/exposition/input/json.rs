@@ -1,0 +1,266 @@
+//! The JSON body `{"role", "source", "points": [...]}`.
+//!
+//! Points go straight into the batch; no tree of them is built.
+//! Invariant: what is wrong within a point is said of that point, and the others are still
+//! read; only what breaks JSON or the body's own shape refuses it at once.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+
+use super::json_point::{PointSeed, Scratch};
+use super::sink::Sink;
+use super::{InputLimits, ParseError, ParsedBatch};
+use crate::model::batch::Position;
+
+/// What a JSON body holds.
+#[derive(Debug, Default)]
+pub struct JsonBody {
+    /// Who writes, where the body says so.
+    pub role: Option<String>,
+    /// On which path, where the body says so.
+    pub source: Option<String>,
+    /// The points.
+    pub parsed: ParsedBatch,
+}
+
+/// Reads a JSON body.
+///
+/// # Errors
+/// [`ParseError::Malformed`] with line and column when it is not JSON, or not of this shape;
+/// [`ParseError::Points`] with every point that is refused; [`ParseError::TooManyPoints`].
+pub fn parse_json(body: &[u8], limits: &InputLimits) -> Result<JsonBody, ParseError> {
+    let text = std::str::from_utf8(body).map_err(|error| {
+        let line = 1 + memchr::memchr_iter(b'\n', &body[..error.valid_up_to()]).count();
+        ParseError::Malformed(format!("not UTF-8 at line {line}"))
+    })?;
+    // Half of a typical point is names and labels, the rest is JSON.
+    let mut sink = Sink::new(limits, body.len() / 2);
+    let mut json = serde_json::Deserializer::from_str(text);
+    let read = json
+        .deserialize_map(BodyVisitor { sink: &mut sink })
+        .and_then(|members| json.end().map(|()| members));
+    sink.check_count()?;
+    let (role, source) = read.map_err(|error| ParseError::Malformed(error.to_string()))?;
+    Ok(JsonBody { role, source, parsed: sink.finish()? })
+}
+
+type RoleAndSource = (Option<String>, Option<String>);
+
+struct BodyVisitor<'s> {
+    sink: &'s mut Sink,
+}
+
+impl<'de> Visitor<'de> for BodyVisitor<'_> {
+    type Value = RoleAndSource;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with points")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RoleAndSource, A::Error> {
+        const MEMBERS: &[&str] = &["role", "source", "points"];
+        let (mut role, mut source, mut points) = (None, None, None);
+        while let Some(member) = map.next_key::<Cow<'de, str>>()? {
+            let twice = match &*member {
+                "role" => role.replace(map.next_value()?).is_some(),
+                "source" => source.replace(map.next_value()?).is_some(),
+                "points" => {
+                    let seed = PointsSeed { sink: &mut *self.sink };
+                    points.replace(map.next_value_seed(seed)?).is_some()
+                }
+                unknown => return Err(A::Error::unknown_field(unknown, MEMBERS)),
+            };
+            if twice {
+                return Err(A::Error::custom(format_args!("duplicate field `{member}`")));
+            }
+        }
+        points.ok_or_else(|| A::Error::missing_field("points"))?;
+        Ok((role.flatten(), source.flatten()))
+    }
+}
+
+struct PointsSeed<'s> {
+    sink: &'s mut Sink,
+}
+
+impl<'de> DeserializeSeed<'de> for PointsSeed<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for PointsSeed<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of points")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut points: A) -> Result<(), A::Error> {
+        let mut scratch = Scratch::default();
+        for index in 0.. {
+            let position = Position::Index(index);
+            let seed = PointSeed { sink: &mut *self.sink, scratch: &mut scratch, position };
+            if points.next_element_seed(seed)?.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{JsonBody, parse_json};
+    use crate::exposition::input::{InputLimits, ParseError, parse_ndjson};
+    use crate::model::batch::Position;
+    use crate::model::series::{Metadata, MetricType, PointLimits};
+
+    const LIMITS: InputLimits = InputLimits {
+        points: 100,
+        point: PointLimits { name_bytes: 99, label_value_bytes: 99, labels: 9, help_bytes: 99 },
+    };
+
+    fn read(body: &str) -> JsonBody {
+        parse_json(body.as_bytes(), &LIMITS).unwrap_or_else(|error| panic!("{error:?}: {body}"))
+    }
+
+    fn malformed(body: &[u8]) -> String {
+        match parse_json(body, &LIMITS) {
+            Err(ParseError::Malformed(why)) => why,
+            other => panic!("{other:?}: {}", String::from_utf8_lossy(body)),
+        }
+    }
+
+    const GOOD_POINTS: [&str; 5] = [
+        r#"{"unit":"u","labels":{"b":"2","a":"\u00e9\"","c":""},"value":null,"help":"h\n","special":"NaN","name":"up","type":"counter","updated_at":"2026-01-31T12:00:00.000000001Z"}"#,
+        r#"{"name":"up","value":-0}"#,
+        r#"{"name":"up","value":18446744073709551615,"labels":null,"special":null,"updated_at":null,"type":null,"help":null,"unit":null}"#,
+        r#"{"name":"up","special":"-Inf","type":"untyped"}"#,
+        r#"{"name":"up","value":5e-324,"labels":{}}"#,
+    ];
+
+    const BAD_POINTS: [&str; 22] = [
+        r#"{"name":"up","value":null}"#,
+        r#"{"name":"up"}"#,
+        r#"{"name":"up","value":1,"special":"NaN"}"#,
+        r#"{"name":"up","value":null,"special":"Inf"}"#,
+        r#"{"name":"up","value":"1"}"#,
+        r#"{"name":"up","value":true}"#,
+        r#"{"name":"up","value":[1,{"a":[]}]}"#,
+        r#"{"value":1}"#,
+        r#"{"name":"0","value":1}"#,
+        r#"{"name":{"a":{"b":1}},"value":1}"#,
+        r#"{"name":"up","value":1,"labels":{"a":"1","a":"1"}}"#,
+        r#"{"name":"up","value":1,"labels":{"a":1}}"#,
+        r#"{"name":"up","value":1,"labels":{"__a":"1"}}"#,
+        r#"{"name":"up","value":1,"labels":[]}"#,
+        r#"{"name":"up","value":1,"labels":{},"labels":{}}"#,
+        r#"{"name":"up","value":1,"name":"up"}"#,
+        r#"{"name":"up","value":1,"extra":{"a":[1]}}"#,
+        r#"{"name":"up","value":1,"type":"number"}"#,
+        r#"{"name":"up","value":1,"updated_at":"yesterday"}"#,
+        r#"{"name":"up","value":1,"updated_at":1}"#,
+        r#"["up",1]"#,
+        "null",
+    ];
+
+    #[test]
+    fn every_member_arrives_in_any_order() {
+        let points = GOOD_POINTS.join(",");
+        let body = read(&format!(r#" {{"points":[{points}],"source":"s","role":"r"}} "#));
+        assert_eq!((body.role.as_deref(), body.source.as_deref()), (Some("r"), Some("s")));
+        let ndjson = parse_ndjson(GOOD_POINTS.join("\r\n \n").as_bytes(), &LIMITS).expect("valid");
+        for parsed in [&body.parsed, &ndjson] {
+            let points: Vec<_> = parsed.batch.iter().collect();
+            assert_eq!((points[0].name, points[0].labels), ("up", "a=\"é\\\"\",b=\"2\""));
+            assert_eq!(points[0].updated_at.map(|t| t.as_nanos() % 1000), Some(1));
+            let values = [f64::NAN, -0.0, 18_446_744_073_709_551_615.0, f64::NEG_INFINITY, 5e-324];
+            assert_eq!(
+                points.iter().map(|p| p.value.to_bits()).collect::<Vec<_>>(),
+                values.map(f64::to_bits)
+            );
+            assert!(points[1..].iter().all(|p| p.labels.is_empty() && p.updated_at.is_none()));
+            let said = |metric_type, help: &str, unit: &str| Metadata {
+                metric_type,
+                help: help.into(),
+                unit: unit.into(),
+            };
+            let expected =
+                [said(MetricType::Counter, "h\n", "u"), said(MetricType::Unknown, "", "")];
+            assert_eq!(parsed.batch.metadata(), expected);
+            let indexes: Vec<_> = points.iter().map(|p| p.metadata).collect();
+            assert_eq!(indexes, [Some(0), None, None, Some(1), None]);
+        }
+        assert_eq!(body.parsed.positions.position(4), Position::Index(4));
+        assert_eq!(ndjson.positions.position(4), Position::Line(9));
+        assert_eq!(read(r#"{"points":[],"role":null}"#).role, None);
+    }
+
+    #[test]
+    fn every_bad_point_is_named() {
+        let good = r#"{"name":"up","value":1}"#;
+        let points: Vec<_> = BAD_POINTS.iter().flat_map(|bad| [good, bad]).collect();
+        let body = format!(r#"{{"points":[{}]}}"#, points.join(","));
+        let Err(ParseError::Points(errors)) = parse_json(body.as_bytes(), &LIMITS) else {
+            panic!("bad points were taken")
+        };
+        let positions: Vec<_> = errors.reported.iter().map(|error| error.position).collect();
+        let odd = (0..BAD_POINTS.len()).map(|n| Position::Index(2 * n + 1));
+        assert_eq!(positions, odd.collect::<Vec<_>>(), "{errors:?}");
+    }
+
+    #[test]
+    fn equal_metadata_is_kept_once() {
+        let point = |help| format!(r#"{{"name":"up","value":1,"help":"{help}"}}"#);
+        let points: Vec<_> = ["a", "b", "a", "\\u0062"].into_iter().map(point).collect();
+        let body = read(&format!(r#"{{"points":[{}]}}"#, points.join(",")));
+        let indexes: Vec<_> = body.parsed.batch.iter().filter_map(|p| p.metadata).collect();
+        assert_eq!(indexes, [0, 1, 0, 1]);
+    }
+
+    #[test]
+    fn what_is_no_json_or_of_another_shape_is_refused_with_its_place() {
+        assert!(malformed(b"{\"points\":[\n{]}").contains("line 2 column 2"));
+        assert!(malformed(b"{\"points\":[\n\"\xff\"]}").contains("line 2"));
+        assert!(malformed(b"{\"points\":[],\"extra\":1}").contains("extra"));
+        for body in [
+            "",
+            "[]",
+            "{}",
+            "{\"points\":{}}",
+            "{\"points\":null}",
+            "{\"points\":[],\"points\":[]}",
+            "{\"points\":[],\"role\":1}",
+            "{\"points\":[]}{}",
+            "{\"points\":[{\"name\":\"up\",\"value\":NaN}]}",
+            "{\"points\":[{\"name\":\"up\",\"value\":1e999}]}",
+            "{\"points\":[{\"name\":\"up\",\"value\":1},]}",
+        ] {
+            malformed(body.as_bytes());
+        }
+        let deep = format!("{{\"points\":[{}", "[".repeat(100_000));
+        malformed(deep.as_bytes());
+    }
+
+    #[test]
+    fn the_limits_hold() {
+        let body = br#"{"points":[{"name":"up","value":1},{},{"name":"up","value":1}]}"#;
+        let limits = InputLimits { points: 2, ..LIMITS };
+        let many = ParseError::TooManyPoints { limit: 2 };
+        assert_eq!(parse_json(body, &limits).err(), Some(many.clone()));
+        assert_eq!(parse_ndjson(b"{}\n{}\n{}\n", &limits).err(), Some(many));
+        for (member, bytes) in [("help", 100), ("unit", 100), ("name", 100)] {
+            let point = format!(r#"{{"{member}":"{}"}}"#, "x".repeat(bytes));
+            let point = point.replace('{', r#"{"value":1,"#);
+            let point =
+                if member == "name" { point } else { point.replace('{', r#"{"name":"up","#) };
+            let body = format!(r#"{{"points":[{point}]}}"#);
+            assert!(matches!(parse_json(body.as_bytes(), &LIMITS), Err(ParseError::Points(_))));
+        }
+    }
+}
