@@ -3,8 +3,12 @@
 //!
 //! `state.db` holds the strong data (locks, leases, checkpoints), `cache.db` the weak (series).
 
+mod sqlite;
+
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use self::sqlite::OpenError;
 
 /// How hard a strong write is pressed on the disk before it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
