@@ -1,11 +1,32 @@
 //! Prometheus series selectors: `name{label="value", other=~"re.*"}`.
 //!
 //! The grammar is that of PromQL's instant vector selectors without offsets
-//! (<https://prometheus.io/docs/prometheus/latest/querying/basics/>).
+//! (<https://prometheus.io/docs/prometheus/latest/querying/basics/>); its reader is in
+//! `selector/parse.rs`. Regular expressions are those of the `regex` crate, which run in
+//! linear time like Prometheus' RE2.
 //! Invariant: as in Prometheus, a selector has at least one matcher that does not match the
 //! empty value, so that no selector means "everything" by accident.
 
-use regex::Regex;
+mod parse;
+
+use std::borrow::Cow;
+
+use regex::{Regex, RegexBuilder};
+
+use super::Invalid;
+use super::series::{split_canonical, unescape_label_value};
+
+/// The longest text of a selector, in bytes.
+pub const MAX_SELECTOR_BYTES: usize = 8 * 1024;
+
+/// The most matchers of one selector, its name included.
+pub const MAX_MATCHERS: usize = 64;
+
+/// The most memory that one compiled expression may take, in bytes.
+const MAX_REGEX_BYTES: usize = 2 * 1024 * 1024;
+
+/// The label that stands for the metric name.
+const NAME_LABEL: &str = "__name__";
 
 /// One condition on one label.
 #[derive(Debug, Clone)]
@@ -29,9 +50,267 @@ pub enum Condition {
     NotMatches(Regex),
 }
 
+impl Condition {
+    /// Tells whether `value`, unescaped, fulfils the condition.
+    pub fn holds(&self, value: &str) -> bool {
+        match self {
+            Self::Equal(wanted) => value == wanted,
+            Self::NotEqual(unwanted) => value != unwanted,
+            Self::Matches(regex) => regex.is_match(value),
+            Self::NotMatches(regex) => !regex.is_match(value),
+        }
+    }
+}
+
 /// All conditions of one selector; they must hold together.
 #[derive(Debug, Clone)]
 pub struct Selector {
     /// The conditions.
     pub matchers: Vec<Matcher>,
+}
+
+impl Selector {
+    /// Reads a selector such as `name`, `name{a="b", c!~"d|e"}` or `{__name__=~"x.*"}`.
+    ///
+    /// # Errors
+    /// When the text is not an instant vector selector, would match the empty label set,
+    /// holds an expression that is broken or too large, or exceeds
+    /// [`MAX_SELECTOR_BYTES`] or [`MAX_MATCHERS`].
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        if text.len() > MAX_SELECTOR_BYTES {
+            return Err(Invalid::new(format!(
+                "a selector of more than {MAX_SELECTOR_BYTES} bytes"
+            )));
+        }
+        let matchers = parse::matchers(text)?;
+        if matchers.iter().all(|matcher| matcher.condition.holds("")) {
+            return Err(Invalid::new(
+                "a selector needs at least one matcher that does not match the empty value",
+            ));
+        }
+        Ok(Self { matchers })
+    }
+
+    /// Tells whether the series with this metric name and these canonical labels is selected.
+    pub fn matches(&self, name: &str, canonical_labels: &str) -> bool {
+        self.matchers.iter().all(|matcher| {
+            if matcher.label == NAME_LABEL {
+                return matcher.condition.holds(name);
+            }
+            matcher.condition.holds(&label_value(canonical_labels, &matcher.label))
+        })
+    }
+
+    /// Gives the metric name that all selected series have, where the selector names one.
+    pub fn exact_name(&self) -> Option<&str> {
+        self.matchers.iter().find_map(|matcher| match &matcher.condition {
+            Condition::Equal(name) if matcher.label == NAME_LABEL => Some(name.as_str()),
+            _ => None,
+        })
+    }
+}
+
+/// Gives the label's value, the empty one where it is absent. Allocates only for the rare
+/// value that holds an escape.
+fn label_value<'a>(canonical_labels: &'a str, label: &str) -> Cow<'a, str> {
+    match split_canonical(canonical_labels).find(|(name, _)| *name == label) {
+        None => Cow::Borrowed(""),
+        Some((_, escaped)) if escaped.contains('\\') => Cow::Owned(unescape_label_value(escaped)),
+        Some((_, plain)) => Cow::Borrowed(plain),
+    }
+}
+
+/// Compiles an expression as Prometheus does: anchored, and `.` matches line feeds too.
+fn compile(pattern: &str) -> Result<Regex, Invalid> {
+    let build = |pattern: &str| {
+        RegexBuilder::new(pattern)
+            .size_limit(MAX_REGEX_BYTES)
+            .dfa_size_limit(MAX_REGEX_BYTES)
+            .build()
+            .map_err(|error| Invalid::new(format!("a bad regular expression: {error}")))
+    };
+    // On its own first: `a)|(b` is broken, but would compile between the anchors and
+    // slip out of them.
+    build(pattern)?;
+    build(&format!("^(?s:{pattern})$"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{Just, Strategy, prop_oneof};
+    use proptest::{prop_assert, prop_assert_eq, proptest};
+
+    use super::{Condition, MAX_MATCHERS, MAX_SELECTOR_BYTES, Selector};
+    use crate::model::series::{PointLimits, canonicalize};
+
+    fn selects(selector: &str, name: &str, labels: &str) -> bool {
+        Selector::parse(selector)
+            .unwrap_or_else(|error| panic!("{selector}: {error}"))
+            .matches(name, labels)
+    }
+
+    #[test]
+    fn every_spelling_of_a_selector_is_read() {
+        for text in [
+            "up",
+            " up ",
+            "job:rate5m",
+            "up{}",
+            "up{job=\"a\"}",
+            "up { job = 'a' , }",
+            "{__name__=~\"u.*\"}",
+            "{__name__=`up`,job!=\"\"}",
+            "up{job!~\"b|c\",\n\tinstance=\"\",}",
+            "{\"up\"}",
+            "{\"up\", \"job\"=\"a\"}",
+        ] {
+            assert!(selects(text, "up", "job=\"a\"") || text.starts_with("job:"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_selector_is_refused() {
+        for text in [
+            "",
+            "  ",
+            "{}",
+            "{a=\"\"}",
+            "{a!=\"b\"}",
+            "{a=~\".*\"}",
+            "{a!~\".+\"}",
+            "up{",
+            "up}",
+            "up{a}",
+            "up{a=}",
+            "up{a=b}",
+            "up{,}",
+            "up{a=\"b\",,}",
+            "up{a=\"b\" c=\"d\"}",
+            "up{a==\"b\"}",
+            "up{a~\"b\"}",
+            "up{a=\"b}",
+            "up{a=\"b\n\"}",
+            "up{a='b\"}",
+            "up{a=\"\\d\"}",
+            "up{a=\"\\'\"}",
+            "up{a=\"\\x8\"}",
+            "up{a=\"\\xff\"}",
+            "up{a=\"\\ud800\"}",
+            "up{0a=\"b\"}",
+            "up{a:b=\"c\"}",
+            "0up",
+            "up offset 5m",
+            "up[5m]",
+            "up @ 5",
+            "up up",
+            "up{__name__=\"down\"}",
+            "{\"up\",\"down\"}",
+            "up{a=~\"(\"}",
+            "up{a=~\"a)|(b\"}",
+            "up{a=~\"((a{500}){500}){500}\"}",
+        ] {
+            assert!(Selector::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_limits_hold() {
+        let long = format!("up{{a=\"{}\"}}", "x".repeat(MAX_SELECTOR_BYTES));
+        assert!(Selector::parse(&long).is_err());
+        let many = |n: usize| format!("up{{{}}}", "a=\"b\",".repeat(n));
+        assert!(Selector::parse(&many(MAX_MATCHERS - 1)).is_ok());
+        assert!(Selector::parse(&many(MAX_MATCHERS)).is_err());
+    }
+
+    #[test]
+    fn an_absent_label_has_the_empty_value() {
+        assert!(selects("up{job=\"\"}", "up", ""));
+        assert!(selects("up{job!=\"a\"}", "up", ""));
+        assert!(selects("up{job=~\"a|\"}", "up", ""));
+        assert!(!selects("up{job!=\"\"}", "up", ""));
+        assert!(!selects("up{job=~\".+\"}", "up", "instance=\"job\""));
+    }
+
+    #[test]
+    fn expressions_are_anchored_and_cross_lines() {
+        assert!(!selects("up{a=~\"b\"}", "up", "a=\"abc\""));
+        assert!(!selects("up{a=~\"a|b\"}", "up", "a=\"ab\""));
+        assert!(selects("up{a=~\"a.b\"}", "up", "a=\"a\\nb\""));
+        assert!(selects("up{a!~\"b\"}", "up", "a=\"abc\""));
+    }
+
+    #[test]
+    fn escapes_are_those_of_go() {
+        let labels = "a=\"q\\\"b\\\\n\\n\u{e9}\u{1f600}\"";
+        assert!(selects(r#"up{a="q\"b\\n\n\u00e9\U0001f600"}"#, "up", labels));
+        assert!(selects(r#"up{a='q"\x62\134n\012é😀'}"#, "up", labels));
+        assert!(selects("up{a=`q\"b\\n\né😀`}", "up", labels));
+        assert!(selects(r#"up{a='\'\t\xc3\xa9'}"#, "up", "a=\"'\té\""));
+    }
+
+    #[test]
+    fn a_selector_tells_the_name_it_is_bound_to() {
+        let exact = |text| Selector::parse(text).expect("valid").exact_name().map(str::to_owned);
+        assert_eq!(exact("up{a=\"b\"}").as_deref(), Some("up"));
+        assert_eq!(exact("{a=\"b\",__name__=\"up\"}").as_deref(), Some("up"));
+        assert_eq!(exact("{__name__=~\"up\"}"), None);
+        assert_eq!(exact("{a=\"up\"}"), None);
+    }
+
+    /// Values that collide often, with all that is escaped.
+    fn value() -> impl Strategy<Value = String> {
+        prop_oneof![Just(String::new()), "[ab\"\\\\\n,={}é]{0,3}"]
+    }
+
+    fn quoted(value: &str) -> String {
+        format!("{value:?}").replace("\\u{e9}", "é")
+    }
+
+    proptest! {
+        #[test]
+        fn matching_agrees_with_a_naive_model(
+            series in [value(), value(), value()],
+            wanted in proptest::collection::vec(("[abcd]", 0_u8..4, value()), 1..5),
+        ) {
+            let mut labels: Vec<(&str, &str)> =
+                ["a", "b", "c"].into_iter().zip(series.iter().map(String::as_str)).collect();
+            let mut canonical = String::new();
+            canonicalize(&mut labels, &PointLimits::default(), &mut canonical).expect("valid");
+
+            let mut text = String::from("up{");
+            let mut expected = true;
+            for (label, operator, value) in &wanted {
+                let held = match label.as_str() {
+                    "a" => &series[0],
+                    "b" => &series[1],
+                    "c" => &series[2],
+                    _ => "",
+                };
+                expected &= (held == value) == operator.is_multiple_of(2);
+                let literal = if *operator < 2 { value.clone() } else { regex::escape(value) };
+                let operator = ["=", "!=", "=~", "!~"][usize::from(*operator)];
+                text.push_str(&format!("{label} {operator} {},", quoted(&literal)));
+            }
+            text.push('}');
+            let selector = Selector::parse(&text).expect("a selector");
+            prop_assert_eq!(selector.matches("up", &canonical), expected, "{} {}", text, canonical);
+            prop_assert!(!selector.matches("down", &canonical));
+        }
+
+        #[test]
+        fn a_string_reads_back_as_it_was_quoted(value in "\\PC*|[\\x00-\\x7f]{0,20}") {
+            let escaped: String = value.chars().map(|c| format!("\\U{:08x}", c as u32)).collect();
+            let text = format!("{{a=\"x{escaped}\"}}");
+            let selector = Selector::parse(&text).expect("a selector");
+            let Condition::Equal(read) = &selector.matchers[0].condition else {
+                panic!("an equality was written")
+            };
+            prop_assert_eq!(&read[1..], value);
+        }
+
+        #[test]
+        fn no_text_panics(text in "[a-b{}=~!\"'`\\\\,\n x0-9éu]{0,24}|\\PC{0,16}") {
+            let _ = Selector::parse(&text);
+        }
+    }
 }
