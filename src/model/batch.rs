@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::series::{Metadata, Sample};
 use super::time::Timestamp;
@@ -67,6 +68,13 @@ impl PointBatch {
         let index = u32::try_from(self.metadata.len()).unwrap_or(NO_METADATA);
         self.metadata.push(metadata);
         MetadataIndex(index)
+    }
+
+    /// Gives metadata its help text, for a format where that may follow the family's points.
+    pub fn set_help(&mut self, index: MetadataIndex, help: Arc<str>) {
+        if let Some(metadata) = self.metadata.get_mut(index.0 as usize) {
+            metadata.help = help;
+        }
     }
 
     /// Adds a point whose labels are known to be canonical.

@@ -1,0 +1,119 @@
+//! Reads any JSON value without failing on one of the wrong kind, so that a point of a wrong
+//! shape is one point's error and not the end of the whole body.
+//!
+//! Invariant: only broken JSON is an error here.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use crate::model::Invalid;
+
+/// A JSON value that has no parts that anyone wants.
+pub(super) enum Scalar<'de> {
+    Null,
+    Bool,
+    Number(f64),
+    Text(Cow<'de, str>),
+    Array,
+    Object,
+}
+
+impl Scalar<'_> {
+    /// Says that `what` should be something else than this.
+    pub(super) fn is_not(&self, what: &str, wanted: &str) -> Invalid {
+        let found = match self {
+            Self::Null => "null",
+            Self::Bool => "a boolean",
+            Self::Number(_) => "a number",
+            Self::Text(_) => "a string",
+            Self::Array => "an array",
+            Self::Object => "an object",
+        };
+        Invalid::new(format!("{what} must be {wanted}, not {found}"))
+    }
+}
+
+/// What someone makes of a value: of an object's members one way, of all else another.
+pub(super) trait Shape<'de>: Sized {
+    type Out;
+
+    fn scalar(self, scalar: Scalar<'de>) -> Self::Out;
+
+    fn object<A: MapAccess<'de>>(self, map: A) -> Result<Self::Out, A::Error>;
+}
+
+/// Wants no parts.
+pub(super) struct ScalarShape;
+
+impl<'de> Shape<'de> for ScalarShape {
+    type Out = Scalar<'de>;
+
+    fn scalar(self, scalar: Scalar<'de>) -> Scalar<'de> {
+        scalar
+    }
+
+    fn object<A: MapAccess<'de>>(self, mut map: A) -> Result<Scalar<'de>, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Scalar::Object)
+    }
+}
+
+/// Drives a [`Shape`] with serde.
+pub(super) struct Shaped<S>(pub(super) S);
+
+impl<'de, S: Shape<'de>> DeserializeSeed<'de> for Shaped<S> {
+    type Value = S::Out;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<S::Out, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, S: Shape<'de>> Visitor<'de> for Shaped<S> {
+    type Value = S::Out;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_unit<E>(self) -> Result<S::Out, E> {
+        Ok(self.0.scalar(Scalar::Null))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<S::Out, E> {
+        Ok(self.0.scalar(Scalar::Bool))
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a sample is the nearest float")]
+    fn visit_i64<E>(self, number: i64) -> Result<S::Out, E> {
+        Ok(self.0.scalar(Scalar::Number(number as f64)))
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a sample is the nearest float")]
+    fn visit_u64<E>(self, number: u64) -> Result<S::Out, E> {
+        Ok(self.0.scalar(Scalar::Number(number as f64)))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<S::Out, E> {
+        Ok(self.0.scalar(Scalar::Number(number)))
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<S::Out, E> {
+        Ok(self.0.scalar(Scalar::Text(Cow::Borrowed(text))))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<S::Out, E> {
+        Ok(self.0.scalar(Scalar::Text(Cow::Owned(text.to_owned()))))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<S::Out, A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(self.0.scalar(Scalar::Array))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<S::Out, A::Error> {
+        self.0.object(map)
+    }
+}

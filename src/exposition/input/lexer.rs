@@ -1,0 +1,233 @@
+//! The pieces of a sample's line that both text formats share: names, labels, escapes, tokens.
+//!
+//! Not the formats themselves, and no checks that need the lines before.
+//! Invariant: labels reported as canonical keep every rule of `model::series`, so that they
+//! can be copied as they stand.
+
+use std::borrow::Cow;
+
+use memchr::memchr2;
+
+use crate::model::Invalid;
+use crate::model::series::PointLimits;
+
+/// Labels as (name, unescaped value), in the line's order.
+pub(super) type Pairs<'a> = Vec<(&'a str, Cow<'a, str>)>;
+
+/// The labels of one sample.
+pub(super) enum Labels<'a> {
+    /// Canonical text, without braces.
+    Canonical(&'a str),
+    /// Anything else: the pairs were filled.
+    Loose,
+}
+
+/// Takes blanks and tabs off the front.
+pub(super) fn skip_blanks(text: &str) -> &str {
+    text.trim_start_matches([' ', '\t'])
+}
+
+/// Takes what stands before the next blank or tab, and the blanks after it.
+pub(super) fn token(text: &str) -> (&str, &str) {
+    let end = memchr2(b' ', b'\t', text.as_bytes()).unwrap_or(text.len());
+    (&text[..end], skip_blanks(&text[end..]))
+}
+
+/// Takes the longest run of a metric name's characters. Tries `previous` first, since most
+/// lines have the name of the line before.
+pub(super) fn metric_name<'a>(line: &'a str, previous: &str) -> (&'a str, &'a str) {
+    let of_name = |b: u8| is_word(b) || b == b':';
+    let bytes = line.as_bytes();
+    let mut end = if line.starts_with(previous) { previous.len() } else { 0 };
+    while bytes.get(end).is_some_and(|&b| of_name(b)) {
+        end += 1;
+    }
+    line.split_at(end)
+}
+
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_'
+}
+
+/// Takes the labels that follow a `{`, with their `}`.
+pub(super) fn labels<'a>(
+    text: &'a str,
+    limits: &PointLimits,
+    pairs: &mut Pairs<'a>,
+) -> Result<(Labels<'a>, &'a str), Invalid> {
+    if let Some(end) = canonical_end(text.as_bytes(), limits) {
+        return Ok((Labels::Canonical(&text[..end]), &text[end + 1..]));
+    }
+    pairs.clear();
+    loose(text, pairs).map(|rest| (Labels::Loose, rest))
+}
+
+/// Gives where the `}` stands, if all before it is canonical.
+fn canonical_end(bytes: &[u8], limits: &PointLimits) -> Option<usize> {
+    let mut previous: &[u8] = b"";
+    let mut at = 0;
+    for _ in 0..limits.labels {
+        let name_start = at;
+        while is_word(*bytes.get(at)?) {
+            at += 1;
+        }
+        let name = &bytes[name_start..at];
+        // Greater than the previous, thus not empty either.
+        if name <= previous
+            || name.len() > limits.name_bytes
+            || name[0].is_ascii_digit()
+            || name.starts_with(b"__")
+            || !bytes[at..].starts_with(b"=\"")
+        {
+            return None;
+        }
+        previous = name;
+        let value_start = at + 2;
+        at = value_end(bytes, value_start)?;
+        if at == value_start || at - value_start > limits.label_value_bytes {
+            return None;
+        }
+        match bytes.get(at + 1)? {
+            b'}' => return Some(at + 1),
+            b',' => at += 2,
+            _ => return None,
+        }
+    }
+    None
+}
+
+/// Gives where the `"` stands that ends a value, if the value's escapes are known ones.
+fn value_end(bytes: &[u8], start: usize) -> Option<usize> {
+    let mut at = start;
+    loop {
+        at += memchr2(b'"', b'\\', bytes.get(at..)?)?;
+        if bytes[at] == b'"' {
+            return Some(at);
+        }
+        if !matches!(bytes.get(at + 1)?, b'\\' | b'"' | b'n') {
+            return None;
+        }
+        at += 2;
+    }
+}
+
+fn loose<'a>(text: &'a str, pairs: &mut Pairs<'a>) -> Result<&'a str, Invalid> {
+    let mut rest = skip_blanks(text);
+    loop {
+        if let Some(rest) = rest.strip_prefix('}') {
+            return Ok(rest);
+        }
+        let end = rest.bytes().take_while(|&b| is_word(b)).count();
+        if end == 0 {
+            return Err(unexpected("a label name", rest));
+        }
+        let name = &rest[..end];
+        rest = skip_blanks(&rest[end..]);
+        rest = rest.strip_prefix('=').ok_or_else(|| unexpected("`=`", rest))?;
+        rest = skip_blanks(rest);
+        rest = rest.strip_prefix('"').ok_or_else(|| unexpected("`\"`", rest))?;
+        let end = value_end(rest.as_bytes(), 0).ok_or_else(|| {
+            Invalid::new(format!("the value of label {name:?} has no end, or a bad escape"))
+        })?;
+        pairs.push((name, unescape(&rest[..end], true)));
+        rest = skip_blanks(&rest[end + 1..]);
+        match rest.as_bytes().first() {
+            Some(b',') => rest = skip_blanks(&rest[1..]),
+            Some(b'}') => {}
+            _ => return Err(unexpected("`,` or `}`", rest)),
+        }
+    }
+}
+
+/// Undoes the escapes `\\`, `\n` and, where `quotes`, `\"`. Any other stays as it stands, since
+/// Prometheus' own parser takes help texts that way.
+pub(super) fn unescape(text: &str, quotes: bool) -> Cow<'_, str> {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        let meant = match rest.as_bytes().get(at + 1) {
+            Some(b'\\') => "\\",
+            Some(b'n') => "\n",
+            Some(b'"') if quotes => "\"",
+            _ => {
+                out.push_str(&rest[..=at]);
+                rest = &rest[at + 1..];
+                continue;
+            }
+        };
+        out.push_str(&rest[..at]);
+        out.push_str(meant);
+        rest = &rest[at + 2..];
+    }
+    if out.is_empty() && rest.len() == text.len() {
+        return Cow::Borrowed(text);
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
+}
+
+/// Says what was expected, and what stands there instead.
+pub(super) fn unexpected(wanted: &str, rest: &str) -> Invalid {
+    if rest.is_empty() {
+        return Invalid::new(format!("expected {wanted} before the end of the line"));
+    }
+    let found: String = rest.chars().take(16).collect();
+    Invalid::new(format!("expected {wanted} at {found:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Labels, labels, metric_name, unescape};
+    use crate::model::series::PointLimits;
+
+    fn is_canonical(text: &str) -> bool {
+        let limits = PointLimits { labels: 3, name_bytes: 8, label_value_bytes: 8, help_bytes: 0 };
+        matches!(labels(text, &limits, &mut Vec::new()), Ok((Labels::Canonical(_), " 1")))
+    }
+
+    #[test]
+    fn only_canonical_labels_are_taken_for_it() {
+        for text in [r#"a="1"} 1"#, r#"a="1",b="\\\"\n"} 1"#, r#"_="}",a="1",a0=","} 1"#] {
+            assert!(is_canonical(text), "{text}");
+        }
+        for text in [
+            "} 1",
+            r#"a="1",} 1"#,
+            r#"b="1",a="1"} 1"#,
+            r#"a="1",a="1"} 1"#,
+            r#"a=""} 1"#,
+            r#"a="1", b="1"} 1"#,
+            r#" a="1"} 1"#,
+            r#"a ="1"} 1"#,
+            r#"__a="1"} 1"#,
+            r#"0a="1"} 1"#,
+            r#"a="\d"} 1"#,
+            r#"a="123456789"} 1"#,
+            r#"a23456789="1"} 1"#,
+            r#"a="1",b="1",c="1",d="1"} 1"#,
+            r#"a="1""#,
+            r#"a="1"#,
+            r#"a="1\"#,
+            "a=",
+            "a",
+            "",
+        ] {
+            assert!(!is_canonical(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_goes_on_is_not_the_previous_one() {
+        assert_eq!(metric_name("up_total{", "up"), ("up_total", "{"));
+        assert_eq!(metric_name("up 1", "up"), ("up", " 1"));
+        assert_eq!(metric_name("u 1", "up"), ("u", " 1"));
+        assert_eq!(metric_name("é", ""), ("", "é"));
+    }
+
+    #[test]
+    fn unknown_escapes_stay() {
+        assert_eq!(unescape(r#"a\\b\n\"\d\"#, false), "a\\b\n\\\"\\d\\");
+        assert_eq!(unescape(r#"\""#, true), "\"");
+        assert!(matches!(unescape("plain", true), std::borrow::Cow::Borrowed(_)));
+    }
+}

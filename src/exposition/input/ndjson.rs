@@ -1,0 +1,49 @@
+//! NDJSON: one point of the JSON format a line (<https://github.com/ndjson/ndjson-spec>).
+//!
+//! Invariant: a line that is broken takes none of the others with it.
+
+use serde::de::DeserializeSeed;
+
+use super::json_point::{PointSeed, Scratch};
+use super::lines::Lines;
+use super::sink::Sink;
+use super::{InputLimits, ParseError, ParsedBatch};
+use crate::model::Invalid;
+use crate::model::batch::Position;
+
+/// Reads one point from each line that is not blank.
+///
+/// # Errors
+/// [`ParseError::Points`] with every line that is refused; [`ParseError::TooManyPoints`].
+pub fn parse_ndjson(body: &[u8], limits: &InputLimits) -> Result<ParsedBatch, ParseError> {
+    // Half of a typical point is names and labels, the rest is JSON.
+    let mut sink = Sink::new(limits, body.len() / 2);
+    let mut scratch = Scratch::default();
+    for (number, line) in Lines::new(body) {
+        let position = Position::Line(number);
+        let Some(line) = line else {
+            sink.refuse(position, Invalid::new("not UTF-8"));
+            continue;
+        };
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let index = sink.parsed.batch.len();
+        let mut json = serde_json::Deserializer::from_str(line);
+        let seed = PointSeed { sink: &mut sink, scratch: &mut scratch, position };
+        let read = seed.deserialize(&mut json).and_then(|()| json.end());
+        sink.check_count()?;
+        match read {
+            Ok(()) => sink.parsed.positions.add_line(index, number),
+            Err(error) => sink.refuse(position, malformed(&error)),
+        }
+    }
+    sink.finish()
+}
+
+/// Says what breaks a line's JSON. The parser counts that line as line 1, which would mislead.
+fn malformed(error: &serde_json::Error) -> Invalid {
+    let text = error.to_string();
+    let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
+    Invalid::new(format!("{what} at column {}", error.column()))
+}
