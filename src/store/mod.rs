@@ -330,6 +330,10 @@ pub trait Operation: Send + Sync {
     /// Tells whether the store can serve now, and if not why.
     async fn ready(&self) -> Result<(), String>;
 
+    /// Waits until so many weak writes wait for the disk that a flush is worth while before
+    /// its time has come.
+    async fn flush_wanted(&self);
+
     /// Brings every weak write to disk; gives how many.
     async fn flush(&self) -> StoreResult<u64>;
 

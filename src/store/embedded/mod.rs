@@ -3,8 +3,12 @@
 //!
 //! `state.db` holds the strong data (locks, leases, checkpoints), `cache.db` the weak (series).
 
+mod sqlite;
+
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use self::sqlite::OpenError;
 
 /// How hard a strong write is pressed on the disk before it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
@@ -36,3 +40,8 @@ pub struct EmbeddedSettings {
     /// ... or when this many wait.
     pub flush_threshold: usize,
 }
+
+// Wired when the strong half has landed:
+// pub fn open(settings: &EmbeddedSettings) -> Result<(Stores, SharedClock), OpenError>
+// pub fn open_with(settings: &EmbeddedSettings, start_clock: impl FnOnce(Timestamp) -> SharedClock)
+//     -> Result<(Stores, SharedClock), OpenError>

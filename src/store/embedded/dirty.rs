@@ -1,0 +1,87 @@
+//! Which weak writes are not on disk yet.
+//!
+//! A mark says only *that* a key changed; what is written is read when it is flushed. So many
+//! writes to one key cost one row, and a key that was deleted meanwhile is a delete.
+//! Invariant: a key leaves the set only by [`DirtySet::drain`], and comes back with
+//! [`DirtySet::merge_back`] when the flush failed: nothing is lost, and nothing newer is hidden.
+
+use std::hash::Hash;
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashSet;
+
+use crate::model::time::Timestamp;
+
+/// The keys whose newest state is not on disk.
+#[derive(Debug)]
+pub(super) struct DirtySet<K> {
+    keys: HashSet<K, RandomState>,
+    oldest: Option<Timestamp>,
+}
+
+/// What a flush took out of a set.
+#[derive(Debug)]
+pub(super) struct Drained<K> {
+    pub(super) keys: HashSet<K, RandomState>,
+    oldest: Option<Timestamp>,
+}
+
+impl<K> Default for DirtySet<K> {
+    fn default() -> Self {
+        Self { keys: HashSet::default(), oldest: None }
+    }
+}
+
+impl<K: Eq + Hash> DirtySet<K> {
+    /// Marks a key; its first mark since the last drain counts for [`Self::age`].
+    pub(super) fn mark(&mut self, key: K, now: Timestamp) {
+        self.oldest.get_or_insert(now);
+        self.keys.insert(key);
+    }
+
+    /// Gives how many keys wait.
+    pub(super) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Gives how long the oldest mark has been waiting; zero when there is none.
+    pub(super) fn age(&self, now: Timestamp) -> Duration {
+        self.oldest.map_or(Duration::ZERO, |oldest| now.saturating_since(oldest))
+    }
+
+    /// Takes all keys out.
+    pub(super) fn drain(&mut self) -> Drained<K> {
+        Drained { keys: std::mem::take(&mut self.keys), oldest: self.oldest.take() }
+    }
+
+    /// Puts back what could not be flushed.
+    pub(super) fn merge_back(&mut self, drained: Drained<K>) {
+        self.oldest = match (self.oldest, drained.oldest) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        self.keys.extend(drained.keys);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_flush_loses_no_key_and_no_age() {
+        let at = |seconds: u64| Timestamp::MIN.saturating_add(Duration::from_secs(seconds));
+        let mut set = DirtySet::default();
+        set.mark("a", at(1));
+        set.mark("b", at(2));
+        let drained = set.drain();
+        assert_eq!(set.len(), 0);
+        set.mark("b", at(5));
+        set.mark("c", at(6));
+        assert_eq!(set.age(at(7)), Duration::from_secs(2));
+        set.merge_back(drained);
+        assert_eq!(set.len(), 3);
+        assert_eq!(set.age(at(7)), Duration::from_secs(6));
+    }
+}

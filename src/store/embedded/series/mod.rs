@@ -1,0 +1,359 @@
+//! The series of the embedded backend: served from memory, followed by `cache.db`.
+//!
+//! One mutex guards the table; it is held for a batch, a page of a snapshot, a chunk of a
+//! delta, never across an await and never while the disk works. A fenced write holds, around
+//! that mutex, the leases as they stand, so that a takeover can't become visible in its middle.
+
+mod expiry;
+mod log;
+mod metadata;
+mod names;
+mod persist;
+mod read;
+mod record;
+mod table;
+mod tombstones;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use rusqlite::Connection;
+use tokio::sync::{Notify, watch};
+
+use self::persist::MIGRATIONS;
+use self::table::{SeriesTable, TableLimits};
+use super::sqlite;
+use super::state::StateStore;
+use super::{EmbeddedSettings, OpenError, SyncMode, off_thread};
+use crate::clock::SharedClock;
+use crate::model::batch::PointBatch;
+use crate::model::cursor::Cursor;
+use crate::model::leases::Fence;
+use crate::model::selector::Selector;
+use crate::model::series::{Point, SeriesId, SeriesKey};
+use crate::model::time::Timestamp;
+use crate::store::{
+    Delta, ErrorKind, Fenced, SeriesStore, Snapshot, StoreError, StoreResult, UpsertOutcome,
+};
+
+/// A batch of at most this many points is applied on the async thread that brings it: it takes
+/// less time than the way to another thread and back.
+const INLINE_POINTS: usize = 1000;
+
+/// A slot's number must fit 32 bits, tombstones included.
+const MOST_SERIES: usize = 1 << 31;
+
+/// The series.
+pub(super) struct EmbeddedSeries {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    table: Mutex<SeriesTable>,
+    /// `cache.db`; `None` in memory only. One flush at a time.
+    disk: Mutex<Option<Connection>>,
+    state: Arc<StateStore>,
+    clock: SharedClock,
+    epoch: u64,
+    changes: watch::Sender<u64>,
+    flush_wanted: Notify,
+    flush_threshold: usize,
+    flush_failures: AtomicU64,
+    closed: AtomicBool,
+}
+
+/// How the series stand, for /metrics.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct SeriesStatus {
+    pub(super) live: usize,
+    pub(super) tombstones: usize,
+    pub(super) unflushed: usize,
+    pub(super) oldest_unflushed: Duration,
+    pub(super) flush_failures: u64,
+}
+
+impl EmbeddedSeries {
+    /// Opens `cache.db` in `folder` (nothing when there is none) and reads all series.
+    pub(super) fn open(
+        folder: Option<&Path>,
+        settings: &EmbeddedSettings,
+        state: Arc<StateStore>,
+        clock: SharedClock,
+    ) -> Result<Self, OpenError> {
+        let mut table = SeriesTable::new(TableLimits {
+            retention: settings.series_retention,
+            max_series: settings.max_series.min(MOST_SERIES),
+            max_tombstones: settings.max_tombstones.min(MOST_SERIES),
+        });
+        let disk = match folder.map(|folder| folder.join("cache.db")) {
+            None => None,
+            Some(path) => {
+                // Weak data: what the operating system holds when the power goes is lost,
+                // which is less than what the flush interval allows.
+                let disk =
+                    sqlite::open(Some(&path), "store of series", MIGRATIONS, SyncMode::Normal)?;
+                persist::load(&disk, &mut table).map_err(|error| OpenError::Damaged {
+                    what: "store of series",
+                    path,
+                    why: error.detail,
+                })?;
+                Some(disk)
+            }
+        };
+        Ok(Self {
+            shared: Arc::new(Shared {
+                changes: watch::Sender::new(table.log.head()),
+                table: Mutex::new(table),
+                disk: Mutex::new(disk),
+                state,
+                clock,
+                epoch: new_epoch()?,
+                flush_wanted: Notify::new(),
+                flush_threshold: settings.flush_threshold,
+                flush_failures: AtomicU64::new(0),
+                closed: AtomicBool::new(false),
+            }),
+        })
+    }
+
+    /// Waits until as many writes wait for the disk as make a flush worth while.
+    pub(super) async fn flush_wanted(&self) {
+        self.shared.flush_wanted.notified().await;
+    }
+
+    /// Brings every marked series to disk; gives how many. Blocks: not for async threads.
+    pub(super) fn flush(&self) -> StoreResult<u64> {
+        self.shared.flush()
+    }
+
+    /// Flushes for the last time and closes the file. Blocks: not for async threads.
+    pub(super) fn close(&self) -> StoreResult<()> {
+        self.shared.closed.store(true, Ordering::Release);
+        self.shared.flush()?;
+        match self.shared.disk.lock().take() {
+            None => Ok(()),
+            Some(disk) => disk.close().map_err(|(_, error)| sqlite::store_error(&error)),
+        }
+    }
+
+    /// Reports how the series stand.
+    pub(super) fn status(&self) -> SeriesStatus {
+        let now = self.shared.clock.now();
+        let table = self.shared.table.lock();
+        SeriesStatus {
+            live: table.live,
+            tombstones: table.tombstones.len(),
+            unflushed: table.dirty.len(),
+            oldest_unflushed: table.dirty.age(now),
+            flush_failures: self.shared.flush_failures.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Makes a number that no earlier life of any store has had: the log of changes is in memory
+/// only, so each start of the server is a new life.
+fn new_epoch() -> Result<u64, OpenError> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| OpenError::Failed {
+        path: "the source of random numbers".into(),
+        why: error.to_string(),
+    })?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+impl Shared {
+    /// Runs `change` on the table, in one step with the check of the fence, and wakes whoever
+    /// waits for changes.
+    fn write<T>(
+        &self,
+        fence: Option<&Fence>,
+        change: impl FnOnce(&mut SeriesTable, Timestamp) -> T,
+    ) -> StoreResult<Fenced<T>> {
+        self.check_open()?;
+        let run = || {
+            let mut table = self.table.lock();
+            // Read under the lock, so that the times of writes have the order of their numbers.
+            let outcome = change(&mut table, self.clock.now().floor_to_millis());
+            self.announce(&table);
+            outcome
+        };
+        match fence {
+            None => Ok(Fenced::Done(run())),
+            Some(fence) => self.state.with_fence(fence, |holds| {
+                if holds { Fenced::Done(run()) } else { Fenced::Refused }
+            }),
+        }
+    }
+
+    /// Runs `read` on the table; what has expired is deleted first, hence `mut`.
+    fn read<T>(&self, read: impl FnOnce(&mut SeriesTable) -> T) -> StoreResult<T> {
+        self.check_open()?;
+        let mut table = self.table.lock();
+        table.expire(self.clock.now());
+        let answer = read(&mut table);
+        self.announce(&table);
+        Ok(answer)
+    }
+
+    fn announce(&self, table: &SeriesTable) {
+        let head = table.log.head();
+        self.changes.send_if_modified(|seen| std::mem::replace(seen, head) != head);
+        if table.dirty.len() >= self.flush_threshold {
+            self.flush_wanted.notify_one();
+        }
+    }
+
+    fn check_open(&self) -> StoreResult<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(StoreError::new(ErrorKind::Unavailable, "the store is closed"));
+        }
+        Ok(())
+    }
+
+    fn cursor(&self, seq: u64) -> Cursor {
+        Cursor { epoch: self.epoch, seq }
+    }
+
+    fn flush(&self) -> StoreResult<u64> {
+        let mut disk = self.disk.lock();
+        let batch = self.table.lock().begin_flush();
+        let Some(disk) = disk.as_mut() else { return Ok(0) };
+        if batch.len() == 0 {
+            return Ok(0);
+        }
+        match batch.write(disk) {
+            Ok(()) => Ok(batch.len() as u64),
+            Err(error) => {
+                self.table.lock().undo_flush(batch);
+                self.flush_failures.fetch_add(1, Ordering::Relaxed);
+                Err(error)
+            }
+        }
+    }
+
+    fn snapshot(
+        &self,
+        selectors: &[Selector],
+        after: Option<&SeriesKey>,
+        limit: usize,
+    ) -> StoreResult<Snapshot> {
+        self.read(|table| {
+            let (points, more) = table.snapshot(selectors, after, limit);
+            Snapshot { points, cursor: self.cursor(table.log.head()), more }
+        })
+    }
+
+    fn delta(&self, after: &Cursor, limit: usize) -> StoreResult<Delta> {
+        if after.epoch != self.epoch {
+            return Ok(Delta::Gone);
+        }
+        self.read(|table| match table.delta(after.seq, limit) {
+            None => Delta::Gone,
+            Some(delta) => Delta::Changes {
+                changes: delta.changes,
+                next: self.cursor(delta.next),
+                more: delta.more,
+            },
+        })
+    }
+
+    fn delete_matching(
+        &self,
+        selectors: &[Selector],
+        dry_run: bool,
+        fence: Option<&Fence>,
+    ) -> StoreResult<Fenced<usize>> {
+        self.write(fence, |table, now| {
+            table.expire(now);
+            let slots = table.matching(selectors);
+            if !dry_run {
+                for slot in &slots {
+                    table.delete_slot(*slot, now);
+                }
+                table.trim();
+            }
+            slots.len()
+        })
+    }
+}
+
+#[async_trait]
+impl SeriesStore for EmbeddedSeries {
+    async fn upsert(
+        &self,
+        batch: PointBatch,
+        fence: Option<Fence>,
+    ) -> StoreResult<Fenced<UpsertOutcome>> {
+        let shared = Arc::clone(&self.shared);
+        let long = batch.len() > INLINE_POINTS;
+        let upsert =
+            move || shared.write(fence.as_ref(), |table, now| table.upsert(&batch, now));
+        if long { off_thread(upsert).await } else { upsert() }
+    }
+
+    async fn snapshot(
+        &self,
+        selectors: &[Selector],
+        after: Option<&SeriesKey>,
+        limit: usize,
+    ) -> StoreResult<Snapshot> {
+        let shared = Arc::clone(&self.shared);
+        let (selectors, after) = (selectors.to_vec(), after.cloned());
+        off_thread(move || shared.snapshot(&selectors, after.as_ref(), limit)).await
+    }
+
+    async fn cursor(&self) -> StoreResult<Cursor> {
+        self.shared.read(|table| self.shared.cursor(table.log.head()))
+    }
+
+    async fn delta(&self, after: &Cursor, limit: usize) -> StoreResult<Delta> {
+        self.shared.delta(after, limit)
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.changes.subscribe()
+    }
+
+    async fn get(&self, id: SeriesId) -> StoreResult<Option<Point>> {
+        self.shared.read(|table| table.find_live(id).map(|slot| table.core.point(slot)))
+    }
+
+    async fn delete(&self, id: SeriesId, fence: Option<Fence>) -> StoreResult<Fenced<bool>> {
+        self.shared.write(fence.as_ref(), |table, now| {
+            table.expire(now);
+            let found = table.find_live(id);
+            if let Some(slot) = found {
+                table.delete_slot(slot, now);
+                table.trim();
+            }
+            found.is_some()
+        })
+    }
+
+    async fn delete_matching(
+        &self,
+        selectors: &[Selector],
+        dry_run: bool,
+        fence: Option<Fence>,
+    ) -> StoreResult<Fenced<usize>> {
+        let shared = Arc::clone(&self.shared);
+        let selectors = selectors.to_vec();
+        off_thread(move || shared.delete_matching(&selectors, dry_run, fence.as_ref())).await
+    }
+
+    async fn expire(&self) -> StoreResult<usize> {
+        let shared = Arc::clone(&self.shared);
+        off_thread(move || {
+            shared.check_open()?;
+            let mut table = shared.table.lock();
+            let expired = table.expire(shared.clock.now());
+            shared.announce(&table);
+            Ok(expired)
+        })
+        .await
+    }
+}

@@ -1,0 +1,172 @@
+//! The metric names in use, and for each name its series in the order of their labels.
+//!
+//! The order is made when somebody reads it: a push only appends. Invariant: every series that
+//! is live or a tombstone stands in its name's list exactly once; forgotten ones stand there
+//! until [`Names::purge`], and only then is their slot free.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use super::record::{Slab, State};
+
+/// All names.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    ids: BTreeMap<Arc<str>, u32>,
+    entries: Vec<NameEntry>,
+    free: Vec<u32>,
+}
+
+/// One name.
+#[derive(Debug)]
+pub(super) struct NameEntry {
+    pub(super) name: Arc<str>,
+    /// The name is on disk under this number.
+    pub(super) saved: bool,
+    slots: Vec<u32>,
+    sorted: usize,
+    forgotten: usize,
+    /// Series that a batch has reserved under this name.
+    reserved: usize,
+}
+
+impl Names {
+    /// Gives the number of a name, if it is in use.
+    pub(super) fn find(&self, name: &str) -> Option<u32> {
+        self.ids.get(name).copied()
+    }
+
+    /// Tells whether a number, read from disk, is that of a name.
+    pub(super) fn holds(&self, id: u32) -> bool {
+        self.entries.get(id as usize).is_some_and(|entry| !entry.name.is_empty())
+    }
+
+    /// Gives the entry of a number that [`Self::find`] or [`Self::intern`] gave.
+    pub(super) fn get(&self, id: u32) -> &NameEntry {
+        &self.entries[id as usize]
+    }
+
+    /// As [`Self::get`].
+    pub(super) fn get_mut(&mut self, id: u32) -> &mut NameEntry {
+        &mut self.entries[id as usize]
+    }
+
+    /// Gives the number of a name, new if need be.
+    pub(super) fn intern(&mut self, name: &str) -> u32 {
+        if let Some(id) = self.find(name) {
+            return id;
+        }
+        let name: Arc<str> = name.into();
+        let entry = NameEntry::new(Arc::clone(&name), false);
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.entries[id as usize] = entry;
+                id
+            }
+            None => {
+                self.entries.push(entry);
+                u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX)
+            }
+        };
+        self.ids.insert(name, id);
+        id
+    }
+
+    /// Takes a name that was read from disk, under the number that it has there: at or
+    /// behind all that were taken before. The numbers that are skipped become free.
+    pub(super) fn load(&mut self, id: u32, name: &str) {
+        while self.entries.len() < id as usize {
+            self.free.extend(u32::try_from(self.entries.len()));
+            self.entries.push(NameEntry::new("".into(), false));
+        }
+        let name: Arc<str> = name.into();
+        self.entries.push(NameEntry::new(Arc::clone(&name), true));
+        self.ids.insert(name, id);
+    }
+
+    /// Walks the names from `first` on, in their order, as numbers.
+    pub(super) fn from(&self, first: Option<&str>) -> impl Iterator<Item = u32> {
+        let start = first.map_or(Bound::Unbounded, Bound::Included);
+        self.ids.range::<str, _>((start, Bound::Unbounded)).map(|(_, id)| *id)
+    }
+
+    /// Takes the forgotten series out of a name's list and frees their slots; forgets the
+    /// name, too, when nothing is left of it.
+    pub(super) fn purge(&mut self, id: u32, slab: &mut Slab) {
+        let entry = &mut self.entries[id as usize];
+        if entry.forgotten > 0 {
+            let sorted = &entry.slots[..entry.sorted];
+            let kept = |slot: &u32| slab.get(*slot).state != State::Forgotten;
+            entry.sorted = sorted.iter().filter(|slot| kept(slot)).count();
+            let mut freed = Vec::with_capacity(entry.forgotten);
+            entry.slots.retain(|slot| {
+                let keep = slab.get(*slot).state != State::Forgotten;
+                if !keep {
+                    freed.push(*slot);
+                }
+                keep
+            });
+            entry.slots.shrink_to(entry.slots.len() * 2);
+            entry.forgotten = 0;
+            for slot in freed {
+                slab.remove(slot);
+            }
+        }
+        if entry.slots.is_empty() && entry.reserved == 0 {
+            let name = Arc::clone(&entry.name);
+            if self.ids.remove(&*name).is_some() {
+                self.free.push(id);
+            }
+        }
+    }
+}
+
+impl NameEntry {
+    fn new(name: Arc<str>, saved: bool) -> Self {
+        Self { name, saved, slots: Vec::new(), sorted: 0, forgotten: 0, reserved: 0 }
+    }
+
+    /// Notes that a batch is about to create a series of this name, or gave it up.
+    pub(super) fn reserve(&mut self) {
+        self.reserved += 1;
+    }
+
+    /// Undoes [`Self::reserve`].
+    pub(super) fn unreserve(&mut self) {
+        self.reserved -= 1;
+    }
+
+    /// Adds a series.
+    pub(super) fn add(&mut self, slot: u32) {
+        self.slots.push(slot);
+    }
+
+    /// Notes that a series of this name was forgotten; tells whether it is time to purge.
+    pub(super) fn forget(&mut self) -> bool {
+        self.forgotten += 1;
+        self.forgotten > 64 + self.slots.len() / 4 || self.forgotten == self.slots.len()
+    }
+
+    /// Gives the series behind `after`, in the order of their labels, forgotten ones included.
+    pub(super) fn sorted_after(&mut self, after: Option<&str>, slab: &Slab) -> &[u32] {
+        self.sort(slab);
+        let first = after.map_or(0, |after| {
+            self.slots.partition_point(|slot| &*slab.get(*slot).labels <= after)
+        });
+        &self.slots[first..]
+    }
+
+    fn sort(&mut self, slab: &Slab) {
+        if self.sorted == self.slots.len() {
+            return;
+        }
+        let by_labels = |a: &u32, b: &u32| -> Ordering {
+            slab.get(*a).labels.cmp(&slab.get(*b).labels)
+        };
+        // A merge sort that finds the runs which are sorted already: the old part is one.
+        self.slots.sort_by(by_labels);
+        self.sorted = self.slots.len();
+    }
+}

@@ -1,0 +1,159 @@
+//! One series in memory, and the slab that holds them all.
+//!
+//! Invariant: a slot's number means one series from its creation until it is freed, and it is
+//! freed only when nothing refers to it any more.
+
+use super::expiry::BucketRef;
+
+/// No slot.
+pub(super) const NO_SLOT: u32 = u32::MAX;
+/// No metadata.
+pub(super) const NO_METADATA: u32 = u32::MAX;
+
+/// What a slot holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Nothing.
+    Free,
+    /// A series that a batch is about to create; seen by nobody yet.
+    Reserved,
+    /// A live series.
+    Live,
+    /// A deleted series whose deletion is still remembered.
+    Tombstone,
+    /// A tombstone that a batch is about to bring back to life.
+    Reviving,
+    /// A deleted series that is forgotten, but still stands in its name's order.
+    Forgotten,
+}
+
+/// One series: 64 bytes and its labels.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) labels: Box<str>,
+    pub(super) value: f64,
+    pub(super) updated_at_nanos: i64,
+    /// The number of its newest change.
+    pub(super) seq: u64,
+    pub(super) hash: u32,
+    pub(super) name: u32,
+    pub(super) metadata: u32,
+    /// The series that came behind it in the last batch: most writers keep their order, so it
+    /// is the first guess for the next point.
+    pub(super) follower: u32,
+    pub(super) bucket: BucketRef,
+    pub(super) state: State,
+    /// Its name and labels are on disk under this slot.
+    pub(super) key_saved: bool,
+}
+
+const CHUNK_BITS: u32 = 12;
+const CHUNK_RECORDS: usize = 1 << CHUNK_BITS;
+
+/// All records, in chunks, so that growth copies nothing and wastes at most a chunk.
+#[derive(Debug, Default)]
+pub(super) struct Slab {
+    chunks: Vec<Vec<Record>>,
+    free: Vec<u32>,
+}
+
+impl Slab {
+    /// Gives the record in `slot`, which was given out by [`Self::insert`].
+    pub(super) fn get(&self, slot: u32) -> &Record {
+        &self.chunks[(slot >> CHUNK_BITS) as usize][slot as usize & (CHUNK_RECORDS - 1)]
+    }
+
+    /// As [`Self::get`].
+    pub(super) fn get_mut(&mut self, slot: u32) -> &mut Record {
+        &mut self.chunks[(slot >> CHUNK_BITS) as usize][slot as usize & (CHUNK_RECORDS - 1)]
+    }
+
+    /// Puts a record into a free slot; `None` when 2^32 are in use.
+    pub(super) fn insert(&mut self, record: Record) -> Option<u32> {
+        if let Some(slot) = self.free.pop() {
+            *self.get_mut(slot) = record;
+            return Some(slot);
+        }
+        let slot = u32::try_from(self.slots()).ok().filter(|slot| *slot < NO_SLOT)?;
+        self.push(record);
+        Some(slot)
+    }
+
+    /// Puts a record into a slot that was read from disk: at or behind [`Self::slots`].
+    /// The slots that are skipped become free.
+    pub(super) fn insert_at(&mut self, slot: u32, record: Record) {
+        while self.slots() < slot as usize {
+            let skipped = self.slots();
+            self.push(Record::free());
+            self.free.extend(u32::try_from(skipped));
+        }
+        self.push(record);
+    }
+
+    /// Empties a slot.
+    pub(super) fn remove(&mut self, slot: u32) {
+        *self.get_mut(slot) = Record::free();
+        self.free.push(slot);
+    }
+
+    /// Gives the number of slots, free ones included.
+    pub(super) fn slots(&self) -> usize {
+        match self.chunks.last() {
+            Some(last) => (self.chunks.len() - 1) * CHUNK_RECORDS + last.len(),
+            None => 0,
+        }
+    }
+
+    fn push(&mut self, record: Record) {
+        if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK_RECORDS) {
+            self.chunks.push(Vec::with_capacity(CHUNK_RECORDS));
+        }
+        if let Some(chunk) = self.chunks.last_mut() {
+            chunk.push(record);
+        }
+    }
+}
+
+impl Record {
+    fn free() -> Self {
+        Self {
+            labels: Box::default(),
+            value: 0.0,
+            updated_at_nanos: 0,
+            seq: 0,
+            hash: 0,
+            name: 0,
+            metadata: NO_METADATA,
+            follower: NO_SLOT,
+            bucket: BucketRef::NONE,
+            state: State::Free,
+            key_saved: false,
+        }
+    }
+
+    /// Makes a record for a series that is not live yet.
+    pub(super) fn reserved(name: u32, labels: &str, hash: u32) -> Self {
+        Self { labels: labels.into(), hash, name, state: State::Reserved, ..Self::free() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_stays_small() {
+        assert_eq!(size_of::<Record>(), 64);
+    }
+
+    #[test]
+    fn slots_are_reused_and_loaded_where_they_were() {
+        let mut slab = Slab::default();
+        slab.insert_at(3, Record::reserved(0, "a", 1));
+        assert_eq!(slab.slots(), 4);
+        assert_eq!(slab.insert(Record::reserved(0, "b", 2)), Some(2));
+        slab.remove(3);
+        assert_eq!(slab.insert(Record::reserved(0, "c", 3)), Some(3));
+        assert_eq!(&*slab.get(3).labels, "c");
+    }
+}

@@ -1,0 +1,383 @@
+//! The series in memory: what is live, what changed in which order, what is remembered of
+//! the dead. Not thread-safe and not on disk: [`super::EmbeddedSeries`] adds both.
+//!
+//! Every method that is given `now` first turns what has expired into deletions, so that expiry
+//! is exact and has its place in the order of changes.
+//! Invariant: `live + tombstones` series are in the hash table, each with its newest
+//! change in the log; no batch is ever applied in part.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::HashTable;
+
+use super::expiry::{BucketRef, Expiring, ExpiryWheel};
+use super::log::ChangeLog;
+use super::metadata::MetadataTable;
+use super::names::Names;
+use super::record::{NO_METADATA, NO_SLOT, Record, Slab, State};
+use super::tombstones::Tombstones;
+use crate::model::batch::{BatchPoint, PointBatch};
+use crate::model::series::{Point, Sample, SeriesId, SeriesKey};
+use crate::model::time::Timestamp;
+use crate::store::embedded::dirty::DirtySet;
+use crate::store::{UpsertCounts, UpsertOutcome};
+
+/// What bounds the table.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TableLimits {
+    /// A series that was not updated for this long expires; zero: never.
+    pub(super) retention: Duration,
+    /// The most live series.
+    pub(super) max_series: usize,
+    /// The most deletions that are remembered.
+    pub(super) max_tombstones: usize,
+}
+
+/// The series.
+#[derive(Debug)]
+pub(super) struct SeriesTable {
+    pub(super) limits: TableLimits,
+    pub(super) core: Core,
+    pub(super) wheel: ExpiryWheel,
+    pub(super) log: ChangeLog,
+    pub(super) tombstones: Tombstones,
+    pub(super) dirty: DirtySet<u32>,
+    pub(super) live: usize,
+}
+
+/// The records and the ways to find them.
+#[derive(Debug, Default)]
+pub(super) struct Core {
+    pub(super) slab: Slab,
+    pub(super) names: Names,
+    pub(super) metadata: MetadataTable,
+    by_key: HashTable<u32>,
+    retention_nanos: Option<i64>,
+}
+
+impl Expiring for Core {
+    fn due_nanos(&self, slot: u32) -> Option<i64> {
+        let record = self.slab.get(slot);
+        let retention = self.retention_nanos?;
+        (record.state == State::Live).then(|| record.updated_at_nanos.saturating_add(retention))
+    }
+
+    fn bucket(&self, slot: u32) -> BucketRef {
+        self.slab.get(slot).bucket
+    }
+
+    fn set_bucket(&mut self, slot: u32, bucket: BucketRef) {
+        self.slab.get_mut(slot).bucket = bucket;
+    }
+}
+
+/// Where a point of a batch belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Target {
+    Slot(u32),
+    Stale,
+}
+
+impl SeriesTable {
+    /// Makes an empty table.
+    pub(super) fn new(limits: TableLimits) -> Self {
+        let retention = i64::try_from(limits.retention.as_nanos()).ok().filter(|nanos| *nanos > 0);
+        Self {
+            limits,
+            core: Core { retention_nanos: retention, ..Core::default() },
+            wheel: ExpiryWheel::default(),
+            log: ChangeLog::default(),
+            tombstones: Tombstones::default(),
+            dirty: DirtySet::default(),
+            live: 0,
+        }
+    }
+
+    /// Applies a batch, all or nothing.
+    pub(super) fn upsert(&mut self, batch: &PointBatch, now: Timestamp) -> UpsertOutcome {
+        self.expire(now);
+        let room = self.limits.max_series.saturating_sub(self.live);
+        let (targets, new) = self.locate(batch, now, room);
+        if new > room {
+            self.give_up(&targets);
+            return UpsertOutcome::OverBudget { new, room };
+        }
+        let metadata: Vec<u32> =
+            batch.metadata().iter().map(|m| self.core.metadata.acquire(m)).collect();
+        let mut counts = UpsertCounts::default();
+        for (point, target) in batch.iter().zip(targets) {
+            let id = point.metadata.map_or(NO_METADATA, |index| metadata[index]);
+            match target {
+                Target::Stale => counts.stale += 1,
+                Target::Slot(slot) => self.apply(slot, &point, id, now, &mut counts),
+            }
+        }
+        for id in metadata {
+            self.core.metadata.release(id);
+        }
+        self.trim();
+        UpsertOutcome::Applied(counts)
+    }
+
+    /// Finds or reserves a slot for each point; also counts the series that are new. Beyond
+    /// `room` none is reserved any more, so that a batch that can't be applied stays cheap.
+    fn locate(&mut self, batch: &PointBatch, now: Timestamp, room: usize) -> (Vec<Target>, usize) {
+        let oldest = self.oldest_live_nanos(now);
+        let mut targets = Vec::with_capacity(batch.len());
+        let mut new = 0;
+        let mut leader = NO_SLOT;
+        for point in batch.iter() {
+            if point.sample(now).updated_at.as_nanos() <= oldest {
+                targets.push(Target::Stale);
+                continue;
+            }
+            let found = self.core.find_behind(leader, &point);
+            let slot = match found {
+                Some(slot) => {
+                    let record = self.core.slab.get_mut(slot);
+                    if record.state == State::Tombstone {
+                        record.state = State::Reviving;
+                        new += 1;
+                    }
+                    Some(slot)
+                }
+                None => {
+                    new += 1;
+                    let reserved = (new <= room)
+                        .then(|| self.core.reserve(point.name, point.labels))
+                        .flatten();
+                    // Every slot there can be is taken: over any budget.
+                    new = if reserved.is_none() { new.max(room.saturating_add(1)) } else { new };
+                    reserved
+                }
+            };
+            let Some(slot) = slot else { continue };
+            targets.push(Target::Slot(slot));
+            if leader != NO_SLOT {
+                self.core.slab.get_mut(leader).follower = slot;
+            }
+            leader = slot;
+        }
+        (targets, new)
+    }
+
+    /// Gives the time at or before which a sample is past the retention.
+    fn oldest_live_nanos(&self, now: Timestamp) -> i64 {
+        self.core.retention_nanos.map_or(i64::MIN, |r| now.as_nanos().saturating_sub(r))
+    }
+
+    fn give_up(&mut self, targets: &[Target]) {
+        for target in targets {
+            let Target::Slot(slot) = *target else { continue };
+            match self.core.slab.get(slot).state {
+                State::Reserved => self.core.unreserve(slot),
+                State::Reviving => self.core.slab.get_mut(slot).state = State::Tombstone,
+                _ => {}
+            }
+        }
+    }
+
+    fn apply(
+        &mut self,
+        slot: u32,
+        point: &BatchPoint<'_>,
+        metadata: u32,
+        now: Timestamp,
+        counts: &mut UpsertCounts,
+    ) {
+        let sample = point.sample(now);
+        let record = self.core.slab.get_mut(slot);
+        let created = record.state != State::Live;
+        if created {
+            if record.state == State::Reserved {
+                let name = self.core.names.get_mut(record.name);
+                name.unreserve();
+                name.add(slot);
+            } else {
+                self.tombstones.revive();
+            }
+            record.state = State::Live;
+            self.live += 1;
+            counts.created += 1;
+        } else if sample.updated_at.as_nanos() < record.updated_at_nanos {
+            counts.stale += 1;
+            return;
+        } else {
+            counts.updated += 1;
+            let same = record.value.to_bits() == sample.value.to_bits()
+                && record.updated_at_nanos == sample.updated_at.as_nanos()
+                && (metadata == NO_METADATA || metadata == record.metadata);
+            if same {
+                return;
+            }
+        }
+        record.value = sample.value;
+        record.updated_at_nanos = sample.updated_at.as_nanos();
+        if metadata != NO_METADATA && metadata != record.metadata {
+            let old = std::mem::replace(&mut record.metadata, metadata);
+            self.core.metadata.retain(metadata);
+            self.core.metadata.release(old);
+        }
+        if created {
+            self.wheel.insert(slot, &mut self.core);
+        }
+        self.changed(slot, now);
+    }
+
+    /// Gives a series' change its number, and marks it for the disk.
+    fn changed(&mut self, slot: u32, now: Timestamp) {
+        let slab = &self.core.slab;
+        let seq = self.log.append(slot, |seq, slot| slab.get(slot).seq == seq);
+        self.core.slab.get_mut(slot).seq = seq;
+        self.dirty.mark(slot, now);
+    }
+
+    /// Deletes a live series, and remembers that.
+    pub(super) fn delete_slot(&mut self, slot: u32, now: Timestamp) {
+        let record = self.core.slab.get_mut(slot);
+        record.state = State::Tombstone;
+        let metadata = std::mem::replace(&mut record.metadata, NO_METADATA);
+        self.core.metadata.release(metadata);
+        self.live -= 1;
+        self.changed(slot, now);
+        self.tombstones.push(self.core.slab.get(slot).seq, slot);
+    }
+
+    /// Deletes what has expired; gives how many series that were.
+    pub(super) fn expire(&mut self, now: Timestamp) -> usize {
+        let mut expired = 0;
+        while let Some(slot) = self.wheel.pop_due(now.as_nanos(), &mut self.core) {
+            self.delete_slot(slot, now);
+            expired += 1;
+        }
+        if expired > 0 {
+            self.trim();
+        }
+        expired
+    }
+
+    /// Forgets the oldest deletions beyond the limit.
+    pub(super) fn trim(&mut self) {
+        self.tombstones.sweep(|seq, slot| self.core.is_tombstone(seq, slot));
+        while self.tombstones.len() > self.limits.max_tombstones {
+            let core = &self.core;
+            let current = |seq, slot| core.is_tombstone(seq, slot);
+            let Some(slot) = self.tombstones.pop_oldest(current) else { return };
+            self.core.forget(slot);
+        }
+    }
+
+    /// Gives the slot of a live series.
+    pub(super) fn find_live(&self, id: SeriesId) -> Option<u32> {
+        let slot = self.core.find_id(id)?;
+        (self.core.slab.get(slot).state == State::Live).then_some(slot)
+    }
+}
+
+impl Core {
+    fn is_tombstone(&self, seq: u64, slot: u32) -> bool {
+        let record = self.slab.get(slot);
+        record.seq == seq && record.state == State::Tombstone
+    }
+
+    fn find_behind(&self, leader: u32, point: &BatchPoint<'_>) -> Option<u32> {
+        if leader != NO_SLOT {
+            let guess = self.slab.get(leader).follower;
+            if guess != NO_SLOT && self.is(guess, point.name, point.labels) {
+                return Some(guess);
+            }
+        }
+        let hash = SeriesId::of(point.name, point.labels).prefix();
+        self.by_key
+            .find(spread(hash), |&slot| {
+                self.slab.get(slot).hash == hash && self.is(slot, point.name, point.labels)
+            })
+            .copied()
+    }
+
+    fn is(&self, slot: u32, name: &str, labels: &str) -> bool {
+        let record = self.slab.get(slot);
+        *record.labels == *labels
+            && !matches!(record.state, State::Free | State::Forgotten)
+            && *self.names.get(record.name).name == *name
+    }
+
+    fn find_id(&self, id: SeriesId) -> Option<u32> {
+        let hash = id.prefix();
+        self.by_key
+            .find(spread(hash), |&slot| {
+                let record = self.slab.get(slot);
+                record.hash == hash
+                    && SeriesId::of(&self.names.get(record.name).name, &record.labels) == id
+            })
+            .copied()
+    }
+
+    /// Makes a series that nobody sees yet.
+    fn reserve(&mut self, name: &str, labels: &str) -> Option<u32> {
+        let name_id = self.names.intern(name);
+        let hash = SeriesId::of(name, labels).prefix();
+        let slot = self.slab.insert(Record::reserved(name_id, labels, hash))?;
+        self.names.get_mut(name_id).reserve();
+        self.index(slot, hash);
+        Some(slot)
+    }
+
+    fn unreserve(&mut self, slot: u32) {
+        let name = self.slab.get(slot).name;
+        self.unindex(slot);
+        self.slab.remove(slot);
+        self.names.get_mut(name).unreserve();
+        self.names.purge(name, &mut self.slab);
+    }
+
+    /// Forgets a tombstone.
+    fn forget(&mut self, slot: u32) {
+        self.unindex(slot);
+        let record = self.slab.get_mut(slot);
+        record.state = State::Forgotten;
+        let name = record.name;
+        if self.names.get_mut(name).forget() {
+            self.names.purge(name, &mut self.slab);
+        }
+    }
+
+    /// Makes a slot findable by its key.
+    pub(super) fn index(&mut self, slot: u32, hash: u32) {
+        let slab = &self.slab;
+        self.by_key.insert_unique(spread(hash), slot, |&slot| spread(slab.get(slot).hash));
+    }
+
+    fn unindex(&mut self, slot: u32) {
+        let hash = self.slab.get(slot).hash;
+        if let Ok(entry) = self.by_key.find_entry(spread(hash), |&other| other == slot) {
+            entry.remove();
+        }
+    }
+
+    /// Gives the key of a slot.
+    pub(super) fn key(&self, slot: u32) -> SeriesKey {
+        let record = self.slab.get(slot);
+        let name = Arc::clone(&self.names.get(record.name).name);
+        SeriesKey { name, labels: Arc::from(&*record.labels) }
+    }
+
+    /// Gives a live series.
+    pub(super) fn point(&self, slot: u32) -> Point {
+        let record = self.slab.get(slot);
+        Point {
+            key: self.key(slot),
+            sample: Sample {
+                value: record.value,
+                updated_at: Timestamp::from_nanos(record.updated_at_nanos),
+            },
+            metadata: self.metadata.get(record.metadata).cloned(),
+        }
+    }
+}
+
+/// Spreads the 32 bits of a record's hash over the 64 that the hash table wants.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}

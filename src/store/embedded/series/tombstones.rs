@@ -1,0 +1,58 @@
+//! The deletions that are remembered, oldest first.
+//!
+//! Invariant: every tombstone's newest change is behind [`Tombstones::floor`]; a cursor before
+//! the floor may have missed a deletion, and is not honoured.
+
+use std::collections::VecDeque;
+
+/// The queue.
+#[derive(Debug, Default)]
+pub(super) struct Tombstones {
+    queue: VecDeque<(u64, u32)>,
+    revived: usize,
+    floor: u64,
+}
+
+impl Tombstones {
+    /// Gives how many deletions are remembered.
+    pub(super) fn len(&self) -> usize {
+        self.queue.len() - self.revived
+    }
+
+    /// Gives the number of the newest deletion that was forgotten; 0 when none was.
+    pub(super) fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    /// Remembers a deletion.
+    pub(super) fn push(&mut self, seq: u64, slot: u32) {
+        self.queue.push_back((seq, slot));
+    }
+
+    /// Notes that some tombstone came back to life; its entry in the queue is void now.
+    pub(super) fn revive(&mut self) {
+        self.revived += 1;
+    }
+
+    /// Drops the void entries once they are many, so that a series which comes and goes does
+    /// not grow the queue.
+    pub(super) fn sweep(&mut self, is_current: impl Fn(u64, u32) -> bool) {
+        if self.revived > 64 + self.queue.len() / 2 {
+            self.queue.retain(|(seq, slot)| is_current(*seq, *slot));
+            self.revived = 0;
+        }
+    }
+
+    /// Forgets the oldest deletion and gives its slot. `is_current` tells whether an entry
+    /// still means a deleted series.
+    pub(super) fn pop_oldest(&mut self, is_current: impl Fn(u64, u32) -> bool) -> Option<u32> {
+        while let Some((seq, slot)) = self.queue.pop_front() {
+            if is_current(seq, slot) {
+                self.floor = seq;
+                return Some(slot);
+            }
+            self.revived -= 1;
+        }
+        None
+    }
+}
