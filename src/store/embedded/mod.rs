@@ -3,7 +3,11 @@
 //!
 //! `state.db` holds the strong data (locks, leases, checkpoints), `cache.db` the weak (series).
 
+mod checkpoints;
+mod leases;
+mod locks;
 mod sqlite;
+pub mod state;
 
 use std::path::PathBuf;
 use std::time::Duration;
