@@ -112,3 +112,155 @@ impl<'de> Visitor<'de> for PointsSeed<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{JsonBody, parse_json};
+    use crate::exposition::input::{InputLimits, ParseError, parse_ndjson};
+    use crate::model::batch::Position;
+    use crate::model::series::{Metadata, MetricType, PointLimits};
+
+    const LIMITS: InputLimits = InputLimits {
+        points: 100,
+        point: PointLimits { name_bytes: 99, label_value_bytes: 99, labels: 9, help_bytes: 99 },
+    };
+
+    fn read(body: &str) -> JsonBody {
+        parse_json(body.as_bytes(), &LIMITS).unwrap_or_else(|error| panic!("{error:?}: {body}"))
+    }
+
+    fn malformed(body: &[u8]) -> String {
+        match parse_json(body, &LIMITS) {
+            Err(ParseError::Malformed(why)) => why,
+            other => panic!("{other:?}: {}", String::from_utf8_lossy(body)),
+        }
+    }
+
+    const GOOD_POINTS: [&str; 5] = [
+        r#"{"unit":"u","labels":{"b":"2","a":"\u00e9\"","c":""},"value":null,"help":"h\n","special":"NaN","name":"up","type":"counter","updated_at":"2026-01-31T12:00:00.000000001Z"}"#,
+        r#"{"name":"up","value":-0}"#,
+        r#"{"name":"up","value":18446744073709551615,"labels":null,"special":null,"updated_at":null,"type":null,"help":null,"unit":null}"#,
+        r#"{"name":"up","special":"-Inf","type":"untyped"}"#,
+        r#"{"name":"up","value":5e-324,"labels":{}}"#,
+    ];
+
+    const BAD_POINTS: [&str; 22] = [
+        r#"{"name":"up","value":null}"#,
+        r#"{"name":"up"}"#,
+        r#"{"name":"up","value":1,"special":"NaN"}"#,
+        r#"{"name":"up","value":null,"special":"Inf"}"#,
+        r#"{"name":"up","value":"1"}"#,
+        r#"{"name":"up","value":true}"#,
+        r#"{"name":"up","value":[1,{"a":[]}]}"#,
+        r#"{"value":1}"#,
+        r#"{"name":"0","value":1}"#,
+        r#"{"name":{"a":{"b":1}},"value":1}"#,
+        r#"{"name":"up","value":1,"labels":{"a":"1","a":"1"}}"#,
+        r#"{"name":"up","value":1,"labels":{"a":1}}"#,
+        r#"{"name":"up","value":1,"labels":{"__a":"1"}}"#,
+        r#"{"name":"up","value":1,"labels":[]}"#,
+        r#"{"name":"up","value":1,"labels":{},"labels":{}}"#,
+        r#"{"name":"up","value":1,"name":"up"}"#,
+        r#"{"name":"up","value":1,"extra":{"a":[1]}}"#,
+        r#"{"name":"up","value":1,"type":"number"}"#,
+        r#"{"name":"up","value":1,"updated_at":"yesterday"}"#,
+        r#"{"name":"up","value":1,"updated_at":1}"#,
+        r#"["up",1]"#,
+        "null",
+    ];
+
+    #[test]
+    fn every_member_arrives_in_any_order() {
+        let points = GOOD_POINTS.join(",");
+        let body = read(&format!(r#" {{"points":[{points}],"source":"s","role":"r"}} "#));
+        assert_eq!((body.role.as_deref(), body.source.as_deref()), (Some("r"), Some("s")));
+        let ndjson = parse_ndjson(GOOD_POINTS.join("\r\n \n").as_bytes(), &LIMITS).expect("valid");
+        for parsed in [&body.parsed, &ndjson] {
+            let points: Vec<_> = parsed.batch.iter().collect();
+            assert_eq!((points[0].name, points[0].labels), ("up", "a=\"é\\\"\",b=\"2\""));
+            assert_eq!(points[0].updated_at.map(|t| t.as_nanos() % 1000), Some(1));
+            let values = [f64::NAN, -0.0, 18_446_744_073_709_551_615.0, f64::NEG_INFINITY, 5e-324];
+            assert_eq!(
+                points.iter().map(|p| p.value.to_bits()).collect::<Vec<_>>(),
+                values.map(f64::to_bits)
+            );
+            assert!(points[1..].iter().all(|p| p.labels.is_empty() && p.updated_at.is_none()));
+            let said = |metric_type, help: &str, unit: &str| Metadata {
+                metric_type,
+                help: help.into(),
+                unit: unit.into(),
+            };
+            let expected =
+                [said(MetricType::Counter, "h\n", "u"), said(MetricType::Unknown, "", "")];
+            assert_eq!(parsed.batch.metadata(), expected);
+            let indexes: Vec<_> = points.iter().map(|p| p.metadata).collect();
+            assert_eq!(indexes, [Some(0), None, None, Some(1), None]);
+        }
+        assert_eq!(body.parsed.positions.position(4), Position::Index(4));
+        assert_eq!(ndjson.positions.position(4), Position::Line(9));
+        assert_eq!(read(r#"{"points":[],"role":null}"#).role, None);
+    }
+
+    #[test]
+    fn every_bad_point_is_named() {
+        let good = r#"{"name":"up","value":1}"#;
+        let points: Vec<_> = BAD_POINTS.iter().flat_map(|bad| [good, bad]).collect();
+        let body = format!(r#"{{"points":[{}]}}"#, points.join(","));
+        let Err(ParseError::Points(errors)) = parse_json(body.as_bytes(), &LIMITS) else {
+            panic!("bad points were taken")
+        };
+        let positions: Vec<_> = errors.reported.iter().map(|error| error.position).collect();
+        let odd = (0..BAD_POINTS.len()).map(|n| Position::Index(2 * n + 1));
+        assert_eq!(positions, odd.collect::<Vec<_>>(), "{errors:?}");
+    }
+
+    #[test]
+    fn equal_metadata_is_kept_once() {
+        let point = |help| format!(r#"{{"name":"up","value":1,"help":"{help}"}}"#);
+        let points: Vec<_> = ["a", "b", "a", "\\u0062"].into_iter().map(point).collect();
+        let body = read(&format!(r#"{{"points":[{}]}}"#, points.join(",")));
+        let indexes: Vec<_> = body.parsed.batch.iter().filter_map(|p| p.metadata).collect();
+        assert_eq!(indexes, [0, 1, 0, 1]);
+    }
+
+    #[test]
+    fn what_is_no_json_or_of_another_shape_is_refused_with_its_place() {
+        assert!(malformed(b"{\"points\":[\n{]}").contains("line 2 column 2"));
+        assert!(malformed(b"{\"points\":[\n\"\xff\"]}").contains("line 2"));
+        assert!(malformed(b"{\"points\":[],\"extra\":1}").contains("extra"));
+        for body in [
+            "",
+            "[]",
+            "{}",
+            "{\"points\":{}}",
+            "{\"points\":null}",
+            "{\"points\":[],\"points\":[]}",
+            "{\"points\":[],\"role\":1}",
+            "{\"points\":[]}{}",
+            "{\"points\":[{\"name\":\"up\",\"value\":NaN}]}",
+            "{\"points\":[{\"name\":\"up\",\"value\":1e999}]}",
+            "{\"points\":[{\"name\":\"up\",\"value\":1},]}",
+        ] {
+            malformed(body.as_bytes());
+        }
+        let deep = format!("{{\"points\":[{}", "[".repeat(100_000));
+        malformed(deep.as_bytes());
+    }
+
+    #[test]
+    fn the_limits_hold() {
+        let body = br#"{"points":[{"name":"up","value":1},{},{"name":"up","value":1}]}"#;
+        let limits = InputLimits { points: 2, ..LIMITS };
+        let many = ParseError::TooManyPoints { limit: 2 };
+        assert_eq!(parse_json(body, &limits).err(), Some(many.clone()));
+        assert_eq!(parse_ndjson(b"{}\n{}\n{}\n", &limits).err(), Some(many));
+        for (member, bytes) in [("help", 100), ("unit", 100), ("name", 100)] {
+            let point = format!(r#"{{"{member}":"{}"}}"#, "x".repeat(bytes));
+            let point = point.replace('{', r#"{"value":1,"#);
+            let point =
+                if member == "name" { point } else { point.replace('{', r#"{"name":"up","#) };
+            let body = format!(r#"{{"points":[{point}]}}"#);
+            assert!(matches!(parse_json(body.as_bytes(), &LIMITS), Err(ParseError::Points(_))));
+        }
+    }
+}

@@ -47,3 +47,35 @@ fn malformed(error: &serde_json::Error) -> Invalid {
     let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
     Invalid::new(format!("{what} at column {}", error.column()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::parse_ndjson;
+    use crate::exposition::input::{InputLimits, ParseError};
+    use crate::model::batch::Position;
+    use crate::model::series::PointLimits;
+
+    #[test]
+    fn every_bad_line_is_named_and_the_others_are_read() {
+        let limits = InputLimits { points: 100, point: PointLimits::default() };
+        let good: &[u8] = br#"{"name":"up","value":1}"#;
+        let lines: &[&[u8]] = &[
+            good,
+            b"{",
+            good,
+            b"\xff",
+            b"",
+            b"{}",
+            b"[]",
+            b"{\"name\":\"up\",\"value\":1} 2",
+            b"\"",
+            good,
+        ];
+        let Err(ParseError::Points(errors)) = parse_ndjson(&lines.join(&b'\n'), &limits) else {
+            panic!("bad lines were taken")
+        };
+        let positions: Vec<_> = errors.reported.iter().map(|error| error.position).collect();
+        assert_eq!(positions, [2, 4, 6, 7, 8, 9].map(Position::Line), "{errors:?}");
+        assert!(errors.reported[0].detail.ends_with("at column 1"), "{errors:?}");
+    }
+}

@@ -7,7 +7,7 @@
 //! Invariant: a body without `# EOF` as its end, thus one that was cut off, is refused.
 
 use super::families::Naming;
-use super::lexer::{self, token};
+use super::lexer::{self, LabelScratch, token};
 use super::number::{float, timestamp_seconds};
 use super::samples::SampleReader;
 use super::{InputLimits, ParseError, ParsedBatch};
@@ -68,7 +68,7 @@ fn value_and_seconds(text: &str) -> Result<(f64, Option<Timestamp>), Invalid> {
 
 fn exemplar(text: &str) -> Result<(), Invalid> {
     let text = text.strip_prefix('{').ok_or_else(|| lexer::unexpected("`{`", text))?;
-    let (_, rest) = lexer::labels(text, &PointLimits::default(), &mut Vec::new())?;
+    let (_, rest) = lexer::labels(text, &PointLimits::default(), &mut LabelScratch::default())?;
     let (_, rest) = number(lexer::skip_blanks(rest))?;
     let (_, rest) = time(rest)?;
     if rest.is_empty() { Ok(()) } else { Err(lexer::unexpected("nothing more", rest)) }
@@ -87,4 +87,135 @@ fn time(text: &str) -> Result<(Option<Timestamp>, &str), Invalid> {
     timestamp_seconds(time)
         .map(|time| (Some(time), rest))
         .ok_or_else(|| lexer::unexpected("a time in seconds within its range", time))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_openmetrics;
+    use crate::exposition::input::{InputLimits, ParseError};
+    use crate::model::batch::Position;
+    use crate::model::series::PointLimits;
+
+    const LIMITS: InputLimits = InputLimits {
+        points: 100,
+        point: PointLimits { name_bytes: 99, label_value_bytes: 99, labels: 9, help_bytes: 99 },
+    };
+
+    fn bad_lines(body: &str) -> Vec<Position> {
+        match parse_openmetrics(body.as_bytes(), &LIMITS) {
+            Err(ParseError::Points(errors)) => {
+                errors.reported.iter().map(|error| error.position).collect()
+            }
+            other => panic!("{other:?}: {body}"),
+        }
+    }
+
+    /// Prints each point as name, labels, value, nanoseconds, type, help and unit.
+    fn read(body: &str) -> Vec<String> {
+        let parsed = parse_openmetrics(body.as_bytes(), &LIMITS)
+            .unwrap_or_else(|error| panic!("{error:?}: {body}"));
+        let print = |point: crate::model::batch::BatchPoint<'_>| {
+            let mut out = format!("{}{{{}}} {}", point.name, point.labels, point.value);
+            if let Some(at) = point.updated_at {
+                out.push_str(&format!(" at {}", at.as_nanos()));
+            }
+            if let Some(about) = point.metadata.map(|index| &parsed.batch.metadata()[index]) {
+                let word = about.metric_type.as_str();
+                out.push_str(&format!(": {word} {:?} {:?}", about.help, about.unit));
+            }
+            out
+        };
+        parsed.batch.iter().map(print).collect()
+    }
+
+    #[test]
+    fn families_are_named_as_in_the_text_format() {
+        let points = read(
+            "# TYPE c_seconds counter\n# UNIT c_seconds seconds\n# HELP c_seconds say \\\"c\\\"\n\
+             c_seconds_total{a=\"b\"} 1 1520879607.789\nc_seconds_created{a=\"b\"} 1.5e9\n\
+             # TYPE h histogram\nh_bucket{le=\"+Inf\"} 2\nh_count 2\nh_sum 3\nh_created 4\n\
+             # TYPE g gaugehistogram\ng_bucket{le=\"+Inf\"} 2\ng_gcount 2\ng_gsum -3\n\
+             # TYPE s summary\ns{quantile=\"0.5\"} 1\ns_count 1\ns_sum 1\ns_created 1\n\
+             # TYPE i info\ni_info{version=\"1\"} 1\n# TYPE e stateset\ne{e=\"on\"} 1\n\
+             # TYPE u unknown\nu 1\nu_total 1\nbare 1\n# EOF",
+        );
+        let expected = [
+            "c_seconds_total{a=\"b\"} 1 at 1520879607789000000: counter \"say \\\"c\\\"\" \"seconds\"",
+            "c_seconds_created{a=\"b\"} 1500000000: gauge \"say \\\"c\\\"\" \"\"",
+            "h_bucket{le=\"+Inf\"} 2: histogram \"\" \"\"",
+            "h_count{} 2: histogram \"\" \"\"",
+            "h_sum{} 3: histogram \"\" \"\"",
+            "h_created{} 4: gauge \"\" \"\"",
+            "g_bucket{le=\"+Inf\"} 2: gaugehistogram \"\" \"\"",
+            "g_gcount{} 2: gaugehistogram \"\" \"\"",
+            "g_gsum{} -3: gaugehistogram \"\" \"\"",
+            "s{quantile=\"0.5\"} 1: summary \"\" \"\"",
+            "s_count{} 1: summary \"\" \"\"",
+            "s_sum{} 1: summary \"\" \"\"",
+            "s_created{} 1: gauge \"\" \"\"",
+            "i_info{version=\"1\"} 1: info \"\" \"\"",
+            "e{e=\"on\"} 1: stateset \"\" \"\"",
+            "u{} 1: unknown \"\" \"\"",
+            "u_total{} 1",
+            "bare{} 1",
+        ];
+        assert_eq!(points, expected);
+    }
+
+    #[test]
+    fn exemplars_are_checked_and_dropped() {
+        let points = read(
+            "# TYPE a counter\na_total 1 # {} 0.5\na_total{b=\" # \"} 1 2 # {t=\"} #\"} 0.5 3.25\n\
+             # EOF\n",
+        );
+        assert_eq!(
+            points,
+            [
+                "a_total{} 1: counter \"\" \"\"",
+                "a_total{b=\" # \"} 1 at 2000000000: counter \"\" \"\""
+            ]
+        );
+        for exemplar in ["#", "# {}", "# {} x", "# 1", "# {a} 1", "# {} 1 x", "# {} 1 1 1"] {
+            let body = format!("a 1 {exemplar}\n# EOF\n");
+            assert_eq!(bad_lines(&body), [Position::Line(1)], "{body}");
+        }
+    }
+
+    #[test]
+    fn a_body_without_its_end_is_refused() {
+        assert_eq!(read("# EOF"), [""; 0]);
+        assert_eq!(bad_lines(""), [Position::Line(1)]);
+        assert_eq!(bad_lines("a 1\n"), [Position::Line(2)]);
+        assert_eq!(bad_lines("a 1\n# EO"), [Position::Line(2), Position::Line(3)]);
+        assert_eq!(bad_lines("# EOF\na 1\n\n"), [Position::Line(2), Position::Line(3)]);
+        assert_eq!(bad_lines("# EOF\n# EOF\n"), [Position::Line(2)]);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        for bad in [
+            "",
+            "# a comment",
+            "# TYPE a number",
+            "# TYPE a",
+            "# TYPE a COUNTER",
+            "# UNIT a seconds",
+            "# UNIT seconds seconds",
+            "# HELP",
+            "a 1 2 3",
+            "a 1 NaN",
+            "a 1 9223372037",
+            " a 1",
+        ] {
+            assert_eq!(bad_lines(&format!("{bad}\n# EOF\n")), [Position::Line(1)], "{bad:?}");
+        }
+        for (body, line) in [
+            ("# TYPE a gauge\n# TYPE a gauge\n# EOF\n", 2),
+            ("# UNIT a_s s\n# UNIT a_s s\n# EOF\n", 2),
+            ("# TYPE a counter\na_total 1\n# TYPE a counter\n# EOF\n", 3),
+            ("# TYPE a_s counter\na_s_total 1\n# UNIT a_s s\n# EOF\n", 3),
+        ] {
+            assert_eq!(bad_lines(body), [Position::Line(line)], "{body}");
+        }
+    }
 }
