@@ -1,12 +1,31 @@
 //! The rules of leases: who waits, in which order, and who is never granted.
+//!
+//! Every request joins the line of its lease, and only the first of a line asks the store.
+//! Lines are of this server: between replicas, whoever asks the store first gets the lease.
+//! Invariant: nobody passes somebody who waits, and whoever went away is not granted.
+
+mod grant;
+mod queue;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::{Instant, timeout_at};
+
+use self::grant::{Attempt, Wish};
+use self::queue::{Lines, Place};
 use super::{EngineError, EngineResult};
 use crate::clock::SharedClock;
 use crate::model::leases::{FencingToken, Holder, Lease, LeaseName};
 use crate::store::{AcquireOutcome, LeaseStore};
+
+/// The first of a line asks the store again after this long, though nothing happened that this
+/// server knows of: another replica may have released the lease.
+const POLL: Duration = Duration::from_secs(1);
+
+/// For how long the lease may look free to somebody whose time is over, while the first of the line
+/// is getting it.
+const SETTLE: Duration = Duration::from_millis(5);
 
 /// The limits on waiting for a lease.
 #[derive(Debug, Clone)]
@@ -24,13 +43,13 @@ impl Default for LeaseRules {
 /// Leases.
 pub struct LeaseEngine {
     store: Arc<dyn LeaseStore>,
-    rules: LeaseRules,
+    lines: Arc<Lines>,
     clock: SharedClock,
 }
 
 impl LeaseEngine {
     pub(super) fn new(store: Arc<dyn LeaseStore>, rules: LeaseRules, clock: SharedClock) -> Self {
-        Self { store, rules, clock }
+        Self { store, lines: Lines::new(rules.max_waiting), clock }
     }
 
     /// Takes the lease; when somebody else holds it, waits in a fair queue for up to `wait`.
@@ -44,8 +63,59 @@ impl LeaseEngine {
         ttl: Duration,
         wait: Duration,
     ) -> EngineResult<AcquireOutcome> {
-        let _ = (wait, &self.rules, &self.clock);
-        Ok(self.store.acquire(name, holder, ttl).await?)
+        let wish = Wish {
+            store: Arc::clone(&self.store),
+            name: name.clone(),
+            holder: holder.clone(),
+            ttl,
+        };
+        let deadline = Instant::now() + wait;
+        let place = Arc::new(self.lines.join(name));
+        let mut waiting = None;
+        loop {
+            let (outcome, next_look) = self.look(&wish, &place).await?;
+            match outcome {
+                Some(AcquireOutcome::Acquired(lease)) => {
+                    return Ok(AcquireOutcome::Acquired(lease));
+                }
+                Some(held) if deadline <= Instant::now() => return Ok(held),
+                // Free, but somebody else is first, and may not know yet.
+                None if deadline <= Instant::now() => {
+                    self.lines.wake_first(name);
+                    drop(tokio::time::timeout(SETTLE, place.woken()).await);
+                    continue;
+                }
+                _ => {}
+            }
+            if waiting.is_none() {
+                waiting = Some(self.lines.begin_to_wait().ok_or(EngineError::TooManyWaiting)?);
+            }
+            drop(timeout_at(deadline.min(next_look), place.woken()).await);
+        }
+    }
+
+    /// Takes the lease if it is this request's turn, else looks whether it is held. Gives also
+    /// when to look again, unless something happens before.
+    async fn look(
+        &self,
+        wish: &Wish,
+        place: &Arc<Place>,
+    ) -> EngineResult<(Option<AcquireOutcome>, Instant)> {
+        if !place.is_first() {
+            let held = self.store.get(&wish.name).await?;
+            // Its own holder does not wait for itself: that is a renewal, and passes nobody.
+            if held.as_ref().is_none_or(|lease| lease.holder != wish.holder) {
+                let never = Instant::now() + Duration::from_secs(24 * 3600);
+                return Ok((held.map(AcquireOutcome::Held), never));
+            }
+        }
+        let outcome = Attempt::start(wish.clone(), Arc::clone(place)).await?;
+        let ends_in = match &outcome {
+            AcquireOutcome::Held(lease) => lease.expires_at.saturating_since(self.clock.now()),
+            AcquireOutcome::Acquired(_) => Duration::ZERO,
+        };
+        // Where the clock shows a part of a millisecond less than it is.
+        Ok((Some(outcome), Instant::now() + ends_in.clamp(Duration::from_millis(1), POLL)))
     }
 
     /// Makes the lease last `ttl` (its own when `None`) from now.
@@ -58,7 +128,10 @@ impl LeaseEngine {
         token: FencingToken,
         ttl: Option<Duration>,
     ) -> EngineResult<Lease> {
-        self.store.renew(name, token, ttl).await?.ok_or(EngineError::LeaseNotHeld)
+        let renewed = self.store.renew(name, token, ttl).await?;
+        // It may end sooner now than whoever is next has been told.
+        self.lines.wake_first(name);
+        renewed.ok_or(EngineError::LeaseNotHeld)
     }
 
     /// Ends the lease.
@@ -66,7 +139,9 @@ impl LeaseEngine {
     /// # Errors
     /// [`EngineError::LeaseNotHeld`], and failures of the store.
     pub async fn release(&self, name: &LeaseName, token: FencingToken) -> EngineResult<()> {
-        if self.store.release(name, token).await? { Ok(()) } else { Err(EngineError::LeaseNotHeld) }
+        let released = self.store.release(name, token).await?;
+        self.lines.wake_first(name);
+        if released { Ok(()) } else { Err(EngineError::LeaseNotHeld) }
     }
 
     /// Reads a lease.
@@ -89,3 +164,6 @@ impl LeaseEngine {
         Ok(self.store.list(after, limit).await?)
     }
 }
+
+#[cfg(test)]
+mod tests;

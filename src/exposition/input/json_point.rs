@@ -58,11 +58,12 @@ impl<'de> Shape<'de> for PointSeed<'_, 'de> {
         while let Some(key) = map.next_key_seed(Shaped(ScalarShape))? {
             let Scalar::Text(key) = key else { return Err(A::Error::custom("a bad key")) };
             let labels = &mut scratch.labels;
-            let taken = match Members::position(&key) {
-                Some(LABELS) => map.next_value_seed(Shaped(LabelsShape { labels }))?,
+            let member = Member::parse(&key);
+            let taken = match member {
+                Some(Member::Labels) => map.next_value_seed(Shaped(LabelsShape { labels }))?,
                 _ => Ok(map.next_value_seed(Shaped(ScalarShape))?),
             };
-            let noted = taken.and_then(|scalar| members.set(&key, scalar));
+            let noted = taken.and_then(|scalar| members.set(member, &key, scalar));
             fault = fault.or(noted.err());
         }
         let pushed = match fault {
@@ -76,25 +77,51 @@ impl<'de> Shape<'de> for PointSeed<'_, 'de> {
     }
 }
 
-const NAMES: [&str; 8] =
-    ["name", "labels", "value", "special", "updated_at", "type", "help", "unit"];
-const LABELS: usize = 1;
+/// The members of a point, in the order that [`push`] takes them.
+#[derive(Clone, Copy)]
+enum Member {
+    Name,
+    Labels,
+    Value,
+    Special,
+    UpdatedAt,
+    Type,
+    Help,
+    Unit,
+}
 
-/// The members of a point by their place in [`NAMES`], each at most once.
+impl Member {
+    fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "name" => Self::Name,
+            "labels" => Self::Labels,
+            "value" => Self::Value,
+            "special" => Self::Special,
+            "updated_at" => Self::UpdatedAt,
+            "type" => Self::Type,
+            "help" => Self::Help,
+            "unit" => Self::Unit,
+            _ => return None,
+        })
+    }
+}
+
+/// What stands under each member, at most once.
 #[derive(Default)]
-struct Members<'de>([Option<Scalar<'de>>; NAMES.len()]);
+struct Members<'de>([Option<Scalar<'de>>; 8]);
 
 impl<'de> Members<'de> {
-    fn position(name: &str) -> Option<usize> {
-        NAMES.iter().position(|&known| known == name)
-    }
-
-    fn set(&mut self, name: &str, scalar: Scalar<'de>) -> Result<(), Invalid> {
-        let Some(at) = Self::position(name) else {
+    fn set(
+        &mut self,
+        member: Option<Member>,
+        name: &str,
+        scalar: Scalar<'de>,
+    ) -> Result<(), Invalid> {
+        let Some(member) = member else {
             let name: String = name.chars().take(64).collect();
             return Err(Invalid::new(format!("{name:?} is not a member of a point")));
         };
-        match self.0[at].replace(scalar) {
+        match self.0[member as usize].replace(scalar) {
             None => Ok(()),
             Some(_) => Err(Invalid::new(format!("{name} stands twice"))),
         }

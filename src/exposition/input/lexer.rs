@@ -9,17 +9,24 @@ use std::borrow::Cow;
 use memchr::memchr2;
 
 use crate::model::Invalid;
-use crate::model::series::PointLimits;
-
-/// Labels as (name, unescaped value), in the line's order.
-pub(super) type Pairs<'a> = Vec<(&'a str, Cow<'a, str>)>;
+use crate::model::series::{PointLimits, is_label_name};
 
 /// The labels of one sample.
 pub(super) enum Labels<'a> {
     /// Canonical text, without braces.
     Canonical(&'a str),
-    /// Anything else: the pairs were filled.
+    /// Anything else: [`LabelScratch::pairs`] was filled.
     Loose,
+}
+
+/// What is kept from line to line.
+#[derive(Default)]
+pub(super) struct LabelScratch<'a> {
+    /// Labels as (name, unescaped value), in the line's order.
+    pub(super) pairs: Vec<(&'a str, Cow<'a, str>)>,
+    /// Valid names in ascending order, as they stood on an earlier line: most lines have
+    /// the names of the line before.
+    names: Vec<&'a str>,
 }
 
 /// Takes blanks and tabs off the front.
@@ -29,7 +36,8 @@ pub(super) fn skip_blanks(text: &str) -> &str {
 
 /// Takes what stands before the next blank or tab, and the blanks after it.
 pub(super) fn token(text: &str) -> (&str, &str) {
-    let end = memchr2(b' ', b'\t', text.as_bytes()).unwrap_or(text.len());
+    // Tokens are short: a plain loop beats a vector search.
+    let end = text.bytes().position(|b| b == b' ' || b == b'\t').unwrap_or(text.len());
     (&text[..end], skip_blanks(&text[end..]))
 }
 
@@ -45,44 +53,60 @@ pub(super) fn metric_name<'a>(line: &'a str, previous: &str) -> (&'a str, &'a st
     line.split_at(end)
 }
 
+const WORD: [bool; 256] = {
+    let mut word = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        #[expect(clippy::cast_possible_truncation, reason = "below 256")]
+        let is_word = (byte as u8).is_ascii_alphanumeric() || byte as u8 == b'_';
+        word[byte] = is_word;
+        byte += 1;
+    }
+    word
+};
+
 fn is_word(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_'
+    WORD[usize::from(byte)]
 }
 
 /// Takes the labels that follow a `{`, with their `}`.
 pub(super) fn labels<'a>(
     text: &'a str,
     limits: &PointLimits,
-    pairs: &mut Pairs<'a>,
+    scratch: &mut LabelScratch<'a>,
 ) -> Result<(Labels<'a>, &'a str), Invalid> {
-    if let Some(end) = canonical_end(text.as_bytes(), limits) {
+    if let Some(end) = canonical_end(text, limits, &mut scratch.names) {
         return Ok((Labels::Canonical(&text[..end]), &text[end + 1..]));
     }
-    pairs.clear();
-    loose(text, pairs).map(|rest| (Labels::Loose, rest))
+    scratch.pairs.clear();
+    loose(text, &mut scratch.pairs).map(|rest| (Labels::Loose, rest))
 }
 
 /// Gives where the `}` stands, if all before it is canonical.
-fn canonical_end(bytes: &[u8], limits: &PointLimits) -> Option<usize> {
-    let mut previous: &[u8] = b"";
+fn canonical_end<'a>(
+    text: &'a str,
+    limits: &PointLimits,
+    names: &mut Vec<&'a str>,
+) -> Option<usize> {
+    let bytes = text.as_bytes();
+    if bytes.first() == Some(&b'}') {
+        return Some(0);
+    }
     let mut at = 0;
-    for _ in 0..limits.labels {
-        let name_start = at;
-        while is_word(*bytes.get(at)?) {
-            at += 1;
-        }
-        let name = &bytes[name_start..at];
-        // Greater than the previous, thus not empty either.
-        if name <= previous
-            || name.len() > limits.name_bytes
-            || name[0].is_ascii_digit()
-            || name.starts_with(b"__")
-            || !bytes[at..].starts_with(b"=\"")
-        {
-            return None;
-        }
-        previous = name;
-        let value_start = at + 2;
+    for label in 0..limits.labels {
+        let rest = &bytes[at..];
+        let known = names.get(label).filter(|name| rest.starts_with(name.as_bytes()));
+        let known = known.map(|name| name.len()).filter(|&end| rest[end..].starts_with(b"=\""));
+        let name_bytes = match known {
+            Some(name_bytes) => name_bytes,
+            None => {
+                names.truncate(label);
+                let name = next_name(&text[at..], names.last().copied(), limits)?;
+                names.push(name);
+                name.len()
+            }
+        };
+        let value_start = at + name_bytes + 2;
         at = value_end(bytes, value_start)?;
         if at == value_start || at - value_start > limits.label_value_bytes {
             return None;
@@ -94,6 +118,16 @@ fn canonical_end(bytes: &[u8], limits: &PointLimits) -> Option<usize> {
         }
     }
     None
+}
+
+/// Takes a valid name that is greater than `previous` and followed by `="`.
+fn next_name<'a>(text: &'a str, previous: Option<&str>, limits: &PointLimits) -> Option<&'a str> {
+    let (name, _) = text.split_once("=\"")?;
+    let valid = is_label_name(name.as_bytes())
+        && !name.starts_with("__")
+        && name.len() <= limits.name_bytes
+        && previous.is_none_or(|previous| name > previous);
+    valid.then_some(name)
 }
 
 /// Gives where the `"` stands that ends a value, if the value's escapes are known ones.
@@ -111,7 +145,7 @@ fn value_end(bytes: &[u8], start: usize) -> Option<usize> {
     }
 }
 
-fn loose<'a>(text: &'a str, pairs: &mut Pairs<'a>) -> Result<&'a str, Invalid> {
+fn loose<'a>(text: &'a str, pairs: &mut Vec<(&'a str, Cow<'a, str>)>) -> Result<&'a str, Invalid> {
     let mut rest = skip_blanks(text);
     loop {
         if let Some(rest) = rest.strip_prefix('}') {
@@ -177,21 +211,31 @@ pub(super) fn unexpected(wanted: &str, rest: &str) -> Invalid {
 
 #[cfg(test)]
 mod tests {
-    use super::{Labels, labels, metric_name, unescape};
+    use super::{LabelScratch, Labels, labels, metric_name, unescape};
     use crate::model::series::PointLimits;
 
-    fn is_canonical(text: &str) -> bool {
+    fn is_canonical(text: &'static str) -> bool {
         let limits = PointLimits { labels: 3, name_bytes: 8, label_value_bytes: 8, help_bytes: 0 };
-        matches!(labels(text, &limits, &mut Vec::new()), Ok((Labels::Canonical(_), " 1")))
+        let read = |scratch: &mut LabelScratch<'static>| {
+            matches!(labels(text, &limits, scratch), Ok((Labels::Canonical(_), " 1")))
+        };
+        // After any other line, and after its like, it is the same.
+        let mut scratch = LabelScratch::default();
+        let canonical = read(&mut scratch);
+        for before in [r#"a="1",b="2",c="3"}"#, r#"b="1"}"#, r#"a="1",a1="2"}"#] {
+            assert_eq!(read(&mut scratch), canonical, "{text}");
+            assert!(labels(before, &limits, &mut scratch).is_ok());
+            assert_eq!(read(&mut scratch), canonical, "{text} after {before}");
+        }
+        canonical
     }
 
     #[test]
     fn only_canonical_labels_are_taken_for_it() {
-        for text in [r#"a="1"} 1"#, r#"a="1",b="\\\"\n"} 1"#, r#"_="}",a="1",a0=","} 1"#] {
+        for text in ["} 1", r#"a="1"} 1"#, r#"a="1",b="\\\"\n"} 1"#, r#"_="}",a="1",a0=","} 1"#] {
             assert!(is_canonical(text), "{text}");
         }
         for text in [
-            "} 1",
             r#"a="1",} 1"#,
             r#"b="1",a="1"} 1"#,
             r#"a="1",a="1"} 1"#,

@@ -7,7 +7,7 @@
 //! Invariant: a body without `# EOF` as its end, thus one that was cut off, is refused.
 
 use super::families::Naming;
-use super::lexer::{self, token};
+use super::lexer::{self, LabelScratch, token};
 use super::number::{float, timestamp_seconds};
 use super::samples::SampleReader;
 use super::{InputLimits, ParseError, ParsedBatch};
@@ -68,7 +68,7 @@ fn value_and_seconds(text: &str) -> Result<(f64, Option<Timestamp>), Invalid> {
 
 fn exemplar(text: &str) -> Result<(), Invalid> {
     let text = text.strip_prefix('{').ok_or_else(|| lexer::unexpected("`{`", text))?;
-    let (_, rest) = lexer::labels(text, &PointLimits::default(), &mut Vec::new())?;
+    let (_, rest) = lexer::labels(text, &PointLimits::default(), &mut LabelScratch::default())?;
     let (_, rest) = number(lexer::skip_blanks(rest))?;
     let (_, rest) = time(rest)?;
     if rest.is_empty() { Ok(()) } else { Err(lexer::unexpected("nothing more", rest)) }

@@ -5,7 +5,7 @@
 //! Invariant: a name equal to that of the line before is neither checked nor looked up again.
 
 use super::families::{Families, Naming};
-use super::lexer::{self, Labels, Pairs};
+use super::lexer::{self, LabelScratch, Labels};
 use super::lines::Lines;
 use super::sink::Sink;
 use super::{InputLimits, ParseError, ParsedBatch};
@@ -21,7 +21,7 @@ pub(super) type ReadTail = fn(&str) -> Result<(f64, Option<Timestamp>), Invalid>
 pub(super) struct SampleReader<'a> {
     sink: Sink,
     families: Families<'a>,
-    pairs: Pairs<'a>,
+    scratch: LabelScratch<'a>,
     read_tail: ReadTail,
     /// The name of the sample before, valid, and what was found for it; empty at first.
     name: &'a str,
@@ -40,7 +40,7 @@ impl<'a> SampleReader<'a> {
             // Names and labels are a part of the body: it is never more.
             sink: Sink::new(limits, body.len()),
             families: Families::new(naming),
-            pairs: Vec::new(),
+            scratch: LabelScratch::default(),
             read_tail,
             name: "",
             metadata: None,
@@ -101,7 +101,7 @@ impl<'a> SampleReader<'a> {
             }
             Labels::Loose => {
                 let limits = &self.sink.limits.point;
-                let pairs = &mut self.pairs;
+                let pairs = &mut self.scratch.pairs;
                 let write = |out: &mut String| canonicalize(pairs, limits, out);
                 parsed.batch.push_with(name, value, at, self.metadata, write)?;
             }
@@ -111,7 +111,7 @@ impl<'a> SampleReader<'a> {
     }
 
     fn labels(&mut self, text: &'a str) -> Result<(Labels<'a>, &'a str), Invalid> {
-        lexer::labels(text, &self.sink.limits.point, &mut self.pairs)
+        lexer::labels(text, &self.sink.limits.point, &mut self.scratch)
     }
 
     /// Checks the name and finds its family; until that is done, no name is the one before.

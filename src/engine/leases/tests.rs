@@ -1,0 +1,288 @@
+//! The line before a lease, over the store in memory.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+
+use super::{LeaseEngine, LeaseRules};
+use crate::clock::{ManualClock, SharedClock};
+use crate::engine::{EngineError, EngineResult};
+use crate::model::leases::{FencingToken, Holder, Lease, LeaseName};
+use crate::model::time::Timestamp;
+use crate::store::embedded::{EmbeddedSettings, open_with};
+use crate::store::{AcquireOutcome, LeaseStore, StoreResult};
+
+const TTL: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_secs(30);
+
+struct Fixture {
+    engine: Arc<LeaseEngine>,
+    clock: Arc<ManualClock>,
+    store: Arc<SlowStore>,
+}
+
+/// A store whose grants can be held back after they are made.
+struct SlowStore {
+    inner: Arc<dyn LeaseStore>,
+    hold_back: AtomicBool,
+    granted: Notify,
+    go_on: Notify,
+}
+
+#[async_trait]
+impl LeaseStore for SlowStore {
+    async fn acquire(
+        &self,
+        name: &LeaseName,
+        holder: &Holder,
+        ttl: Duration,
+    ) -> StoreResult<AcquireOutcome> {
+        let outcome = self.inner.acquire(name, holder, ttl).await;
+        if self.hold_back.load(Ordering::SeqCst) {
+            self.granted.notify_one();
+            self.go_on.notified().await;
+        }
+        outcome
+    }
+
+    async fn renew(
+        &self,
+        name: &LeaseName,
+        token: FencingToken,
+        ttl: Option<Duration>,
+    ) -> StoreResult<Option<Lease>> {
+        self.inner.renew(name, token, ttl).await
+    }
+
+    async fn release(&self, name: &LeaseName, token: FencingToken) -> StoreResult<bool> {
+        self.inner.release(name, token).await
+    }
+
+    async fn get(&self, name: &LeaseName) -> StoreResult<Option<Lease>> {
+        LeaseStore::get(&*self.inner, name).await
+    }
+
+    async fn list(
+        &self,
+        after: Option<&LeaseName>,
+        limit: usize,
+    ) -> StoreResult<Vec<(LeaseName, Lease)>> {
+        LeaseStore::list(&*self.inner, after, limit).await
+    }
+}
+
+impl Fixture {
+    fn new(max_waiting: usize) -> Self {
+        let start = Timestamp::parse("2026-11-21T10:00:00Z").expect("valid");
+        let clock = Arc::new(ManualClock::at(start));
+        let shared: SharedClock = Arc::clone(&clock) as SharedClock;
+        let settings = EmbeddedSettings::in_memory();
+        let (stores, _) = open_with(&settings, |_| Arc::clone(&shared)).expect("opens in memory");
+        let inner = stores.leases;
+        let store = Arc::new(SlowStore {
+            inner,
+            hold_back: AtomicBool::new(false),
+            granted: Notify::new(),
+            go_on: Notify::new(),
+        });
+        let engine = LeaseEngine::new(
+            Arc::clone(&store) as Arc<dyn LeaseStore>,
+            LeaseRules { max_waiting },
+            shared,
+        );
+        Self { engine: Arc::new(engine), clock, store }
+    }
+
+    async fn acquire(&self, holder: &str, wait: Duration) -> EngineResult<AcquireOutcome> {
+        let holder = Holder::parse(holder).expect("valid");
+        tokio::time::timeout(DEADLINE, self.engine.acquire(&name(), &holder, TTL, wait))
+            .await
+            .expect("answers in time")
+    }
+
+    async fn take(&self, holder: &str) -> Lease {
+        acquired(self.acquire(holder, Duration::ZERO).await)
+    }
+
+    /// Starts a request, and returns when it stands in the line.
+    async fn queue(
+        &self,
+        holder: &str,
+        wait: Duration,
+    ) -> JoinHandle<EngineResult<AcquireOutcome>> {
+        let before = self.engine.lines.length(&name());
+        let (engine, holder) = (Arc::clone(&self.engine), Holder::parse(holder).expect("valid"));
+        let task = tokio::spawn(async move { engine.acquire(&name(), &holder, TTL, wait).await });
+        self.until_length(before + 1).await;
+        task
+    }
+
+    async fn until_length(&self, length: usize) {
+        let wait = async {
+            while self.engine.lines.length(&name()) != length {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, wait).await.expect("the line gets that long");
+    }
+}
+
+fn name() -> LeaseName {
+    LeaseName::parse("leader").expect("valid")
+}
+
+fn acquired(outcome: EngineResult<AcquireOutcome>) -> Lease {
+    match outcome.expect("answers") {
+        AcquireOutcome::Acquired(lease) => lease,
+        AcquireOutcome::Held(lease) => panic!("{} holds it", lease.holder.as_str()),
+    }
+}
+
+fn held(outcome: EngineResult<AcquireOutcome>) -> Lease {
+    match outcome.expect("answers") {
+        AcquireOutcome::Held(lease) => lease,
+        AcquireOutcome::Acquired(_) => panic!("must be held by somebody else"),
+    }
+}
+
+async fn ended<T>(task: JoinHandle<T>) -> T {
+    tokio::time::timeout(DEADLINE, task).await.expect("ends in time").expect("does not panic")
+}
+
+#[tokio::test]
+async fn waiters_are_served_in_the_order_in_which_they_came() {
+    let fixture = Fixture::new(10);
+    let mut lease = fixture.take("first").await;
+    let mut waiters = Vec::new();
+    for n in 0..5 {
+        waiters.push(fixture.queue(&format!("waiter {n}"), LONG).await);
+    }
+    for (n, waiter) in waiters.into_iter().enumerate() {
+        fixture.engine.release(&name(), lease.token).await.expect("is held");
+        lease = acquired(ended(waiter).await);
+        assert_eq!(lease.holder.as_str(), format!("waiter {n}"));
+    }
+    assert_eq!(fixture.engine.lines.length(&name()), 0);
+}
+
+#[tokio::test]
+async fn nobody_passes_those_who_wait() {
+    let fixture = Fixture::new(10);
+    let lease = fixture.take("first").await;
+    let waiter = fixture.queue("waiter", LONG).await;
+    let newcomer = held(fixture.acquire("newcomer", Duration::ZERO).await);
+    assert_eq!(newcomer, lease);
+    // Behind the engine's back, so that nobody is woken: free, but not for the newcomer.
+    fixture.store.release(&name(), lease.token).await.expect("answers");
+    let newcomer = held(fixture.acquire("newcomer", Duration::ZERO).await);
+    assert_eq!(newcomer.holder.as_str(), "waiter");
+    assert_eq!(acquired(ended(waiter).await).token, newcomer.token);
+}
+
+#[tokio::test]
+async fn a_holder_that_asks_again_does_not_wait_for_itself() {
+    let fixture = Fixture::new(10);
+    let lease = fixture.take("me").await;
+    let waiter = fixture.queue("waiter", LONG).await;
+    let again = acquired(fixture.acquire("me", Duration::ZERO).await);
+    assert!(again.token > lease.token);
+    assert!(!waiter.is_finished());
+    waiter.abort();
+}
+
+#[tokio::test]
+async fn a_lease_that_expires_goes_to_the_first_in_line() {
+    let fixture = Fixture::new(10);
+    let lease = fixture.take("first").await;
+    let waiter = fixture.queue("waiter", LONG).await;
+    fixture.clock.advance(TTL);
+    assert!(acquired(ended(waiter).await).token > lease.token);
+}
+
+#[tokio::test]
+async fn when_the_time_is_over_the_answer_is_who_holds_it() {
+    let fixture = Fixture::new(10);
+    let lease = fixture.take("first").await;
+    let outcome = fixture.acquire("waiter", Duration::from_millis(20)).await;
+    assert_eq!(held(outcome), lease);
+    assert_eq!(fixture.engine.lines.length(&name()), 0);
+}
+
+#[tokio::test]
+async fn a_waiter_that_went_away_is_never_granted() {
+    let fixture = Fixture::new(10);
+    let lease = fixture.take("first").await;
+    let gone = fixture.queue("gone", LONG).await;
+    let stays = fixture.queue("stays", LONG).await;
+    gone.abort();
+    fixture.until_length(2 - 1).await;
+    fixture.engine.release(&name(), lease.token).await.expect("is held");
+    let next = acquired(ended(stays).await);
+    assert_eq!((next.holder.as_str(), next.token.0), ("stays", lease.token.0 + 1));
+}
+
+#[tokio::test]
+async fn a_grant_whose_waiter_went_away_meanwhile_is_released() {
+    let fixture = Fixture::new(10);
+    fixture.store.hold_back.store(true, Ordering::SeqCst);
+    let gone = fixture.queue("gone", Duration::ZERO).await;
+    fixture.store.granted.notified().await;
+    fixture.store.hold_back.store(false, Ordering::SeqCst);
+    let stays = fixture.queue("stays", LONG).await;
+    gone.abort();
+    assert!(gone.await.expect_err("was aborted").is_cancelled());
+    let granted = fixture.store.get(&name()).await.expect("answers").expect("was granted");
+    assert_eq!(granted.holder.as_str(), "gone");
+    fixture.store.go_on.notify_one();
+    assert_eq!(acquired(ended(stays).await).holder.as_str(), "stays");
+}
+
+#[tokio::test]
+async fn too_many_waiters_are_told_so() {
+    let fixture = Fixture::new(2);
+    fixture.take("first").await;
+    let waiters = [fixture.queue("a", LONG).await, fixture.queue("b", LONG).await];
+    let outcome = fixture.acquire("c", LONG).await;
+    assert!(matches!(outcome, Err(EngineError::TooManyWaiting)));
+    held(fixture.acquire("c", Duration::ZERO).await);
+    for waiter in &waiters {
+        waiter.abort();
+    }
+    fixture.until_length(0).await;
+    let waiter = fixture.queue("c", LONG).await;
+    waiter.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_thousand_waiters_are_each_served_once() {
+    let fixture = Arc::new(Fixture::new(2_000));
+    let lease = fixture.take("first").await;
+    let (served, mut order) = mpsc::unbounded_channel();
+    let tasks: Vec<_> = (0..1_000)
+        .map(|n| {
+            let (fixture, served) = (Arc::clone(&fixture), served.clone());
+            tokio::spawn(async move {
+                let lease = acquired(fixture.acquire(&format!("waiter {n}"), LONG).await);
+                served.send(lease.token).expect("is awaited");
+                fixture.engine.release(&name(), lease.token).await.expect("is held");
+            })
+        })
+        .collect();
+    drop(served);
+    fixture.engine.release(&name(), lease.token).await.expect("is held");
+    for task in tasks {
+        ended(task).await;
+    }
+    let mut tokens = Vec::new();
+    while let Some(token) = order.recv().await {
+        tokens.push(token);
+    }
+    assert_eq!(tokens.len(), 1_000);
+    assert!(tokens.windows(2).all(|pair| pair[0] < pair[1]), "one after the other");
+    assert_eq!(fixture.engine.lines.length(&name()), 0);
+}

@@ -1,0 +1,108 @@
+//! Checkpoints of the embedded store. The rules of their table; what commits it is in `state`.
+
+use std::ops::Bound;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::leases::fenced;
+use super::state::StateStore;
+use super::state::table::Resource;
+use super::state::txn::Txn;
+use crate::model::checkpoints::{Checkpoint, CheckpointKey};
+use crate::model::leases::Fence;
+use crate::model::time::Timestamp;
+use crate::store::{CheckpointOutcome, CheckpointStore, Fenced, StoreResult};
+
+/// The table of the checkpoints.
+#[derive(Debug)]
+pub(super) struct Checkpoints {
+    /// How long after its write a checkpoint expires. Not part of the row, so that a changed
+    /// setting holds for all.
+    pub(super) retention: Duration,
+}
+
+impl Resource for Checkpoints {
+    type Key = CheckpointKey;
+    type Row = Checkpoint;
+    const NAME: &'static str = "checkpoints";
+    const TAG: u8 = 4;
+
+    fn expires_at(&self, row: &Checkpoint) -> Option<Timestamp> {
+        Some(row.written_at.saturating_add(self.retention))
+    }
+}
+
+fn set(
+    txn: &mut Txn<'_>,
+    key: CheckpointKey,
+    checkpoint: Timestamp,
+    if_later: bool,
+) -> CheckpointOutcome {
+    if if_later
+        && let Some(held) = txn.checkpoints.get(&key)
+        && held.checkpoint > checkpoint
+    {
+        return CheckpointOutcome::NotLater(*held);
+    }
+    let row = Checkpoint { checkpoint, written_at: txn.now.floor_to_millis() };
+    txn.checkpoints.put(key, row);
+    CheckpointOutcome::Stored(row)
+}
+
+fn delete(txn: &mut Txn<'_>, key: CheckpointKey) -> bool {
+    let stands = txn.checkpoints.get(&key).is_some();
+    if stands {
+        txn.checkpoints.delete(key);
+    }
+    stands
+}
+
+#[async_trait]
+impl CheckpointStore for StateStore {
+    async fn set(
+        &self,
+        key: CheckpointKey,
+        checkpoint: Timestamp,
+        if_later: bool,
+        fence: Option<Fence>,
+    ) -> StoreResult<Fenced<CheckpointOutcome>> {
+        self.write(move |txn| {
+            fenced(txn, fence.as_ref(), |txn| set(txn, key, checkpoint, if_later))
+        })
+        .await
+    }
+
+    async fn get(&self, key: &CheckpointKey) -> StoreResult<Option<Checkpoint>> {
+        let (tables, now) = self.read()?;
+        Ok(tables.checkpoints.get(key, now).copied())
+    }
+
+    async fn delete(&self, key: CheckpointKey, fence: Option<Fence>) -> StoreResult<Fenced<bool>> {
+        self.write(move |txn| fenced(txn, fence.as_ref(), |txn| delete(txn, key))).await
+    }
+
+    async fn list(
+        &self,
+        org: Option<&str>,
+        after: Option<&CheckpointKey>,
+        limit: usize,
+    ) -> StoreResult<Vec<(CheckpointKey, Checkpoint)>> {
+        // The first key that an org can have: its repo would not be empty.
+        let first = org.map(|org| CheckpointKey { org: org.to_owned(), repo: String::new() });
+        let from = match (after, &first) {
+            (Some(after), Some(first)) if after < first => Bound::Included(first),
+            (Some(after), _) => Bound::Excluded(after),
+            (None, Some(first)) => Bound::Included(first),
+            (None, None) => Bound::Unbounded,
+        };
+        let (tables, now) = self.read()?;
+        Ok(tables
+            .checkpoints
+            .range(from, now)
+            .take_while(|(key, _)| org.is_none_or(|org| key.org == org))
+            .take(limit)
+            .map(|(key, row)| (key.clone(), *row))
+            .collect())
+    }
+}

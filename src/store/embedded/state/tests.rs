@@ -1,0 +1,369 @@
+//! The strong data as a whole: durable, atomic, and the same as a plain model.
+
+mod model;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::disk::Disk;
+use super::{StateStatus, StateStore};
+use crate::clock::ManualClock;
+use crate::model::checkpoints::CheckpointKey;
+use crate::model::leases::{Fence, FencingToken, Holder, Lease, LeaseName};
+use crate::model::locks::{LockKey, LockKind};
+use crate::model::time::Timestamp;
+use crate::store::embedded::SyncMode;
+use crate::store::embedded::sqlite::OpenError;
+use crate::store::{
+    AcquireOutcome, CheckpointStore, ErrorKind, Fenced, LeaseStore, LockStore, StoreError,
+};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+struct Fixture {
+    folder: TempDir,
+    clock: Arc<ManualClock>,
+    store: Arc<StateStore>,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("tempdir");
+        let start = Timestamp::parse("2026-11-21T10:00:00.000000001Z").expect("valid");
+        let clock = Arc::new(ManualClock::at(start));
+        let store = open(folder.path(), &clock).expect("opens");
+        Self { folder, clock, store }
+    }
+
+    /// Stops without folding anything, as if the process had been killed: the files as
+    /// they are now are opened at another place.
+    fn kill(self) -> Self {
+        let folder = tempfile::tempdir().expect("tempdir");
+        for (name, bytes) in files(self.folder.path()) {
+            fs::write(folder.path().join(name), bytes).expect("copies");
+        }
+        let store = open(folder.path(), &self.clock).expect("recovers");
+        Self { folder, clock: self.clock, store }
+    }
+
+    async fn restart(self) -> Self {
+        self.store.close().await.expect("closes");
+        let store = open(self.folder.path(), &self.clock).expect("opens again");
+        Self { store, ..self }
+    }
+
+    fn before_next_commit(&self, hook: impl FnOnce(&mut Disk) + Send + 'static) {
+        *self.store.shared.before_commit.lock() = Some(Box::new(hook));
+    }
+
+    async fn lock(&self, key: &str) -> Result<bool, StoreError> {
+        let key = LockKey::parse(LockKind::Job, key).expect("valid");
+        LockStore::acquire(&*self.store, vec![key], MINUTE).await.map(|all| all[0].acquired)
+    }
+
+    async fn lease(&self, name: &str, holder: &str) -> Option<Lease> {
+        let holder = Holder::parse(holder).expect("valid");
+        match LeaseStore::acquire(&*self.store, &lease_name(name), &holder, MINUTE).await {
+            Ok(AcquireOutcome::Acquired(lease)) => Some(lease),
+            Ok(AcquireOutcome::Held(_)) => None,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn open(folder: &Path, clock: &Arc<ManualClock>) -> Result<Arc<StateStore>, OpenError> {
+    let clock = Arc::clone(clock);
+    StateStore::open(Some(&folder.join("state.db")), SyncMode::Normal, clock, DAY)
+}
+
+fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    fs::read_dir(folder)
+        .expect("lists")
+        .map(|entry| entry.expect("lists").path())
+        .map(|path| (path.file_name().expect("a name").into(), fs::read(&path).expect("reads")))
+        .collect()
+}
+
+fn lease_name(name: &str) -> LeaseName {
+    LeaseName::parse(name).expect("valid")
+}
+
+fn sql(folder: &Path, sql: &str) {
+    rusqlite::Connection::open(folder.join("state.db"))
+        .and_then(|conn| conn.execute_batch(sql))
+        .expect("runs");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn exactly_one_of_many_concurrent_callers_gets_a_lock() {
+    let fixture = Arc::new(Fixture::new());
+    for round in 0..20 {
+        let tasks: Vec<_> = (0..50)
+            .map(|_| {
+                let fixture = Arc::clone(&fixture);
+                tokio::spawn(async move { fixture.lock(&format!("k{round}")).await })
+            })
+            .collect();
+        let mut winners = 0;
+        for task in tasks {
+            winners += u32::from(task.await.expect("ends").expect("answers"));
+        }
+        assert_eq!(winners, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_stands_twice_in_a_batch_is_acquired_once() {
+    let fixture = Fixture::new();
+    let key = |key| LockKey::parse(LockKind::Dedup, key).expect("valid");
+    let keys = vec![key("a"), key("b"), key("a")];
+    let outcomes = LockStore::acquire(&*fixture.store, keys, MINUTE).await.expect("answers");
+    let acquired: Vec<bool> = outcomes.iter().map(|outcome| outcome.acquired).collect();
+    assert_eq!(acquired, [true, true, false]);
+}
+
+#[tokio::test]
+async fn acknowledged_writes_survive_kill_and_restart() {
+    let fixture = Fixture::new();
+    assert!(fixture.lock("a").await.expect("answers"));
+    let lease = fixture.lease("l", "me").await.expect("free");
+    let fixture = fixture.kill();
+    assert!(!fixture.lock("a").await.expect("answers"));
+    assert_eq!(fixture.store.leases_get("l").await, Some(lease.clone()));
+    let fixture = fixture.restart().await;
+    assert!(!fixture.lock("a").await.expect("answers"));
+    assert_eq!(fixture.store.leases_get("l").await, Some(lease));
+}
+
+impl StateStore {
+    async fn leases_get(&self, name: &str) -> Option<Lease> {
+        LeaseStore::get(self, &lease_name(name)).await.expect("answers")
+    }
+}
+
+#[tokio::test]
+async fn a_lease_lives_at_least_as_long_as_promised_and_no_row_outlives_its_end() {
+    let fixture = Fixture::new();
+    let lease = fixture.lease("l", "me").await.expect("free");
+    fixture.clock.advance(MINUTE - Duration::from_nanos(1));
+    let fixture = fixture.restart().await;
+    assert_eq!(fixture.store.leases_get("l").await, Some(lease));
+    fixture.clock.advance(Duration::from_millis(1));
+    assert_eq!(fixture.store.leases_get("l").await, None);
+    assert_eq!(fixture.store.status().expect("reports").leases, 0);
+    assert_eq!(fixture.store.collect_garbage().await.expect("collects"), 1);
+    assert_eq!(fixture.store.collect_garbage().await.expect("collects"), 0);
+}
+
+#[tokio::test]
+async fn tokens_go_on_growing_when_every_lease_is_gone() {
+    let mut fixture = Fixture::new();
+    let mut last = FencingToken(0);
+    for round in 0..6 {
+        let lease = fixture.lease("l", &format!("holder {round}")).await.expect("free");
+        assert!(lease.token > last);
+        last = lease.token;
+        fixture.clock.advance(2 * MINUTE);
+        fixture.store.collect_garbage().await.expect("collects");
+        fixture = if round % 2 == 0 { fixture.kill() } else { fixture.restart().await };
+    }
+}
+
+#[tokio::test]
+async fn closing_folds_all_into_the_tables_and_ends_the_store() {
+    let fixture = Fixture::new();
+    assert!(fixture.lock("a").await.expect("answers"));
+    fixture.store.close().await.expect("closes");
+    fixture.store.close().await.expect("closes twice");
+    let error = fixture.lock("b").await.expect_err("is closed");
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    let error = fixture.store.status().expect_err("is closed");
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    assert!(fixture.store.ready().is_err());
+    let conn = rusqlite::Connection::open(fixture.folder.path().join("state.db")).expect("opens");
+    let count = |table: &str| -> i64 {
+        conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |r| r.get(0)).expect("reads")
+    };
+    assert_eq!((count("locks"), count("journal")), (1, 0));
+}
+
+#[tokio::test]
+async fn an_idle_store_folds_its_journal_by_itself() {
+    let fixture = Fixture::new();
+    assert!(fixture.lock("a").await.expect("answers"));
+    let conn = rusqlite::Connection::open(fixture.folder.path().join("state.db")).expect("opens");
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        let left: i64 =
+            conn.query_row("SELECT count(*) FROM journal", [], |row| row.get(0)).expect("reads");
+        if left == 0 {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{left} entries are left");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!fixture.kill().lock("a").await.expect("answers"));
+}
+
+#[tokio::test]
+async fn a_full_disk_leaves_no_trace_and_is_overcome() {
+    let fixture = Fixture::new();
+    fixture.before_next_commit(|disk| {
+        let pages: i64 =
+            disk.connection().pragma_query_value(None, "page_count", |r| r.get(0)).expect("reads");
+        disk.connection().pragma_update(None, "max_page_count", pages).expect("sets");
+    });
+    let keys: Vec<_> = (0..1000)
+        .map(|n| LockKey::parse(LockKind::Job, format!("key {n}")).expect("valid"))
+        .collect();
+    let error =
+        LockStore::acquire(&*fixture.store, keys, MINUTE).await.expect_err("the disk is full");
+    assert_eq!(error.kind, ErrorKind::Full);
+    assert_eq!(fixture.store.status().expect("reports"), StateStatus::default());
+    let fixture = fixture.kill();
+    assert_eq!(fixture.store.status().expect("reports"), StateStatus::default());
+    assert!(fixture.lock("key 1").await.expect("answers"));
+}
+
+#[tokio::test]
+async fn a_failed_commit_leaves_no_trace_and_the_next_one_works() {
+    let fixture = Fixture::new();
+    fixture.before_next_commit(|disk| {
+        let trigger = "CREATE TEMP TRIGGER fail AFTER INSERT ON journal BEGIN
+            SELECT RAISE(ABORT, 'as the test wants'); END";
+        disk.connection().execute_batch(trigger).expect("creates");
+    });
+    fixture.lock("a").await.expect_err("the commit fails");
+    fixture.lock("a").await.expect_err("it fails still");
+    assert_eq!(fixture.store.status().expect("reports"), StateStatus::default());
+    fixture.before_next_commit(|disk| {
+        disk.connection().execute_batch("DROP TRIGGER fail").expect("drops");
+    });
+    assert!(fixture.lock("a").await.expect("answers"));
+    assert_eq!(fixture.store.status().expect("reports").commits, 1);
+    let fixture = fixture.kill();
+    assert!(!fixture.lock("a").await.expect("answers"));
+}
+
+#[tokio::test]
+async fn a_command_that_panics_fails_and_the_store_goes_on() {
+    let fixture = Fixture::new();
+    let error = fixture
+        .store
+        .write(|txn| {
+            let key = LockKey::parse(LockKind::Job, "half done").expect("valid");
+            let expires_at = Timestamp::MAX;
+            txn.locks.put(key, crate::store::embedded::locks::LockRow { expires_at });
+            assert!(expires_at < txn.now, "as the test wants");
+        })
+        .await
+        .expect_err("panics");
+    assert_eq!(error.kind, ErrorKind::Internal);
+    assert!(fixture.lock("half done").await.expect("answers"));
+}
+
+#[tokio::test]
+async fn damage_stops_the_start_and_the_file_stays_as_it_is() {
+    for damage in [
+        "UPDATE journal SET entry = zeroblob(30)",
+        "UPDATE locks SET value = replace(value, '2026', '2036')",
+        "UPDATE locks SET key = replace(key, 'a', 'b')",
+        "DELETE FROM journal WHERE seq = (SELECT min(seq) FROM journal)",
+    ] {
+        let fixture = Fixture::new();
+        fixture.lock("a").await.expect("answers");
+        let fixture = fixture.restart().await;
+        fixture.lock("b").await.expect("answers");
+        fixture.lock("c").await.expect("answers");
+        let folder = tempfile::tempdir().expect("tempdir");
+        for (name, bytes) in files(fixture.folder.path()) {
+            fs::write(folder.path().join(name), bytes).expect("copies");
+        }
+        sql(folder.path(), damage);
+        let before = fs::read(folder.path().join("state.db")).expect("reads");
+        let error = open(folder.path(), &fixture.clock).err().expect("must be refused");
+        assert!(matches!(error, OpenError::Damaged { .. }), "{damage}: {error}");
+        assert!(before == fs::read(folder.path().join("state.db")).expect("reads"), "{damage}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_does_not_change_hands_in_the_middle_of_a_fenced_write() {
+    let fixture = Arc::new(Fixture::new());
+    let lease = fixture.lease("l", "me").await.expect("free");
+    let fence = Fence { lease: lease_name("l"), token: lease.token };
+    let (entered, has_entered) = mpsc::channel();
+    let (leave, may_leave) = mpsc::channel::<()>();
+    let writer = std::thread::spawn({
+        let (fixture, fence) = (Arc::clone(&fixture), fence.clone());
+        move || {
+            fixture.store.with_fence(&fence, |holds| {
+                entered.send(holds).expect("is awaited");
+                may_leave.recv().expect("comes");
+            });
+        }
+    });
+    assert!(has_entered.recv().expect("enters"));
+    fixture.clock.advance(2 * MINUTE);
+    let takeover = tokio::spawn({
+        let fixture = Arc::clone(&fixture);
+        async move { fixture.lease("l", "other").await }
+    });
+    // The takeover is on the disk, but not to be seen.
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while fixture.clone_of_files_has_no_takeover().await {
+        assert!(std::time::Instant::now() < deadline);
+    }
+    assert!(!takeover.is_finished());
+    assert_eq!(fixture.store.leases_get("l").await, None);
+    leave.send(()).expect("is awaited");
+    writer.join().expect("ends");
+    let taken = takeover.await.expect("ends").expect("free");
+    assert!(taken.token > lease.token);
+    assert!(!fixture.store.with_fence(&fence, |holds| holds));
+}
+
+impl Fixture {
+    async fn clone_of_files_has_no_takeover(&self) -> bool {
+        let folder = tempfile::tempdir().expect("tempdir");
+        for (name, bytes) in files(self.folder.path()) {
+            fs::write(folder.path().join(name), bytes).expect("copies");
+        }
+        let store = open(folder.path(), &self.clock).expect("recovers");
+        store.leases_get("l").await.is_none()
+    }
+}
+
+#[tokio::test]
+async fn a_fenced_write_is_refused_when_the_lease_is_over_or_in_other_hands() {
+    let fixture = Fixture::new();
+    let key = CheckpointKey::parse("org", "repo").expect("valid");
+    let lease = fixture.lease("l", "me").await.expect("free");
+    let set = |token| {
+        let fence = Some(Fence { lease: lease_name("l"), token });
+        CheckpointStore::set(&*fixture.store, key.clone(), Timestamp::MAX, false, fence)
+    };
+    assert!(matches!(set(lease.token).await, Ok(Fenced::Done(_))));
+    let again = fixture.lease("l", "me").await.expect("is its own");
+    assert_eq!(set(lease.token).await.expect("answers"), Fenced::Refused);
+    assert!(matches!(set(again.token).await, Ok(Fenced::Done(_))));
+    fixture.clock.advance(2 * MINUTE);
+    assert_eq!(set(again.token).await.expect("answers"), Fenced::Refused);
+}
+
+#[tokio::test]
+async fn the_time_of_the_last_commit_is_known_before_the_clock_starts() {
+    let fixture = Fixture::new();
+    fixture.clock.advance(DAY);
+    fixture.lock("a").await.expect("answers");
+    fixture.store.close().await.expect("closes");
+    let path = fixture.folder.path().join("state.db");
+    let loaded = StateStore::load(Some(&path), SyncMode::Full, DAY).expect("loads");
+    assert_eq!(loaded.clock_floor(), crate::clock::Clock::now(&*fixture.clock));
+}

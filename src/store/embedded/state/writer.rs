@@ -1,0 +1,296 @@
+//! The one thread that changes the strong data, and the queue of commands before it.
+//!
+//! All that is queued forms a group: one commit, then it becomes visible, then all are
+//! answered. Invariant: a command is answered with success only when it, and all that it has
+//! seen, is committed; a group whose commit failed was never there.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
+
+use super::Shared;
+use super::counters::Counter;
+use super::disk::Disk;
+use super::journal::Entry;
+use super::txn::{Changes, Txn};
+use crate::store::{ErrorKind, StoreError, StoreResult};
+
+/// The most commands that may wait. What calls the store limits its requests well below.
+const MAX_QUEUED: usize = 1 << 17;
+/// The most commands in a group.
+const MAX_GROUP: usize = 4096;
+
+/// Without commands for this long, the thread folds.
+const IDLE: Duration = Duration::from_millis(20);
+const IDLE_ROWS: usize = 256;
+/// While commands come, it folds this many rows at most every [`IDLE`].
+const BUSY_ROWS: usize = 64;
+const OVERFULL_ROWS: usize = 1024;
+/// After a fold failed, it waits this long before the next.
+const FOLD_RETRY: Duration = Duration::from_secs(1);
+
+/// Something to be done by the thread.
+pub(super) trait Command: Send {
+    /// Does it to what the group has changed so far.
+    fn evaluate(&mut self, txn: &mut Txn<'_>);
+    /// Tells the caller.
+    fn answer(self: Box<Self>, outcome: StoreResult<()>);
+}
+
+/// A command made of a closure.
+pub(super) struct Job<F, R> {
+    pub(super) work: Option<F>,
+    pub(super) result: Option<R>,
+    pub(super) reply: oneshot::Sender<StoreResult<R>>,
+}
+
+impl<F, R> Command for Job<F, R>
+where
+    F: FnOnce(&mut Txn<'_>) -> R + Send,
+    R: Send,
+{
+    fn evaluate(&mut self, txn: &mut Txn<'_>) {
+        self.result = self.work.take().map(|work| work(txn));
+    }
+
+    fn answer(self: Box<Self>, outcome: StoreResult<()>) {
+        let Self { result, reply, .. } = *self;
+        let missing = || StoreError::new(ErrorKind::Internal, "a command was not evaluated");
+        // Whoever asked may have gone away.
+        drop(reply.send(outcome.and_then(|()| result.ok_or_else(missing))));
+    }
+}
+
+/// The commands that wait.
+#[derive(Default)]
+pub(super) struct Queue {
+    state: Mutex<QueueState>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct QueueState {
+    commands: Vec<Box<dyn Command>>,
+    closing: bool,
+    /// Why the thread is not there any more.
+    ended: Option<String>,
+}
+
+enum Next {
+    Group,
+    Idle,
+    Closing,
+}
+
+impl Queue {
+    /// Adds a command.
+    pub(super) fn push(&self, command: Box<dyn Command>) -> StoreResult<()> {
+        let mut state = self.state.lock();
+        if state.closing || state.ended.is_some() {
+            let why = state.ended.clone().unwrap_or_else(|| "the store is closing".to_owned());
+            return Err(StoreError::new(ErrorKind::Unavailable, why));
+        }
+        if state.commands.len() >= MAX_QUEUED {
+            return Err(StoreError::new(ErrorKind::Throttled, "too many commands wait"));
+        }
+        state.commands.push(command);
+        let first = state.commands.len() == 1;
+        drop(state);
+        if first {
+            self.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Lets the thread end when it has done what waits.
+    pub(super) fn close(&self) {
+        self.state.lock().closing = true;
+        self.wake.notify_one();
+    }
+
+    /// Tells whether commands are taken, and if not why.
+    pub(super) fn is_open(&self) -> Result<(), String> {
+        let state = self.state.lock();
+        match &state.ended {
+            Some(why) => Err(why.clone()),
+            None if state.closing => Err("the store is closing".to_owned()),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for commands and moves them to `group`.
+    fn next(&self, group: &mut Vec<Box<dyn Command>>, may_idle: bool) -> Next {
+        let mut state = self.state.lock();
+        loop {
+            if !state.commands.is_empty() {
+                if state.commands.len() <= MAX_GROUP {
+                    std::mem::swap(&mut state.commands, group);
+                } else {
+                    group.extend(state.commands.drain(..MAX_GROUP));
+                }
+                return Next::Group;
+            }
+            if state.closing {
+                return Next::Closing;
+            }
+            if !may_idle {
+                self.wake.wait(&mut state);
+            } else if self.wake.wait_for(&mut state, IDLE).timed_out() && state.commands.is_empty()
+            {
+                return Next::Idle;
+            }
+        }
+    }
+
+    fn end(&self, why: &str) {
+        let mut state = self.state.lock();
+        state.ended.get_or_insert_with(|| why.to_owned());
+        let left = std::mem::take(&mut state.commands);
+        drop(state);
+        // Their callers learn it from the dropped channel.
+        drop(left);
+    }
+}
+
+/// Says that the thread is gone, however it went.
+struct EndOfThread(Arc<Shared>);
+
+impl Drop for EndOfThread {
+    fn drop(&mut self) {
+        let why =
+            if std::thread::panicking() { "the writer has failed" } else { "the store is closed" };
+        self.0.queue.end(why);
+        self.0.closed.send_replace(true);
+    }
+}
+
+/// What the thread owns.
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) disk: Option<Disk>,
+    pub(super) last_fold: Instant,
+    pub(super) fold_retry_at: Option<Instant>,
+}
+
+impl Writer {
+    /// Serves until the queue is closed and empty.
+    pub(super) fn run(mut self) {
+        let end = EndOfThread(Arc::clone(&self.shared));
+        let mut group = Vec::new();
+        loop {
+            let may_idle = self.disk.as_ref().is_some_and(Disk::has_backlog);
+            match self.shared.queue.next(&mut group, may_idle) {
+                Next::Group => {
+                    self.commit(&mut group);
+                    self.fold_while_busy();
+                }
+                Next::Idle => self.fold_while_idle(),
+                Next::Closing => break,
+            }
+        }
+        let shared = Arc::clone(&self.shared);
+        if let Some(disk) = self.disk.take()
+            && let Err(error) = disk.close()
+        {
+            tracing::error!(%error, "closing the state database failed; its journal is kept");
+            *shared.close_error.lock() = Some(error);
+        }
+        drop(end);
+    }
+
+    fn commit(&mut self, group: &mut Vec<Box<dyn Command>>) {
+        let outcome = self.try_commit(group);
+        for command in group.drain(..) {
+            command.answer(outcome.clone());
+        }
+    }
+
+    fn try_commit(&mut self, group: &mut [Box<dyn Command>]) -> StoreResult<()> {
+        let now = self.shared.clock.now();
+        let mut changes = Changes::default();
+        let writes = self.evaluate(group, &mut changes, now)?;
+        if writes == 0 {
+            return Ok(());
+        }
+        changes.counters.rows.insert(Counter::Clock, Some(now.as_nanos()));
+        #[cfg(test)]
+        self.run_test_hook();
+        if let Some(disk) = &mut self.disk {
+            let mut entry = Entry::new();
+            changes.encode(&mut entry).map_err(|error| {
+                StoreError::new(ErrorKind::Internal, format!("encoding failed: {error}"))
+            })?;
+            disk.append(entry).inspect_err(|error| {
+                tracing::error!(%error, "a commit of strong writes failed; nothing was changed");
+            })?;
+        }
+        self.shared.publish(changes, writes);
+        Ok(())
+    }
+
+    #[cfg(test)]
+    fn run_test_hook(&mut self) {
+        let hook = self.shared.before_commit.lock().take();
+        if let (Some(hook), Some(disk)) = (hook, &mut self.disk) {
+            hook(disk);
+        }
+    }
+
+    /// Gives how many commands changed something. Where one panics, what it left half done can't be
+    /// told from what the others did, so that the whole group is given up.
+    fn evaluate(
+        &self,
+        group: &mut [Box<dyn Command>],
+        changes: &mut Changes,
+        now: crate::model::time::Timestamp,
+    ) -> StoreResult<u64> {
+        let tables = self.shared.tables.read();
+        let mut writes = 0;
+        for command in group {
+            let mut txn = Txn::new(&tables, changes, now);
+            catch_unwind(AssertUnwindSafe(|| command.evaluate(&mut txn)))
+                .map_err(|_| StoreError::new(ErrorKind::Internal, "a command panicked"))?;
+            writes += u64::from(txn.changed());
+        }
+        Ok(writes)
+    }
+
+    fn fold_while_busy(&mut self) {
+        let Some(disk) = &self.disk else { return };
+        if disk.is_overfull() {
+            self.fold(OVERFULL_ROWS);
+        } else if disk.is_due() && self.last_fold.elapsed() >= IDLE {
+            self.fold(BUSY_ROWS);
+        }
+    }
+
+    fn fold_while_idle(&mut self) {
+        // One step after the other, until a command comes.
+        if self.disk.as_ref().is_some_and(Disk::is_due) {
+            self.fold(IDLE_ROWS);
+        }
+    }
+
+    fn fold(&mut self, rows: usize) {
+        let Some(disk) = &mut self.disk else { return };
+        if self.fold_retry_at.is_some_and(|at| Instant::now() < at) {
+            return;
+        }
+        let outcome = disk.fold_step(rows);
+        self.last_fold = Instant::now();
+        self.fold_retry_at = outcome.is_err().then(|| self.last_fold + FOLD_RETRY);
+        let mut trouble = self.shared.fold_trouble.lock();
+        match outcome {
+            Ok(()) => *trouble = None,
+            Err(error) => {
+                if trouble.is_none() {
+                    tracing::warn!(%error, "folding the journal of the state database failed");
+                }
+                *trouble = Some(error.to_string());
+            }
+        }
+    }
+}
