@@ -114,7 +114,12 @@ impl BlockCache {
         (rendered, moved)
     }
 
-    fn block(&mut self, pieces: &[Piece], range: Range<usize>, moved: &mut Vec<Moved>) -> Arc<Block> {
+    fn block(
+        &mut self,
+        pieces: &[Piece],
+        range: Range<usize>,
+        moved: &mut Vec<Moved>,
+    ) -> Arc<Block> {
         let own = &pieces[range.clone()];
         let parts = || own.iter().flat_map(|p| p.header.iter().chain(std::iter::once(&p.text)));
         let old = parts().next().and_then(|(id, _)| self.blocks.get(id));
@@ -146,9 +151,7 @@ fn join(pieces: &[Piece], range: Range<usize>, bytes: usize, moved: &mut Vec<Mov
         spans.push(start..joined.len());
     }
     let joined = Bytes::from(joined);
-    moved.extend(
-        range.zip(spans).map(|(piece, span)| Moved { piece, text: joined.slice(span) }),
-    );
+    moved.extend(range.zip(spans).map(|(piece, span)| Moved { piece, text: joined.slice(span) }));
     joined
 }
 

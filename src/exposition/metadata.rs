@@ -100,11 +100,7 @@ mod tests {
     use crate::model::series::MetricType;
 
     fn content(help: &str) -> Arc<Metadata> {
-        Arc::new(Metadata {
-            metric_type: MetricType::Gauge,
-            help: help.into(),
-            unit: "".into(),
-        })
+        Arc::new(Metadata { metric_type: MetricType::Gauge, help: help.into(), unit: "".into() })
     }
 
     #[test]

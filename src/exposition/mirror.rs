@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-
 use super::blocks::{BlockCache, PageReuse, Piece, Rendered, is_border};
 use super::family::Family;
 use super::metadata::MetadataTable;
@@ -195,7 +194,9 @@ impl Mirror {
         let mut by_family: BTreeMap<Arc<str>, Vec<&[Item]>> = BTreeMap::new();
         for &run in runs {
             let Some(first) = run.first() else { continue };
-            let Some(cluster) = self.clusters.get_mut(cluster_of(&first.key.name)) else { continue };
+            let Some(cluster) = self.clusters.get_mut(cluster_of(&first.key.name)) else {
+                continue;
+            };
             let Some(name) = cluster.names.get_mut(&first.key.name) else { continue };
             if newcomers.contains(&first.key.name) {
                 // The votes that found the family are counted again, line by line.
@@ -358,11 +359,12 @@ fn sorted_edits<'a>(
 /// Tells whether the lines of a planned family already are where they should be.
 fn fits(plan: &FamilyPlan, cluster: &Cluster, families: &BTreeMap<Arc<str>, Arc<Family>>) -> bool {
     let name = &plan.description.name;
-    families.get(name).is_some_and(|family| {
-        family.description.arrangement() == plan.description.arrangement()
-    }) && plan.members.iter().all(|member| {
-        cluster.names.get(member).is_some_and(|assigned| assigned.family == *name)
-    })
+    families
+        .get(name)
+        .is_some_and(|family| family.description.arrangement() == plan.description.arrangement())
+        && plan.members.iter().all(|member| {
+            cluster.names.get(member).is_some_and(|assigned| assigned.family == *name)
+        })
 }
 
 /// Puts all lines of a cluster into the families of `plans`.
@@ -383,7 +385,11 @@ fn rebuild(
             .filter_map(|(line, id)| {
                 let LineParts { name, labels, value } = LineParts::of(line);
                 wanted.contains(name).then(|| Edit {
-                    place: description.arrangement().place(description.name.as_bytes(), name, labels),
+                    place: description.arrangement().place(
+                        description.name.as_bytes(),
+                        name,
+                        labels,
+                    ),
                     name,
                     labels,
                     state: Some((NewValue::Text(value), id)),

@@ -65,7 +65,8 @@ pub(super) fn plan_cluster(names: &[NameVotes]) -> Vec<FamilyPlan> {
         .iter()
         .map(|(family, &metric_type)| {
             let members = members(&by_name, family, metric_type);
-            let said = members.iter().flat_map(|n| &n.votes).filter(|(m, _)| m.metric_type == metric_type);
+            let said =
+                members.iter().flat_map(|n| &n.votes).filter(|(m, _)| m.metric_type == metric_type);
             describe(family.as_str().into(), metric_type, dominating(said), &members)
         })
         .collect();
@@ -91,8 +92,10 @@ fn describe(
     members: &[&NameVotes],
 ) -> FamilyPlan {
     let empty: Arc<str> = Arc::from("");
-    let (help, unit) = said
-        .map_or_else(|| (Arc::clone(&empty), empty), |m| (Arc::clone(&m.help), Arc::clone(&m.unit)));
+    let (help, unit) = said.map_or_else(
+        || (Arc::clone(&empty), empty),
+        |m| (Arc::clone(&m.help), Arc::clone(&m.unit)),
+    );
     let mut members: Vec<_> = members.iter().map(|n| Arc::clone(&n.name)).collect();
     members.sort();
     FamilyPlan { description: Description { name, metric_type, help, unit }, members }

@@ -102,7 +102,11 @@ fn render_family(family: &Family, form: Form, scratch: &mut Scratch) -> Vec<Piec
         _ => family
             .pages
             .iter()
-            .map(|page| Piece { header: None, text: (scratch.next_id(), page.text.clone()), border: false })
+            .map(|page| Piece {
+                header: None,
+                text: (scratch.next_id(), page.text.clone()),
+                border: false,
+            })
             .collect(),
     };
     let head = header(family, form.family_name(family.name()), form);
@@ -145,8 +149,7 @@ fn header(family: &Family, name: &str, form: Form) -> Bytes {
     let mut out = String::new();
     let description = &family.description;
     if !description.help.trim().is_empty() {
-        let help =
-            description.help.replace('\\', "\\\\").replace('\n', "\\n").replace('"', "\\\"");
+        let help = description.help.replace('\\', "\\\\").replace('\n', "\\n").replace('"', "\\\"");
         out += &format!("# HELP {name} {help}\n");
     }
     out += &format!("# TYPE {name} {}\n", form.type_word());

@@ -228,8 +228,8 @@ impl<'a> PageWriter<'a> {
         let mut first = 0;
         while first < starts.len() {
             let start = starts[first] as usize;
-            let next = first + 1
-                + starts[first + 1..].partition_point(|&s| (s as usize) < start + size);
+            let next =
+                first + 1 + starts[first + 1..].partition_point(|&s| (s as usize) < start + size);
             let end = starts.get(next).map_or(text.len(), |&s| s as usize);
             *last_id += 1;
             self.pages.push(Page {

@@ -6,11 +6,11 @@
 
 use std::sync::Arc;
 
-use std::collections::HashMap;
 use parking_lot::{Mutex, RwLock};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, IntCounterVec, Opts};
+use std::collections::HashMap;
 
 /// The totals of one cache, since it was made.
 pub trait CacheTotals: Send + Sync {

@@ -153,7 +153,16 @@ fn any_change() -> impl Strategy<Value = Change> {
     let metadata = prop_oneof![
         Just(None),
         (0..8_usize, 0..2).prop_map(|(t, help)| {
-            let types = ["counter", "gauge", "histogram", "histogram", "summary", "info", "stateset", "unknown"];
+            let types = [
+                "counter",
+                "gauge",
+                "histogram",
+                "histogram",
+                "summary",
+                "info",
+                "stateset",
+                "unknown",
+            ];
             Some(says(MetricType::parse(types[t]).expect("a type"), &format!("help {help}")))
         }),
     ];

@@ -110,7 +110,8 @@ fn a_histogram_that_breaks_a_rule_is_taken_apart() {
 
 #[test]
 fn a_histogram_is_taken_apart_when_a_line_has_no_group() {
-    let whole = [(H, "x_bucket", "le=\"+Inf\"", 1.0), (H, "x_sum", "", 1.0), (H, "x_count", "", 1.0)];
+    let whole =
+        [(H, "x_bucket", "le=\"+Inf\"", 1.0), (H, "x_sum", "", 1.0), (H, "x_count", "", 1.0)];
     assert_eq!(types(&page(&whole)), ["x histogram"]);
     for odd in [
         (H, "x_bucket", "", 1.0),
@@ -156,7 +157,11 @@ fn a_summary_keeps_its_rules_or_is_taken_apart() {
         (s, "x_sum", "quantile=\"0.5\"", 1.0),
     ] {
         let lines = [&whole[..], &[odd]].concat();
-        assert_eq!(types(&page(&lines)), ["x unknown", "x_sum unknown", "x_count unknown"], "{odd:?}");
+        assert_eq!(
+            types(&page(&lines)),
+            ["x unknown", "x_sum unknown", "x_count unknown"],
+            "{odd:?}"
+        );
     }
 }
 
