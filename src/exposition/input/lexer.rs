@@ -220,12 +220,12 @@ mod tests {
             matches!(labels(text, &limits, scratch), Ok((Labels::Canonical(_), " 1")))
         };
         // After any other line, and after its like, it is the same.
-        let mut scratch = LabelScratch::default();
-        let canonical = read(&mut scratch);
+        let canonical = read(&mut LabelScratch::default());
         for before in [r#"a="1",b="2",c="3"}"#, r#"b="1"}"#, r#"a="1",a1="2"}"#] {
-            assert_eq!(read(&mut scratch), canonical, "{text}");
+            let mut scratch = LabelScratch::default();
             assert!(labels(before, &limits, &mut scratch).is_ok());
             assert_eq!(read(&mut scratch), canonical, "{text} after {before}");
+            assert_eq!(read(&mut scratch), canonical, "{text} again");
         }
         canonical
     }
@@ -239,6 +239,7 @@ mod tests {
             r#"a="1",} 1"#,
             r#"b="1",a="1"} 1"#,
             r#"a="1",a="1"} 1"#,
+            r#"a="1",d="1",c="1"} 1"#,
             r#"a=""} 1"#,
             r#"a="1", b="1"} 1"#,
             r#" a="1"} 1"#,

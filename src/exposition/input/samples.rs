@@ -114,9 +114,8 @@ impl<'a> SampleReader<'a> {
         lexer::labels(text, &self.sink.limits.point, &mut self.scratch)
     }
 
-    /// Checks the name and finds its family; until that is done, no name is the one before.
+    /// Checks the name and finds its family.
     fn enter_family(&mut self, name: &'a str, line: &str) -> Result<(), Invalid> {
-        self.name = "";
         if name.is_empty() {
             return Err(lexer::unexpected("a metric name", line));
         }
