@@ -160,9 +160,8 @@ fn loose<'a>(text: &'a str, pairs: &mut Vec<(&'a str, Cow<'a, str>)>) -> Result<
         rest = rest.strip_prefix('=').ok_or_else(|| unexpected("`=`", rest))?;
         rest = skip_blanks(rest);
         rest = rest.strip_prefix('"').ok_or_else(|| unexpected("`\"`", rest))?;
-        let end = value_end(rest.as_bytes(), 0).ok_or_else(|| {
-            Invalid::new(format!("the value of label {name:?} has no end, or a bad escape"))
-        })?;
+        let end = value_end(rest.as_bytes(), 0)
+            .ok_or_else(|| unexpected("a label value with its end and known escapes", rest))?;
         pairs.push((name, unescape(&rest[..end], true)));
         rest = skip_blanks(&rest[end + 1..]);
         match rest.as_bytes().first() {

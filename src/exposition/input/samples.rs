@@ -129,7 +129,8 @@ impl<'a> SampleReader<'a> {
     pub(super) fn type_line(&mut self, name: &'a str, word: &str) -> Result<(), Invalid> {
         self.family_line(name)?;
         let metric_type = MetricType::parse(word).ok_or_else(|| {
-            Invalid::new(format!("{:?} is not a metric type", &word.get(..64).unwrap_or(word)))
+            let word: String = word.chars().take(64).collect();
+            Invalid::new(format!("{word:?} is not a metric type"))
         })?;
         self.families.set_type(name, metric_type)
     }
