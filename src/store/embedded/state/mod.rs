@@ -51,8 +51,11 @@ struct Shared {
     committed_writes: AtomicU64,
     /// Done to the disk before the next commit: how a test makes it fail.
     #[cfg(test)]
-    before_commit: Mutex<Option<Box<dyn FnOnce(&mut Disk) + Send>>>,
+    before_commit: Mutex<Option<TestHook>>,
 }
+
+#[cfg(test)]
+type TestHook = Box<dyn FnOnce(&mut Disk) + Send>;
 
 impl Shared {
     /// Makes a committed group visible.
