@@ -160,6 +160,7 @@ impl StateStore {
     ///
     /// # Errors
     /// See there.
+    #[cfg(test)]
     pub(super) fn open(
         path: Option<&Path>,
         sync: SyncMode,
