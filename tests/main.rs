@@ -1,1 +1,4 @@
+//! All integration tests, in one test program: it links once.
 
+mod conformance;
+mod series_on_disk;

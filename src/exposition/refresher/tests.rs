@@ -187,6 +187,10 @@ impl Operation for ToldStore {
         Ok(())
     }
 
+    async fn flush_wanted(&self) {
+        std::future::pending().await
+    }
+
     async fn flush(&self) -> StoreResult<u64> {
         Ok(0)
     }
