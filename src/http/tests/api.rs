@@ -36,9 +36,15 @@ fn api() -> Api {
     api_with(for_tests(), SeriesRules::default(), &EmbeddedSettings::in_memory())
 }
 
-fn send(method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Request<Body> {
+fn send(
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Body>,
+) -> Request<Body> {
     let request = Request::builder().method(method).uri(path);
-    let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+    let request =
+        headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
     request.body(body.into()).expect("a request")
 }
 
@@ -52,7 +58,14 @@ impl Api {
         ask(&self.router, send(method, path, &json, body.to_string())).await
     }
 
-    async fn fenced(&self, method: &str, path: &str, lease: &str, token: i64, body: &Value) -> Seen {
+    async fn fenced(
+        &self,
+        method: &str,
+        path: &str,
+        lease: &str,
+        token: i64,
+        body: &Value,
+    ) -> Seen {
         let token = token.to_string();
         let headers = [
             ("content-type", "application/json"),
@@ -91,8 +104,9 @@ async fn series_are_pushed_read_and_deleted() {
     let id = all["points"][1]["id"].as_str().expect("an id");
     let one = api.get(&format!("/v1/series/{id}")).await;
     assert_eq!(one.json, all["points"][1]);
-    let dry = api.send("POST", "/v1/series/delete", &json!({"match": ["a"], "dry_run": true}));
-    assert_eq!(dry.await.json, json!({"matched": 1, "deleted": 0}));
+    let dry = json!({"match": ["a"], "dry_run": true});
+    let dry = api.send("POST", "/v1/series/delete", &dry).await;
+    assert_eq!(dry.json, json!({"matched": 1, "deleted": 0}));
     let delete = api.send("POST", "/v1/series/delete", &json!({"match": ["a"]})).await;
     assert_eq!(delete.json, json!({"matched": 1, "deleted": 1}));
     let path = format!("/v1/series/{id}");
@@ -141,7 +155,9 @@ async fn refused_pushes_change_nothing_and_say_why() {
     assert_eq!(code(&api.push(json!([good, late])).await), (422, "invalid_points"));
     let many: Vec<_> = (0..3).map(|i| json!({"name": format!("a{i}"), "value": 1})).collect();
     assert_eq!(code(&api.push(json!(many)).await), (422, "series_budget_exceeded"));
-    for (role, source) in [("leader", "worker_backfill"), ("nobody", "leader_scrape"), ("leader", "x")] {
+    for (role, source) in
+        [("leader", "worker_backfill"), ("nobody", "leader_scrape"), ("leader", "x")]
+    {
         let body = json!({"role": role, "source": source, "points": [good]});
         let seen = api.send("POST", "/v1/series", &body).await;
         assert_eq!(code(&seen), (403, "guard_refused"), "{role} {source}");
@@ -156,7 +172,8 @@ async fn pages_hold_every_series_once() {
         .map(|i| json!({"name": "m", "labels": {"i": format!("{i:02}")}, "value": i}))
         .collect();
     api.push(json!(points)).await;
-    let (mut path, mut seen, mut cursors) = ("/v1/series?limit=10".to_owned(), Vec::new(), Vec::new());
+    let (mut path, mut seen, mut cursors) =
+        ("/v1/series?limit=10".to_owned(), Vec::new(), Vec::new());
     loop {
         let page = api.get(&path).await.json;
         for point in page["points"].as_array().expect("points") {
