@@ -57,7 +57,7 @@ pub(crate) struct ProblemPart {
 
 /// A problem on its way to the client.
 #[derive(Debug)]
-pub struct Problem(Box<Inner>);
+pub(crate) struct Problem(Box<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -205,6 +205,7 @@ impl Problem {
     }
 
     /// Gives the status.
+    #[cfg(test)]
     pub(crate) fn status(&self) -> StatusCode {
         self.0.status
     }

@@ -202,14 +202,7 @@ struct Running {
 }
 
 async fn listen(settings: HttpSettings) -> Running {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("an address");
-    let parts = parts(settings.clone());
-    let stop = parts.stop.clone();
-    let token = stop.clone();
-    let router = router(parts);
-    let ended = tokio::spawn(async move { serve(listener, router, &settings, token).await });
-    Running { address, stop, ended }
+    listen_with(router(parts(settings.clone())), settings).await
 }
 
 async fn read_to_end(stream: &mut TcpStream) -> String {
@@ -228,12 +221,9 @@ async fn idle_connections_end_and_the_server_stops_at_once() {
     silent.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("sends");
     let text = read_to_end(&mut silent).await;
     assert!(text.starts_with("HTTP/1.1 200 OK"), "{text}");
-    running.stop.cancel();
-    tokio::time::timeout(Duration::from_secs(10), running.ended)
-        .await
-        .expect("stops in time")
-        .expect("no panic");
-    assert!(TcpStream::connect(running.address).await.is_err());
+    let address = running.address;
+    ends(running).await;
+    assert!(TcpStream::connect(address).await.is_err());
 }
 
 #[tokio::test]
@@ -292,6 +282,68 @@ async fn requests_are_counted_by_route_and_never_by_path() {
         assert!(text.contains(line), "{line} is missing in {text}");
     }
     assert!(!text.contains("secret"));
+}
+
+async fn listen_with(router: Router, settings: HttpSettings) -> Running {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let stop = CancellationToken::new();
+    let token = stop.clone();
+    let ended = tokio::spawn(async move { serve(listener, router, &settings, token).await });
+    Running { address, stop, ended }
+}
+
+async fn ends(running: Running) {
+    running.stop.cancel();
+    let ended = tokio::time::timeout(Duration::from_secs(10), running.ended).await;
+    ended.expect("stops in time").expect("no panic");
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_loses_its_connection() {
+    let mut settings = for_tests();
+    settings.timeouts.write = Duration::from_millis(50);
+    let (dropped, mut seen_dropped) = tokio::sync::watch::channel(());
+    let handler = move || {
+        let dropped = dropped.clone();
+        let endless = futures_util::stream::unfold(dropped, |dropped| async move {
+            Some((Ok::<_, std::convert::Infallible>(vec![b'x'; 64 << 10]), dropped))
+        });
+        std::future::ready(Body::from_stream(endless))
+    };
+    let router = Router::new().route("/", axum::routing::get(handler));
+    let running = listen_with(router, settings).await;
+    let mut stream = TcpStream::connect(running.address).await.expect("connects");
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("sends");
+    // The server ends though the client neither reads nor closes: `shutdown` is much longer.
+    ends(running).await;
+    // The sender is dropped with the answer that held it, and with the router.
+    let gone = tokio::time::timeout(Duration::from_secs(10), seen_dropped.changed()).await;
+    assert!(gone.expect("in time").is_err());
+    drop(stream);
+}
+
+#[tokio::test]
+async fn running_requests_finish_when_the_server_stops() {
+    let (go, wait) = tokio::sync::watch::channel(false);
+    let (begun, mut has_begun) = tokio::sync::mpsc::channel(1);
+    let handler = move || {
+        let (mut wait, begun) = (wait.clone(), begun.clone());
+        async move {
+            begun.send(()).await.expect("the test listens");
+            wait.wait_for(|go| *go).await.expect("the test goes on");
+            "finished"
+        }
+    };
+    let router = Router::new().route("/", axum::routing::get(handler));
+    let running = listen_with(router, for_tests()).await;
+    let mut stream = TcpStream::connect(running.address).await.expect("connects");
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("sends");
+    has_begun.recv().await.expect("the request runs");
+    running.stop.cancel();
+    go.send(true).expect("the request waits");
+    assert!(read_to_end(&mut stream).await.ends_with("finished"));
+    ends(running).await;
 }
 
 #[test]

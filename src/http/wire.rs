@@ -107,7 +107,7 @@ pub(crate) fn to_hex(bytes: &[u8]) -> String {
 /// Reads what [`to_hex`] wrote; `None` when it is anything else.
 pub(crate) fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digit = |d: u8| char::from(d).to_digit(16).and_then(|d| u8::try_from(d).ok());
-    if text.len() % 2 != 0 {
+    if !text.len().is_multiple_of(2) {
         return None;
     }
     text.as_bytes()

@@ -46,12 +46,12 @@ pub(crate) struct LeaseAnswer {
 }
 
 impl LeaseAnswer {
-    fn of_holder(lease: Lease) -> Self {
+    fn of_holder(lease: &Lease) -> Self {
         let fencing_token = Some(lease.token.0);
         Self { acquired: true, fencing_token, ..Self::of_other(lease) }
     }
 
-    fn of_other(lease: Lease) -> Self {
+    fn of_other(lease: &Lease) -> Self {
         Self {
             acquired: false,
             holder: lease.holder.as_str().to_owned(),
@@ -76,15 +76,16 @@ pub(crate) async fn acquire_lease(
     let holder = field("/holder", Holder::parse(body.holder))?;
     let wait = state.wait(body.wait)?;
     let leases = &state.engine()?.leases;
+    let acquire = leases.acquire(&name, &holder, body.ttl.0, wait);
     let outcome = tokio::select! {
         biased;
-        outcome = leases.acquire(&name, &holder, body.ttl.0, wait) => outcome?,
+        outcome = acquire => outcome?,
         // Who waits while the server stops asks the next server.
-        () = state.stop.cancelled() => return Err(Problem::stopping()),
+        () = state.stop.cancelled(), if !wait.is_zero() => return Err(Problem::stopping()),
     };
     Ok(Json(match outcome {
-        AcquireOutcome::Acquired(lease) => LeaseAnswer::of_holder(lease),
-        AcquireOutcome::Held(lease) => LeaseAnswer::of_other(lease),
+        AcquireOutcome::Acquired(lease) => LeaseAnswer::of_holder(&lease),
+        AcquireOutcome::Held(lease) => LeaseAnswer::of_other(&lease),
     }))
 }
 
@@ -112,7 +113,7 @@ pub(crate) async fn renew_lease(
     let name = field("name", LeaseName::parse(name))?;
     let token = FencingToken(body.fencing_token.0);
     let lease = state.engine()?.leases.renew(&name, token, body.ttl.map(|ttl| ttl.0)).await?;
-    Ok(Json(LeaseAnswer::of_holder(lease)))
+    Ok(Json(LeaseAnswer::of_holder(&lease)))
 }
 
 /// Asks to end a lease.

@@ -88,7 +88,7 @@ pub(crate) async fn get_series_delta(
         biased;
         changes = series.delta(&cursor, limit, wait) => changes?,
         // As if the time were over: what comes next is asked of the next server.
-        () = state.stop.cancelled() => {
+        () = state.stop.cancelled(), if !wait.is_zero() => {
             Changes { changes: Vec::new(), next: cursor.clone(), more: false }
         }
     };
