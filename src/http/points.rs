@@ -31,6 +31,7 @@ pub(crate) struct SeriesPoint {
     /// The labels by name.
     labels: std::collections::BTreeMap<String, String>,
     /// The value; null where `special` says what it is.
+    #[schema(required = true)]
     value: Option<f64>,
     /// `NaN`, `+Inf` or `-Inf`, where the value is not a finite number.
     #[schema(required = false, nullable = false)]

@@ -92,7 +92,20 @@ pub(crate) async fn get_series_delta(
             Changes { changes: Vec::new(), next: cursor.clone(), more: false }
         }
     };
-    Ok(json_response(changes_json(&changes)))
+    Ok(json_response(changes_json_off_thread(changes).await?))
+}
+
+/// From how many changes on their JSON is written off the async threads.
+const MANY: usize = 2000;
+
+async fn changes_json_off_thread(changes: Changes) -> Result<Vec<u8>, Problem> {
+    if changes.changes.len() < MANY {
+        return Ok(changes_json(&changes));
+    }
+    tokio::task::spawn_blocking(move || changes_json(&changes)).await.map_err(|error| {
+        tracing::error!(cause = %error, "writing changes as JSON failed");
+        Problem::internal()
+    })
 }
 
 fn changes_json(changes: &Changes) -> Vec<u8> {

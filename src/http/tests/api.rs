@@ -431,3 +431,39 @@ async fn status_and_administration_answer() {
     assert!(api.send("POST", "/v1/admin/flush", &Value::Null).await.json["flushed"].is_i64());
     assert_eq!(api.get("/readyz").await.status, 200);
 }
+
+/// Asks until `done` says yes about the page of metrics.
+async fn metrics_say(router: &Router, done: impl Fn(&str) -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    loop {
+        let response = router.clone().oneshot(get("/metrics")).await.expect("routers do not fail");
+        let bytes = response.into_body().collect().await.expect("a body").to_bytes();
+        let text = String::from_utf8_lossy(&bytes);
+        if done(&text) {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "not in time: {text}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_waiter_that_hung_up_is_never_granted() {
+    use tokio::io::AsyncWriteExt;
+    let api = api();
+    let path = "/v1/leases/x/acquire";
+    let first = api.send("POST", path, &json!({"holder": "one", "ttl": "60s"})).await.json;
+    let running = super::listen_with(api.router.clone(), for_tests()).await;
+    let mut waiter = tokio::net::TcpStream::connect(running.address).await.expect("connects");
+    let body = json!({"holder": "two", "ttl": "60s", "wait": "30s"}).to_string();
+    let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+    waiter.write_all(format!("{head}{body}").as_bytes()).await.expect("sends");
+    // The scrape itself is the other request.
+    metrics_say(&api.router, |text| text.contains("requests_in_flight 2")).await;
+    drop(waiter);
+    metrics_say(&api.router, |text| text.contains("requests_in_flight 1")).await;
+    let release = json!({"fencing_token": first["fencing_token"]});
+    assert_eq!(api.send("POST", "/v1/leases/x/release", &release).await.status, 200);
+    assert_eq!(code(&api.get("/v1/leases/x").await), (404, "not_found"));
+    super::ends(running).await;
+}
