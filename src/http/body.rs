@@ -51,7 +51,7 @@ impl BodyBudget {
 }
 
 /// What one body has taken of the budget; gives it back when dropped.
-struct Share {
+pub(crate) struct Share {
     budget: BodyBudget,
     permit: Option<OwnedSemaphorePermit>,
     paid_bytes: usize,
@@ -83,7 +83,8 @@ impl Share {
 pub(crate) struct WholeBody {
     /// The bytes, decompressed.
     pub(crate) bytes: Bytes,
-    _share: Share,
+    /// What it takes of the budget.
+    pub(crate) share: Share,
 }
 
 /// How a body is compressed.
@@ -125,11 +126,11 @@ pub(crate) async fn read_whole(
         }
     };
     if encoding == Encoding::Identity {
-        return Ok(WholeBody { bytes: sent, _share: share });
+        return Ok(WholeBody { bytes: sent, share });
     }
     let decode = move || {
         let bytes = decompress(encoding, &sent, limit.decoded_bytes, &mut share)?;
-        Ok(WholeBody { bytes, _share: share })
+        Ok(WholeBody { bytes, share })
     };
     // A small body may still become a large one.
     tokio::task::spawn_blocking(decode).await.map_err(|error| {

@@ -5,7 +5,7 @@ use crate::exposition::input::{
     InputLimits, ParseError, ParsedBatch, parse_json, parse_ndjson, parse_openmetrics, parse_text,
 };
 
-use super::body::{LARGE_BYTES, WholeBody};
+use super::body::{LARGE_BYTES, Share, WholeBody};
 use super::extract::is_json;
 use super::problem::Problem;
 use super::settings::HttpSettings;
@@ -51,6 +51,9 @@ pub(crate) struct Pushed {
     pub(crate) source: Option<String>,
     /// The points.
     pub(crate) parsed: ParsedBatch,
+    /// Points take about as much memory as the text that they were read from, so that they go on
+    /// counting for it.
+    _share: Share,
 }
 
 /// Parses a push.
@@ -64,27 +67,27 @@ pub(crate) async fn parse_push(
 ) -> Result<Pushed, Problem> {
     let limits = InputLimits { points: settings.limits.batch_points, point: settings.points };
     if body.bytes.len() <= LARGE_BYTES {
-        return parse(format, &body.bytes, &limits);
+        return parse(format, body, &limits);
     }
-    let work = move || parse(format, &body.bytes, &limits);
+    let work = move || parse(format, body, &limits);
     tokio::task::spawn_blocking(work).await.map_err(|error| {
         tracing::error!(cause = %error, "parsing a push failed");
         Problem::internal()
     })?
 }
 
-fn parse(format: PushFormat, bytes: &[u8], limits: &InputLimits) -> Result<Pushed, Problem> {
-    let unsigned = |parsed| Pushed { role: None, source: None, parsed };
-    let pushed = match format {
-        PushFormat::Json => parse_json(bytes, limits).map(|body| Pushed {
-            role: body.role,
-            source: body.source,
-            parsed: body.parsed,
-        }),
-        PushFormat::Ndjson => parse_ndjson(bytes, limits).map(unsigned),
-        PushFormat::Text => parse_text(bytes, limits).map(unsigned),
-        PushFormat::OpenMetrics => parse_openmetrics(bytes, limits).map(unsigned),
+fn parse(format: PushFormat, body: WholeBody, limits: &InputLimits) -> Result<Pushed, Problem> {
+    let WholeBody { bytes, share } = body;
+    let unsigned = |parsed| (None, None, parsed);
+    let read = match format {
+        PushFormat::Json => {
+            parse_json(&bytes, limits).map(|body| (body.role, body.source, body.parsed))
+        }
+        PushFormat::Ndjson => parse_ndjson(&bytes, limits).map(unsigned),
+        PushFormat::Text => parse_text(&bytes, limits).map(unsigned),
+        PushFormat::OpenMetrics => parse_openmetrics(&bytes, limits).map(unsigned),
     };
+    let pushed = read.map(|(role, source, parsed)| Pushed { role, source, parsed, _share: share });
     pushed.map_err(|error| match error {
         ParseError::Malformed(why) => {
             Problem::new(axum::http::StatusCode::BAD_REQUEST, "malformed_body").detail(why)
