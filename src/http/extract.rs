@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::access::BoundRole;
-use super::body::{discard, read_whole};
+use super::body::read_whole;
 use super::problem::Problem;
 use super::state::AppState;
 use crate::model::leases::{Fence, FencingToken, LeaseName};
@@ -28,7 +28,6 @@ impl<T: DeserializeOwned> FromRequest<AppState> for Json<T> {
 
     async fn from_request(request: Request<Body>, state: &AppState) -> Result<Self, Problem> {
         if !media_type(request.headers()).is_none_or(is_json) {
-            discard(request.into_body());
             return Err(Problem::unsupported_media("the body must be application/json"));
         }
         let patience = state.settings.timeouts.body;

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use super::access::PeerAddress;
+use super::linger::Lingering;
 use super::settings::HttpSettings;
 
 /// How long to wait after the system could not give a connection, for want of files or memory.
@@ -103,7 +104,7 @@ fn service(
     Future = RouterFuture,
 > {
     hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
-        let mut request = request.map(Body::new);
+        let mut request = request.map(|body| Body::new(Lingering::new(body)));
         request.extensions_mut().insert(PeerAddress(peer.ip()));
         // A router is always ready.
         router.clone().call(request)

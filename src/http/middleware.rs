@@ -22,7 +22,6 @@ use tokio::sync::OwnedSemaphorePermit;
 use tower::{Layer, Service};
 
 use super::access::{PeerAddress, Scope};
-use super::body::discard;
 use super::observe::RouteMetrics;
 use super::problem::Problem;
 use super::state::AppState;
@@ -102,10 +101,7 @@ impl Gate {
     {
         let permit = match self.admit(&mut request) {
             Ok(permit) => permit,
-            Err(problem) => {
-                discard(request.into_body());
-                return problem.into_response();
-            }
+            Err(problem) => return problem.into_response(),
         };
         let work = AssertUnwindSafe(inner.call(request)).catch_unwind();
         match tokio::time::timeout(self.time_limit(), work).await {

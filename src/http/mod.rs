@@ -7,6 +7,7 @@ mod access;
 mod body;
 mod decorate;
 mod extract;
+mod linger;
 mod listen;
 mod middleware;
 mod observe;

@@ -346,6 +346,22 @@ async fn running_requests_finish_when_the_server_stops() {
     ends(running).await;
 }
 
+#[tokio::test]
+async fn a_refused_body_does_not_break_its_connection() {
+    let running = listen(for_tests()).await;
+    let mut stream = TcpStream::connect(running.address).await.expect("connects");
+    let head = b"POST /v1/series?unknown=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n";
+    stream.write_all(head).await.expect("sends");
+    let mut answer = vec![0; 16];
+    stream.read_exact(&mut answer).await.expect("is answered before the body was sent");
+    assert_eq!(answer, b"HTTP/1.1 400 Bad");
+    let next = b"bodyGET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    stream.write_all(next).await.expect("sends");
+    let text = read_to_end(&mut stream).await;
+    assert!(text.contains("HTTP/1.1 200 OK"), "{text}");
+    ends(running).await;
+}
+
 #[test]
 fn readiness_tells_its_reason() {
     let readiness = Readiness::default();

@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{Answer, DeletedAnswer, FenceParams};
 use crate::engine::series::Writer;
-use crate::http::body::{discard, read_whole};
+use crate::http::body::read_whole;
 use crate::http::extract::{FenceHeader, Json, Path, Query, Role, json_response, media_type};
 use crate::http::points::{SeriesPoint, points_body, write_point};
 use crate::http::problem::Problem;
@@ -104,15 +104,9 @@ pub(crate) async fn push_series(
     Role(bound): Role,
     request: Request<Body>,
 ) -> Answer<PushAnswer> {
-    let format = PushFormat::of(media_type(request.headers()));
+    let format = PushFormat::of(media_type(request.headers()))?;
     // Asked for before the body is read, so that nobody uploads for nothing.
-    let (format, engine) = match (format, state.engine()) {
-        (Ok(format), Ok(engine)) => (format, engine),
-        (Err(problem), _) | (_, Err(problem)) => {
-            discard(request.into_body());
-            return Err(problem);
-        }
-    };
+    let engine = state.engine()?;
     let patience = state.settings.timeouts.body;
     let limit = state.series_body_limit();
     let whole = read_whole(request, limit, &state.budget, patience).await?;
