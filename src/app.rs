@@ -1,1 +1,131 @@
-//! Work in progress.
+//! Builds the floors, owns the tasks, and keeps the order of start and stop.
+//!
+//! Start: listen (live at once), open the store off the async threads, fill the first page of
+//! /metrics, be ready. Stop: take no more connections, finish what runs, end the tasks, bring
+//! everything to disk, close. Invariant: a server that can't do its work ends and says why;
+//! it never goes on half alive.
+
+mod background;
+mod file_limit;
+mod logging;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use self::background::Background;
+pub use self::logging::start_tracing;
+use crate::clock::SharedClock;
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::http::{self, Readiness, RouterParts};
+use crate::store::{Stores, embedded};
+
+/// What a shell shows for a program that SIGINT ended.
+const ENDED_AT_ONCE: i32 = 130;
+
+/// Serves until SIGTERM or SIGINT; a second one ends the process at once.
+///
+/// # Errors
+/// When the server can't start, when a part of it fails for good, or when the last writes can't be
+/// brought to disk.
+pub fn run_until_signal(config: &Config) -> anyhow::Result<()> {
+    file_limit::raise(config.limits.connections.0);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the threads can't be started")?;
+    runtime.block_on(async {
+        let stop = stop_on_signal().context("signals can't be received")?;
+        let listener = bind(config.server.listen).await?;
+        run(config, listener, stop).await
+    })
+}
+
+/// Listens on an address.
+///
+/// # Errors
+/// When it is taken, or not one of this machine.
+pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("can't listen on {address}"))
+}
+
+fn stop_on_signal() -> std::io::Result<CancellationToken> {
+    let mut signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = CancellationToken::new();
+    let first = stop.clone();
+    tokio::spawn(async move {
+        next(&mut signals).await;
+        tracing::info!("stopping");
+        first.cancel();
+        next(&mut signals).await;
+        tracing::warn!("ended at once by a second signal");
+        std::process::exit(ENDED_AT_ONCE);
+    });
+    Ok(stop)
+}
+
+async fn next((terminate, interrupt): &mut (Signal, Signal)) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// Serves on `listener` until `stop` is cancelled, and then stops in order.
+///
+/// # Errors
+/// As [`run_until_signal`].
+pub async fn run(
+    config: &Config,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let settings = config.http();
+    let readiness = Arc::new(Readiness::default());
+    let exposition = Exposition::default();
+    let address = listener.local_addr().context("the listener has no address")?;
+    let router = http::router(RouterParts {
+        readiness: Arc::clone(&readiness),
+        settings: settings.clone(),
+        pages: Arc::clone(&exposition.pages),
+        metrics: Arc::clone(&exposition.metrics),
+        stop: stop.clone(),
+    });
+    let stop_serving = stop.clone();
+    let server =
+        tokio::spawn(async move { http::serve(listener, router, &settings, stop_serving).await });
+    tracing::info!(addr = %address, version = env!("CARGO_PKG_VERSION"), "listening");
+
+    let worked = match open(config).await {
+        Ok((stores, clock)) => {
+            let operation = Arc::clone(&stores.operation);
+            let engine = Arc::new(Engine::new(stores.clone(), config.engine(), clock));
+            let worked = work(config, stores, engine, &readiness, &exposition, &stop).await;
+            // The requests that still run need the store.
+            stop.cancel();
+            let served = server.await.context("the listener failed");
+            let closed = operation.close().await.context("the store can't be closed");
+            worked.and(served).and(closed)
+        }
+        Err(error) => {
+            stop.cancel();
+            server.await.context("the listener failed").and(Err(error))
+        }
+    };
+    if worked.is_ok() {
+        tracing::info!("stopped");
+    }
+    worked
+}
+
+/// Opens the store, off the async threads: it may take seconds.
+async fn open(config: &Config) -> anyhow::Result<(Stores, SharedClock)> {
+    let settings = config.embedded();
+    let opened = tokio::task::spawn_blocking(move || embedded::open(&settings)).await;
+    opened.context("opening the store failed")?.context("the store can't be opened")
+}

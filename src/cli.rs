@@ -89,7 +89,7 @@ fn load(cli: &Cli) -> anyhow::Result<Loaded> {
 fn serve(cli: &Cli) -> anyhow::Result<()> {
     let config = load(cli)?.config;
     app::start_tracing(&config.log)?;
-    app::run_until_signal(config)
+    app::run_until_signal(&config)
 }
 
 fn openapi(version: OpenapiVersion) -> String {

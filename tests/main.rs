@@ -2,5 +2,14 @@
 
 mod harness;
 
+mod access;
+mod bad_input;
+mod bad_start;
+mod cli;
 mod config;
+mod crash;
+mod full_disk;
 mod house_rules;
+mod load;
+mod shutdown;
+mod waiting;

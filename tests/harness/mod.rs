@@ -4,6 +4,7 @@
 
 pub(crate) mod client;
 pub(crate) mod process;
+pub(crate) mod rng;
 pub(crate) mod wait;
 
 pub(crate) use self::client::{Answer, Client};

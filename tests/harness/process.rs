@@ -40,6 +40,7 @@ pub(crate) struct Launch {
     env: Vec<(String, String)>,
     args: Vec<String>,
     shell: Option<String>,
+    wrapper: Vec<String>,
 }
 
 impl Launch {
@@ -47,7 +48,7 @@ impl Launch {
     pub(crate) fn new() -> Self {
         let folder = Arc::new(tempfile::tempdir().expect("a folder for the server"));
         let store = folder.path().join("store");
-        Self { folder, env: Vec::new(), args: Vec::new(), shell: None }
+        Self { folder, env: Vec::new(), args: Vec::new(), shell: None, wrapper: Vec::new() }
             .env("HOLDALL_STORE__PATH", store.to_str().expect("a path in UTF-8"))
             .env("HOLDALL_SERVER__LISTEN", "127.0.0.1:0")
             .env("HOLDALL_LOG__FORMAT", "json")
@@ -70,6 +71,12 @@ impl Launch {
     /// Runs `script` in the shell that then becomes the server, such as `ulimit -f 100`.
     pub(crate) fn shell(mut self, script: &str) -> Self {
         self.shell = Some(script.to_owned());
+        self
+    }
+
+    /// Adds words in front of the server's command; the last program of them must become it.
+    pub(crate) fn wrapper(mut self, words: &[&str]) -> Self {
+        self.wrapper.extend(words.iter().map(|&word| word.to_owned()));
         self
     }
 
@@ -104,14 +111,14 @@ impl Launch {
     }
 
     fn spawn(&self) -> Process {
-        let mut command = match &self.shell {
-            None => Command::new(BINARY),
-            Some(script) => {
-                let mut command = Command::new("sh");
-                command.arg("-c").arg(format!("{script} && exec \"$0\" \"$@\"")).arg(BINARY);
-                command
-            }
-        };
+        let mut words = self.wrapper.clone();
+        if let Some(script) = &self.shell {
+            let script = format!("{script} && exec \"$0\" \"$@\"");
+            words.extend(["sh".to_owned(), "-c".to_owned(), script]);
+        }
+        words.push(BINARY.to_owned());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
         without_settings(&mut command);
         command.args(&self.args).envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -200,6 +207,11 @@ impl Server {
         let status = std::fs::read_to_string(path).expect("the process runs");
         let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("the field");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// Gives the process id.
+    pub(crate) fn id(&self) -> i32 {
+        self.process.id().as_raw_nonzero().get()
     }
 
     /// Gives the log so far.
