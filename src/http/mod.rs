@@ -1,1 +1,30 @@
-//! Work in progress.
+//! HTTP: routes, problems, limits, access, the listener.
+//!
+//! Not the rules: those are the engine's. Invariant: every answer that is not a success is a
+//! problem document, and status codes are chosen in [`problem`] alone.
+
+mod access;
+mod body;
+mod decorate;
+mod extract;
+mod listen;
+mod middleware;
+mod openapi;
+mod points;
+mod problem;
+mod push;
+mod router;
+mod routes;
+mod seam;
+mod settings;
+mod state;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+pub use self::access::{AccessSettings, PeerAddress, Scope, TokenSettings};
+pub use self::listen::serve;
+pub use self::openapi::downgraded;
+pub use self::router::{document, router};
+pub use self::settings::{HttpSettings, LimitSettings, TimeoutSettings};
+pub use self::state::{Readiness, RouterParts};

@@ -1,0 +1,269 @@
+//! Reading a request's body: bounded in bytes, in time, and over all requests together.
+//!
+//! Invariant: whatever clients send, and however slowly, the bodies that lie in memory never
+//! hold more than the budget, apart from the first few KiB of each running request.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use axum::http::{HeaderMap, Request};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::problem::Problem;
+
+/// What a body may hold before it counts against the budget: the number of such requests is
+/// bounded by the limit on concurrent requests.
+const FREE_BYTES: usize = 16 << 10;
+
+/// The budget counts in units of this many bytes.
+const UNIT_BYTES: usize = 4096;
+
+/// From how many bytes on a body is decoded off the async threads.
+pub(crate) const LARGE_BYTES: usize = 64 << 10;
+
+/// How large one body may be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BodyLimit {
+    /// As sent, in bytes.
+    pub(crate) sent_bytes: usize,
+    /// After decompression, in bytes.
+    pub(crate) decoded_bytes: usize,
+}
+
+/// The bytes of bodies that may lie in memory at a time.
+#[derive(Debug, Clone)]
+pub(crate) struct BodyBudget(Arc<Semaphore>);
+
+impl BodyBudget {
+    /// Makes a budget of about `bytes`.
+    pub(crate) fn new(bytes: usize) -> Self {
+        let units = (bytes / UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS);
+        Self(Arc::new(Semaphore::new(units)))
+    }
+}
+
+/// What one body has taken of the budget; gives it back when dropped.
+struct Share {
+    budget: BodyBudget,
+    permit: Option<OwnedSemaphorePermit>,
+    paid_bytes: usize,
+}
+
+impl Share {
+    fn new(budget: &BodyBudget) -> Self {
+        Self { budget: budget.clone(), permit: None, paid_bytes: FREE_BYTES }
+    }
+
+    fn cover(&mut self, bytes: usize) -> Result<(), Problem> {
+        let Some(missing) = bytes.checked_sub(self.paid_bytes).filter(|m| *m > 0) else {
+            return Ok(());
+        };
+        let units = u32::try_from(missing.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
+        let more = Arc::clone(&self.budget.0).try_acquire_many_owned(units).map_err(|_| {
+            Problem::overloaded("too many bytes of request bodies are in memory already")
+        })?;
+        self.paid_bytes += units as usize * UNIT_BYTES;
+        match &mut self.permit {
+            Some(permit) => permit.merge(more),
+            None => self.permit = Some(more),
+        }
+        Ok(())
+    }
+}
+
+/// A body that was read whole, with its share of the budget.
+pub(crate) struct WholeBody {
+    /// The bytes, decompressed.
+    pub(crate) bytes: Bytes,
+    _share: Share,
+}
+
+/// How a body is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Encoding {
+    Identity,
+    Gzip,
+    Zstd,
+}
+
+fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
+    let Some(value) = headers.get(CONTENT_ENCODING) else { return Ok(Encoding::Identity) };
+    match value.to_str().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
+        "" | "identity" => Ok(Encoding::Identity),
+        "gzip" | "x-gzip" => Ok(Encoding::Gzip),
+        "zstd" => Ok(Encoding::Zstd),
+        _ => Err(Problem::unsupported_media("Content-Encoding must be gzip, zstd or identity")),
+    }
+}
+
+/// Reads the body of `request` whole.
+///
+/// # Errors
+/// 413 over the limit, 415 for an unknown encoding, 408 when the client falls silent for
+/// longer than `patience`, 503 when the budget is spent, 400 when it is cut or broken.
+pub(crate) async fn read_whole(
+    request: Request<Body>,
+    limit: BodyLimit,
+    budget: &BodyBudget,
+    patience: Duration,
+) -> Result<WholeBody, Problem> {
+    let encoding = encoding(request.headers())?;
+    let sent_limit = match encoding {
+        Encoding::Identity => limit.sent_bytes.min(limit.decoded_bytes),
+        Encoding::Gzip | Encoding::Zstd => limit.sent_bytes,
+    };
+    let announced = announced_length(request.headers());
+    if announced.is_some_and(|length| length > sent_limit) {
+        return Err(Problem::too_large(sent_limit));
+    }
+    let mut share = Share::new(budget);
+    let sent = collect(request.into_body(), sent_limit, &mut share, patience).await?;
+    if encoding == Encoding::Identity {
+        return Ok(WholeBody { bytes: sent, _share: share });
+    }
+    let decode = move || {
+        let bytes = decompress(encoding, &sent, limit.decoded_bytes, &mut share)?;
+        Ok(WholeBody { bytes, _share: share })
+    };
+    // A small body may still become a large one.
+    tokio::task::spawn_blocking(decode).await.map_err(|error| {
+        tracing::error!(cause = %error, "decompressing a request failed");
+        Problem::internal()
+    })?
+}
+
+fn announced_length(headers: &HeaderMap) -> Option<usize> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+async fn collect(
+    mut body: Body,
+    limit_bytes: usize,
+    share: &mut Share,
+    patience: Duration,
+) -> Result<Bytes, Problem> {
+    let mut first: Option<Bytes> = None;
+    let mut joined = BytesMut::new();
+    let mut length = 0;
+    loop {
+        let frame = tokio::time::timeout(patience, body.frame());
+        let Some(frame) = frame.await.map_err(|_| Problem::body_timeout())? else { break };
+        let frame = frame.map_err(|_| Problem::invalid("the body was cut off or is malformed"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        length += data.len();
+        if length > limit_bytes {
+            return Err(Problem::too_large(limit_bytes));
+        }
+        share.cover(length)?;
+        if first.is_none() && joined.is_empty() {
+            first = Some(data);
+            continue;
+        }
+        if let Some(first) = first.take() {
+            joined.extend_from_slice(&first);
+        }
+        joined.extend_from_slice(&data);
+    }
+    Ok(first.unwrap_or_else(|| joined.freeze()))
+}
+
+fn decompress(
+    encoding: Encoding,
+    sent: &[u8],
+    limit_bytes: usize,
+    share: &mut Share,
+) -> Result<Bytes, Problem> {
+    let broken = |_| Problem::invalid("the body is not what its Content-Encoding says");
+    let mut reader: Box<dyn Read> = match encoding {
+        Encoding::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(sent)),
+        Encoding::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(sent).map_err(broken)?;
+            // 8 MiB of window, as RFC 8878 asks decoders to allow, and no more.
+            decoder.window_log_max(23).map_err(broken)?;
+            Box::new(decoder)
+        }
+        Encoding::Identity => Box::new(sent),
+    };
+    let mut out = Vec::new();
+    let mut chunk = vec![0; 64 << 10];
+    loop {
+        let read = reader.read(&mut chunk).map_err(broken)?;
+        if read == 0 {
+            return Ok(out.into());
+        }
+        if out.len() + read > limit_bytes {
+            return Err(Problem::too_large(limit_bytes));
+        }
+        share.cover(sent.len() + out.len() + read)?;
+        out.extend_from_slice(&chunk[..read]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    const LIMIT: BodyLimit = BodyLimit { sent_bytes: 1 << 20, decoded_bytes: 1 << 20 };
+
+    async fn read(request: Request<Body>, budget: usize) -> Result<Bytes, u16> {
+        let budget = BodyBudget::new(budget);
+        read_whole(request, LIMIT, &budget, Duration::from_secs(5))
+            .await
+            .map(|whole| whole.bytes)
+            .map_err(|problem| problem.status().as_u16())
+    }
+
+    fn encoded(encoding: &str, bytes: Vec<u8>) -> Request<Body> {
+        let request = Request::builder().header(CONTENT_ENCODING, encoding);
+        request.body(Body::from(bytes)).expect("a request")
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(bytes).expect("to memory");
+        encoder.finish().expect("to memory")
+    }
+
+    #[tokio::test]
+    async fn compressed_bodies_are_read() {
+        let text = b"some text, some text".repeat(100);
+        assert_eq!(read(encoded("gzip", gzip(&text)), 1 << 20).await.expect("valid"), text);
+        let zstd = zstd::encode_all(&text[..], 3).expect("to memory");
+        assert_eq!(read(encoded("zstd", zstd), 1 << 20).await.expect("valid"), text);
+        assert_eq!(read(encoded("br", text.clone()), 1 << 20).await, Err(415));
+        assert_eq!(read(encoded("gzip", text), 1 << 20).await, Err(400));
+    }
+
+    #[tokio::test]
+    async fn a_small_body_that_becomes_a_large_one_is_cut() {
+        let bomb = gzip(&vec![0; 64 << 20]);
+        assert!(bomb.len() < LIMIT.sent_bytes);
+        assert_eq!(read(encoded("gzip", bomb), 1 << 30).await, Err(413));
+    }
+
+    #[tokio::test]
+    async fn the_budget_holds_for_bodies_as_sent_and_as_decoded() {
+        let body = vec![b'x'; 512 << 10];
+        assert_eq!(read(encoded("gzip", gzip(&body)), 64 << 10).await, Err(503));
+        assert_eq!(read(encoded("identity", body.clone()), 64 << 10).await, Err(503));
+        assert_eq!(read(encoded("identity", body), 1 << 20).await.map(|b| b.len()), Ok(512 << 10));
+        assert_eq!(read(encoded("identity", vec![0; 2 << 20]), 1 << 30).await, Err(413));
+    }
+
+    #[tokio::test]
+    async fn a_silent_client_is_not_waited_for() {
+        let body = Body::from_stream(futures_util::stream::pending::<Result<Bytes, String>>());
+        let request = Request::new(body);
+        let budget = BodyBudget::new(1 << 20);
+        let patience = Duration::from_millis(10);
+        let read = read_whole(request, LIMIT, &budget, patience).await;
+        assert_eq!(read.map(|_| ()).map_err(|p| p.status().as_u16()), Err(408));
+    }
+}

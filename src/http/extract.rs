@@ -1,0 +1,308 @@
+//! What handlers take from requests: own extractors, so that every refusal is a problem.
+//!
+//! Invariant: what was not understood is refused, never ignored: an unknown query parameter, a
+//! name without its token, bytes that are not UTF-8.
+
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequest, FromRequestParts};
+use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Request};
+use axum::response::{IntoResponse, Response};
+use percent_encoding::percent_decode_str;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::access::BoundRole;
+use super::body::read_whole;
+use super::problem::Problem;
+use super::state::AppState;
+use crate::model::leases::{Fence, FencingToken, LeaseName};
+
+/// A JSON body: of a request, read leniently, or of an answer.
+pub(crate) struct Json<T>(pub(crate) T);
+
+impl<T: DeserializeOwned> FromRequest<AppState> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request<Body>, state: &AppState) -> Result<Self, Problem> {
+        if !media_type(request.headers()).is_none_or(is_json) {
+            return Err(Problem::unsupported_media("the body must be application/json"));
+        }
+        let patience = state.settings.timeouts.body;
+        let body = read_whole(request, state.body_limit(), &state.budget, patience).await?;
+        read_json(&body.bytes).map(Self)
+    }
+}
+
+/// Gives the media type of a body, without parameters; `None` when the request names none.
+pub(crate) fn media_type(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(CONTENT_TYPE)?;
+    let text = value.to_str().unwrap_or("not a media type");
+    let media = text.split_once(';').map_or(text, |(media, _)| media).trim();
+    (!media.is_empty()).then_some(media)
+}
+
+/// Tells whether a media type is JSON.
+pub(crate) fn is_json(media: &str) -> bool {
+    let media = media.to_ascii_lowercase();
+    media == "application/json" || media == "text/json" || media.ends_with("+json")
+}
+
+/// Reads JSON, and points at the field that was wrong.
+///
+/// # Errors
+/// 400 for what is not JSON, 422 for JSON of another shape.
+pub(crate) fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    match serde_json::from_slice(bytes) {
+        Ok(value) => Ok(value),
+        // The happy path pays nothing for keeping track of the path.
+        Err(_) => Err(explain_json::<T>(bytes)),
+    }
+}
+
+fn explain_json<T: DeserializeOwned>(bytes: &[u8]) -> Problem {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let Err(error) = serde_path_to_error::deserialize::<_, T>(&mut deserializer) else {
+        return Problem::new(axum::http::StatusCode::BAD_REQUEST, "malformed_json")
+            .detail("something follows behind the JSON text");
+    };
+    let pointer = pointer(error.path());
+    let cause = error.into_inner();
+    if cause.is_data() {
+        // serde_json appends the place; the pointer says it better.
+        let text = cause.to_string();
+        let why = text.split(" at line ").next().unwrap_or(&text);
+        let status = axum::http::StatusCode::UNPROCESSABLE_ENTITY;
+        Problem::new(status, "invalid_body").detail(format!("{pointer}: {why}")).at(pointer, why)
+    } else {
+        Problem::new(axum::http::StatusCode::BAD_REQUEST, "malformed_json")
+            .detail(format!("the body is not JSON: {cause}"))
+    }
+}
+
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    let mut out = String::new();
+    for segment in path {
+        out.push('/');
+        match segment {
+            Segment::Seq { index } => out.push_str(&index.to_string()),
+            Segment::Map { key } => out.push_str(&key.replace('~', "~0").replace('/', "~1")),
+            Segment::Enum { variant } => out.push_str(variant),
+            Segment::Unknown => out.push('?'),
+        }
+    }
+    out
+}
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        match serde_json::to_vec(&self.0) {
+            Ok(bytes) => json_response(bytes),
+            Err(error) => {
+                tracing::error!(cause = %error, "an answer could not be written as JSON");
+                Problem::internal().into_response()
+            }
+        }
+    }
+}
+
+/// Makes an answer of JSON that is already text.
+pub(crate) fn json_response(bytes: impl Into<Body>) -> Response {
+    let mut response = Response::new(bytes.into());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// The parts of the path, percent-decoded; they may hold anything that is UTF-8.
+pub(crate) struct Path<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<AppState> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
+        let path = axum::extract::Path::<T>::from_request_parts(parts, state).await;
+        path.map(|path| Self(path.0)).map_err(|rejection| match rejection {
+            PathRejection::FailedToDeserializePathParams(error) => {
+                Problem::invalid(format!("the path: {}", error.body_text()))
+            }
+            _ => Problem::internal(),
+        })
+    }
+}
+
+/// The query string. Keys may repeat where the type says so; unknown ones are refused.
+pub(crate) struct Query<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<AppState> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &AppState) -> Result<Self, Problem> {
+        read_query(parts.uri.query().unwrap_or_default()).map(Self)
+    }
+}
+
+fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
+    // The form decoder would replace broken UTF-8 in silence.
+    if percent_decode_str(query).decode_utf8().is_err() {
+        return Err(Problem::invalid("the query is not UTF-8"));
+    }
+    let uri = format!("/?{query}").parse().map_err(|_| Problem::invalid("the query is malformed"))?;
+    axum_extra::extract::Query::<T>::try_from_uri(&uri).map(|found| found.0).map_err(|rejection| {
+        let text = rejection.body_text();
+        let why = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
+        Problem::invalid(format!("the query: {why}"))
+    })
+}
+
+/// The fence that a write carries in `Holdall-Lease` and `Holdall-Fencing-Token`.
+pub(crate) struct FenceHeader(pub(crate) Option<Fence>);
+
+impl FromRequestParts<AppState> for FenceHeader {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &AppState) -> Result<Self, Problem> {
+        read_fence(&parts.headers).map(Self)
+    }
+}
+
+const LEASE: &str = "holdall-lease";
+const FENCING_TOKEN: &str = "holdall-fencing-token";
+
+fn read_fence(headers: &HeaderMap) -> Result<Option<Fence>, Problem> {
+    let (lease, token) = match (one(headers, LEASE)?, one(headers, FENCING_TOKEN)?) {
+        (None, None) => return Ok(None),
+        (Some(lease), Some(token)) => (lease, token),
+        _ => {
+            return Err(Problem::invalid(
+                "Holdall-Lease and Holdall-Fencing-Token come together or not at all",
+            ));
+        }
+    };
+    let lease = percent_encoding::percent_decode(lease.as_bytes())
+        .decode_utf8()
+        .map_err(|_| Problem::invalid("Holdall-Lease is not UTF-8"))?;
+    let lease = LeaseName::parse(lease)
+        .map_err(|why| Problem::invalid(format!("Holdall-Lease: {why}")))?;
+    let token: Option<i64> = token.to_str().ok().and_then(|text| text.trim().parse().ok());
+    match token {
+        Some(token) if token > 0 => Ok(Some(Fence { lease, token: FencingToken(token) })),
+        _ => Err(Problem::invalid("Holdall-Fencing-Token must be an integer from 1")),
+    }
+}
+
+fn one<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a HeaderValue>, Problem> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (value, None) => Ok(value),
+        _ => Err(Problem::invalid(format!("the header {name} stands twice"))),
+    }
+}
+
+/// The role that the request's token is bound to.
+pub(crate) struct Role(pub(crate) Option<BoundRole>);
+
+impl FromRequestParts<AppState> for Role {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Self::Rejection> {
+        Ok(Self(parts.extensions.get().cloned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::super::wire::{Count, Integer, Ttl};
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Asked {
+        #[serde(rename = "match[]", default)]
+        matches: Vec<String>,
+        limit: Option<Count>,
+    }
+
+    #[test]
+    fn queries_repeat_keys_and_refuse_what_is_unknown() {
+        let asked: Asked = read_query("match[]=a&match%5B%5D=b+c&limit=5").expect("valid");
+        assert_eq!(asked.matches, ["a", "b c"]);
+        assert_eq!(asked.limit.map(|l| l.0), Some(5));
+        assert!(read_query::<Asked>("").is_ok());
+        for query in ["limit=0", "limit=-1", "limit=x", "unknown=1", "match[]=%ff", "limit="] {
+            let problem = read_query::<Asked>(query).expect_err(query);
+            assert_eq!(problem.status().as_u16(), 400, "{query}");
+        }
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only whether it can be read matters")]
+    struct Wanted {
+        ttl: Ttl,
+        fencing_token: Option<Integer>,
+        #[serde(default)]
+        keys: Vec<String>,
+    }
+
+    fn json(text: &str) -> Result<(), (u16, String)> {
+        read_json::<Wanted>(text.as_bytes()).map(|_| ()).map_err(|problem| {
+            let status = problem.status().as_u16();
+            let body: serde_json::Value = serde_json::from_slice(&problem.to_json()).expect("JSON");
+            (status, body["errors"][0]["pointer"].as_str().unwrap_or_default().to_owned())
+        })
+    }
+
+    #[test]
+    fn bodies_are_read_leniently_and_refused_precisely() {
+        assert_eq!(json(r#"{"ttl": "5s", "fencing_token": 7.0}"#), Ok(()));
+        assert_eq!(json(r#"{"ttl": "5s", "fencing_token": null}"#), Ok(()));
+        assert_eq!(json(r#"{"ttl": "0s"}"#), Err((422, "/ttl".to_owned())));
+        assert_eq!(json(r#"{"ttl": 5}"#), Err((422, "/ttl".to_owned())));
+        assert_eq!(json(r#"{"ttl": "1s", "keys": ["a", 1]}"#), Err((422, "/keys/1".to_owned())));
+        assert_eq!(json(r#"{"ttl": "1s""#), Err((400, String::new())));
+        assert_eq!(json(r#"{"ttl": "1s"} x"#), Err((400, String::new())));
+        assert_eq!(json(r#"{"ttl": "1s", "tll": 1}"#).map_err(|e| e.0), Err(422));
+        assert_eq!(json("").map_err(|e| e.0), Err(400));
+    }
+
+    fn fence(pairs: &[(&'static str, &str)]) -> Result<Option<Fence>, u16> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, value.parse().expect("a header"));
+        }
+        read_fence(&headers).map_err(|problem| problem.status().as_u16())
+    }
+
+    #[test]
+    fn a_fence_is_whole_or_absent() {
+        assert_eq!(fence(&[]), Ok(None));
+        let whole = fence(&[(LEASE, "a%2Fb"), (FENCING_TOKEN, "7")]).expect("valid");
+        let whole = whole.expect("a fence");
+        assert_eq!((whole.lease.as_str(), whole.token), ("a/b", FencingToken(7)));
+        assert_eq!(fence(&[(LEASE, "a")]), Err(400));
+        assert_eq!(fence(&[(FENCING_TOKEN, "7")]), Err(400));
+        for token in ["0", "-1", "x", "", "7.5", "99999999999999999999"] {
+            assert_eq!(fence(&[(LEASE, "a"), (FENCING_TOKEN, token)]), Err(400), "{token}");
+        }
+        let twice = [(LEASE, "a"), (FENCING_TOKEN, "7"), (FENCING_TOKEN, "8")];
+        assert_eq!(fence(&twice), Err(400));
+    }
+
+    #[test]
+    fn media_types_have_parameters_and_cases() {
+        let of = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, text.parse().expect("a header"));
+            media_type(&headers).map(is_json)
+        };
+        assert_eq!(of("Application/JSON; charset=utf-8"), Some(true));
+        assert_eq!(of("application/vnd.x+json"), Some(true));
+        assert_eq!(of("text/plain"), Some(false));
+        assert_eq!(of(""), None);
+    }
+}

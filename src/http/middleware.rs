@@ -1,0 +1,204 @@
+//! The one layer around every route: access, limits, time, panics, counting.
+//!
+//! One layer instead of many, since each costs an allocation for each request. What a route
+//! needs is looked up when the router is built, never per request.
+//! Invariant: whatever happens inside, the client gets a complete answer, and it is counted
+//! once, under its route.
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, HttpBody};
+use axum::http::Request;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http_body::{Frame, SizeHint};
+use tokio::sync::OwnedSemaphorePermit;
+use tower::{Layer, Service};
+
+use super::access::{PeerAddress, Scope};
+use super::problem::Problem;
+use super::state::AppState;
+use super::seam::RouteMetrics;
+
+/// How long requests of a route may take, and which bound they count against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// The answer comes at once.
+    Prompt,
+    /// The request may ask to wait.
+    Waits,
+    /// The answer comes at once, also when the server is busy: health, scrapes, documents.
+    Unbounded,
+}
+
+/// Answers from this size on keep their place among the running requests until they are sent.
+const HELD_BYTES: u64 = 64 << 10;
+
+/// What is asked of the requests of one route.
+pub(crate) struct Gate {
+    state: AppState,
+    scope: Option<Scope>,
+    patience: Patience,
+    metrics: RouteMetrics,
+}
+
+impl Gate {
+    /// Makes the gate of a route; its metrics are looked up here, once.
+    pub(crate) fn new(
+        state: AppState,
+        scope: Option<Scope>,
+        patience: Patience,
+        method: &str,
+        path: &str,
+    ) -> Self {
+        let metrics = state.metrics.route(method, path);
+        Self { state, scope, patience, metrics }
+    }
+
+    fn admit(
+        &self,
+        request: &mut Request<Body>,
+    ) -> Result<Option<OwnedSemaphorePermit>, Problem> {
+        if let Some(scope) = self.scope {
+            self.check_access(request, scope)?;
+        }
+        let (bound, busy) = match self.patience {
+            Patience::Prompt => (&self.state.running, "too many requests are running"),
+            Patience::Waits => (&self.state.waiting, "too many requests are waiting"),
+            Patience::Unbounded => return Ok(None),
+        };
+        let permit = Arc::clone(bound).try_acquire_owned();
+        permit.map(Some).map_err(|_| Problem::overloaded(busy))
+    }
+
+    fn check_access(&self, request: &mut Request<Body>, scope: Scope) -> Result<(), Problem> {
+        let access = &self.state.access;
+        if scope == Scope::Metrics {
+            let peer = request.extensions().get::<PeerAddress>().map(|peer| peer.0);
+            access.check_metrics_address(peer)?;
+        }
+        if let Some(role) = access.check(request.headers(), scope)? {
+            let role = role.clone();
+            request.extensions_mut().insert(role);
+        }
+        Ok(())
+    }
+
+    fn time_limit(&self) -> Duration {
+        let timeouts = &self.state.settings.timeouts;
+        match self.patience {
+            Patience::Prompt | Patience::Unbounded => timeouts.request,
+            Patience::Waits => timeouts.request + timeouts.max_wait,
+        }
+    }
+
+    async fn run<S>(&self, mut inner: S, mut request: Request<Body>) -> Response
+    where
+        S: Service<Request<Body>, Response = Response, Error = Infallible>,
+    {
+        let permit = match self.admit(&mut request) {
+            Ok(permit) => permit,
+            Err(problem) => return problem.into_response(),
+        };
+        let work = AssertUnwindSafe(inner.call(request)).catch_unwind();
+        match tokio::time::timeout(self.time_limit(), work).await {
+            Ok(Ok(Ok(response))) => hold(response, permit),
+            Ok(Err(panic)) => {
+                tracing::error!(cause = panic_text(&*panic), "a request panicked");
+                Problem::internal().into_response()
+            }
+            Err(_) => Problem::timed_out().into_response(),
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("unknown")
+}
+
+/// Keeps the permit until a large or endless answer has been sent.
+fn hold(response: Response, permit: Option<OwnedSemaphorePermit>) -> Response {
+    let Some(permit) = permit else { return response };
+    if response.body().size_hint().upper().is_some_and(|upper| upper < HELD_BYTES) {
+        return response;
+    }
+    response.map(|inner| Body::new(HeldBody { inner, _permit: permit }))
+}
+
+struct HeldBody {
+    inner: Body,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl HttpBody for HeldBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Poll::Ready(ready!(Pin::new(&mut self.inner).poll_frame(cx)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// Puts a [`Gate`] around a route.
+#[derive(Clone)]
+pub(crate) struct GateLayer(pub(crate) Arc<Gate>);
+
+impl<S> Layer<S> for GateLayer {
+    type Service = Gated<S>;
+
+    fn layer(&self, inner: S) -> Gated<S> {
+        Gated { inner, gate: Arc::clone(&self.0) }
+    }
+}
+
+/// A route behind its gate.
+#[derive(Clone)]
+pub(crate) struct Gated<S> {
+    inner: S,
+    gate: Arc<Gate>,
+}
+
+impl<S> Service<Request<Body>> for Gated<S>
+where
+    S: Service<Request<Body>, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        // The service that was polled ready is the one to call.
+        let spare = self.inner.clone();
+        let inner = std::mem::replace(&mut self.inner, spare);
+        let gate = Arc::clone(&self.gate);
+        Box::pin(async move {
+            let started = Instant::now();
+            let response = gate.run(inner, request).await;
+            gate.metrics.observe(response.status().as_u16(), started.elapsed());
+            Ok(response)
+        })
+    }
+}

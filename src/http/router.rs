@@ -1,0 +1,209 @@
+//! Every route on one screen, with what it asks of its callers and how it may fail.
+//!
+//! The document and the router are made from one table, so that they can't drift apart.
+//! Invariant: no request reaches a handler around its gate, and what matches no route is a
+//! problem like any other.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::Method;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get};
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::SizeAbove;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt};
+use utoipa_axum::routes;
+
+use super::access::Scope;
+use super::middleware::{Gate, GateLayer, Patience};
+use super::problem::Problem;
+use super::routes::{
+    checkpoints, documents, health, leases, locks, metrics, operation, series, series_changes,
+};
+use super::state::{AppState, RouterParts};
+use super::{decorate, openapi};
+
+/// Every route of the API.
+fn table() -> Vec<Entry> {
+    vec![
+        write(routes!(series::push_series)).takes_body().fenced().fails(&[422, 428, 507]),
+        read(routes!(series::list_series)).compressed(),
+        read(routes!(series_changes::get_series_cursor)),
+        read(routes!(series_changes::get_series_delta)).waits().compressed().fails(&[410]),
+        read(routes!(series_changes::stream_series)).waits().fails(&[410]),
+        read(routes!(series::get_series)).fails(&[404]),
+        write(routes!(series::delete_series)).fenced().fails(&[404]),
+        write(routes!(series::delete_matching_series)).takes_body().fenced(),
+        write(routes!(locks::acquire_lock)).takes_body().fails(&[404, 507]),
+        write(routes!(locks::acquire_locks)).takes_body().fails(&[404, 507]),
+        read(routes!(locks::get_lock)).fails(&[404]),
+        write(routes!(leases::acquire_lease)).takes_body().waits().fails(&[507]),
+        write(routes!(leases::renew_lease)).takes_body().fails(&[409, 507]),
+        write(routes!(leases::release_lease)).takes_body().fails(&[409, 507]),
+        read(routes!(leases::get_lease)).fails(&[404]),
+        read(routes!(leases::list_leases)).compressed(),
+        write(routes!(checkpoints::set_checkpoint)).takes_body().fenced().fails(&[409, 507]),
+        read(routes!(checkpoints::get_checkpoint)).fails(&[404]),
+        write(routes!(checkpoints::delete_checkpoint)).fenced().fails(&[404]),
+        read(routes!(checkpoints::list_checkpoints)).compressed(),
+        read(routes!(operation::get_status)),
+        admin(routes!(operation::collect_garbage)),
+        admin(routes!(operation::flush_store)).fails(&[507]),
+        open(routes!(health::get_liveness)),
+        open(routes!(health::get_readiness)).fails(&[503]),
+    ]
+}
+
+/// The routes that clients are not generated for.
+fn undocumented(state: &AppState, document: &utoipa::openapi::OpenApi) -> Router<AppState> {
+    let gated = |path: &'static str, scope: Option<Scope>, handler: MethodRouter<AppState>| {
+        let gate = Gate::new(state.clone(), scope, Patience::Unbounded, "GET", path);
+        Router::new().route(path, handler.layer(GateLayer(Arc::new(gate))))
+    };
+    let current = documents::json_document(document.to_json().unwrap_or_default());
+    let older = documents::json_document(openapi::downgraded(document));
+    let compressed = |handler: MethodRouter<AppState>| handler.layer(compression());
+    Router::new()
+        .merge(gated("/metrics", Some(Scope::Metrics), get(metrics::scrape)))
+        .merge(gated("/healthz", None, get(health::get_liveness)))
+        .merge(gated("/-/healthy", None, get(health::get_liveness)))
+        .merge(gated("/-/ready", None, get(health::get_readiness)))
+        .merge(gated("/openapi.json", None, compressed(get(current))))
+        .merge(gated("/openapi-3.0.json", None, compressed(get(older))))
+        .merge(gated("/docs", None, get(documents::redirect_to_docs)))
+        .merge(gated("/docs/", None, get(documents::docs_index)))
+        .merge(gated("/docs/{*file}", None, compressed(get(documents::docs_file))))
+}
+
+/// Builds the router of the whole API.
+pub fn router(parts: RouterParts) -> Router {
+    let state = AppState::new(parts);
+    let mut api = OpenApiRouter::with_openapi(openapi::head());
+    for entry in table() {
+        api = api.routes(entry.gated(&state));
+    }
+    let (router, document) = api.split_for_parts();
+    let extra = undocumented(&state, &document);
+    // After `split_for_parts`: the documented router can't set the fallback for methods.
+    router
+        .merge(extra)
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(state)
+}
+
+/// Gives the OpenAPI document, without a server.
+pub fn document() -> utoipa::openapi::OpenApi {
+    let api = OpenApiRouter::<AppState>::with_openapi(openapi::head());
+    table().into_iter().fold(api, |api, entry| api.routes(entry.described())).into_openapi()
+}
+
+async fn unknown_path(State(state): State<AppState>) -> Response {
+    refuse(&state, Problem::not_found("there is no such path"))
+}
+
+async fn wrong_method(State(state): State<AppState>, _method: Method) -> Response {
+    refuse(&state, Problem::method_not_allowed())
+}
+
+fn refuse(state: &AppState, problem: Problem) -> Response {
+    let started = Instant::now();
+    let response = problem.into_response();
+    state.unmatched.observe(response.status().as_u16(), started.elapsed());
+    response
+}
+
+fn compression() -> CompressionLayer<SizeAbove> {
+    CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(SizeAbove::new(1024))
+}
+
+/// One route of the table.
+struct Entry {
+    routes: UtoipaMethodRouter<AppState>,
+    scope: Option<Scope>,
+    patience: Patience,
+    compressed: bool,
+    takes_body: bool,
+    fails: Vec<u16>,
+}
+
+fn entry(routes: UtoipaMethodRouter<AppState>, scope: Option<Scope>, fails: &[u16]) -> Entry {
+    let patience = if scope.is_some() { Patience::Prompt } else { Patience::Unbounded };
+    let fails = fails.to_vec();
+    Entry { routes, scope, patience, compressed: false, takes_body: false, fails }
+}
+
+/// How every route of a resource can fail.
+const GUARDED: &[u16] = &[400, 401, 403, 500, 503];
+
+fn read(routes: UtoipaMethodRouter<AppState>) -> Entry {
+    entry(routes, Some(Scope::Read), GUARDED)
+}
+
+fn write(routes: UtoipaMethodRouter<AppState>) -> Entry {
+    entry(routes, Some(Scope::Write), GUARDED)
+}
+
+fn admin(routes: UtoipaMethodRouter<AppState>) -> Entry {
+    entry(routes, Some(Scope::Admin), GUARDED)
+}
+
+fn open(routes: UtoipaMethodRouter<AppState>) -> Entry {
+    entry(routes, None, &[])
+}
+
+impl Entry {
+    fn fails(mut self, with: &[u16]) -> Self {
+        self.fails.extend_from_slice(with);
+        self
+    }
+
+    fn fenced(self) -> Self {
+        self.fails(&[412])
+    }
+
+    fn takes_body(mut self) -> Self {
+        self.takes_body = true;
+        self.fails(&[408, 413, 415, 422])
+    }
+
+    fn waits(mut self) -> Self {
+        self.patience = Patience::Waits;
+        self
+    }
+
+    fn compressed(mut self) -> Self {
+        self.compressed = true;
+        self
+    }
+
+    fn described(self) -> UtoipaMethodRouter<AppState> {
+        let (schemas, mut paths, methods) = self.routes;
+        for item in paths.paths.values_mut() {
+            for (_, operation) in decorate::operations(item) {
+                decorate::describe(operation, self.scope, &self.fails);
+            }
+        }
+        (schemas, paths, methods)
+    }
+
+    fn gated(self, state: &AppState) -> UtoipaMethodRouter<AppState> {
+        let (scope, patience, compressed) = (self.scope, self.patience, self.compressed);
+        let mut routes = self.described();
+        let mut named = routes.1.paths.iter_mut().flat_map(|(path, item)| {
+            decorate::operations(item).map(move |(method, _)| (method, path.clone()))
+        });
+        let (method, path) = named.next().unwrap_or(("GET", String::new()));
+        debug_assert!(named.next().is_none(), "one entry is one operation");
+        drop(named);
+        let gate = Gate::new(state.clone(), scope, patience, method, &path);
+        if compressed {
+            routes = routes.layer(compression());
+        }
+        routes.layer(GateLayer(Arc::new(gate)))
+    }
+}

@@ -1,0 +1,133 @@
+//! Locks: claimed once for a time.
+
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::Answer;
+use crate::http::extract::{Json, Path};
+use crate::http::problem::Problem;
+use crate::http::state::AppState;
+use crate::http::wire::{Ttl, field};
+use crate::model::locks::{LockKey, LockKind};
+use crate::model::time::Timestamp;
+
+/// Asks for one lock.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LockRequest {
+    /// How long the lock lasts, such as `"30s"`; longer than zero.
+    #[schema(value_type = String, example = "30s")]
+    ttl: Ttl,
+}
+
+/// How an attempt to get a lock ended.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct LockAnswer {
+    /// The caller is the one that got it.
+    acquired: bool,
+    /// When the lock ends, whoever has it.
+    #[schema(value_type = String, format = DateTime)]
+    expires_at: Timestamp,
+}
+
+/// Claims one lock. Not getting it is an answer, with `acquired` false.
+#[utoipa::path(post, path = "/v1/locks/{kind}/{key}", tag = "locks",
+    params(("kind" = LockKindName, Path, description = "What the lock is for"),
+        ("key" = String, Path, description = "The lock's key, percent-encoded")),
+    responses((status = 200, description = "The outcome", body = LockAnswer)))]
+pub(crate) async fn acquire_lock(
+    State(state): State<AppState>,
+    Path((kind, key)): Path<(String, String)>,
+    Json(body): Json<LockRequest>,
+) -> Answer<LockAnswer> {
+    let key = field("key", LockKey::parse(parse_kind(&kind)?, key))?;
+    let outcomes = state.engine()?.locks.acquire(vec![key], body.ttl.0).await?;
+    let outcome = outcomes.first().ok_or_else(Problem::internal)?;
+    Ok(Json(LockAnswer { acquired: outcome.acquired, expires_at: outcome.expires_at }))
+}
+
+/// Asks for many locks of one kind.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LockBatch {
+    /// The keys; one that stands twice is acquired once.
+    keys: Vec<String>,
+    /// How long each lock lasts, such as `"30s"`; longer than zero.
+    #[schema(value_type = String, example = "30s")]
+    ttl: Ttl,
+}
+
+/// Which of many locks the caller got.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct LockBatchAnswer {
+    /// The keys that the caller got, in the order of the request.
+    acquired: Vec<String>,
+}
+
+/// Claims every lock of a batch that is free, in one step.
+#[utoipa::path(post, path = "/v1/locks/{kind}", tag = "locks",
+    params(("kind" = LockKindName, Path, description = "What the locks are for")),
+    responses((status = 200, description = "The locks that the caller got", body = LockBatchAnswer)))]
+pub(crate) async fn acquire_locks(
+    State(state): State<AppState>,
+    Path(kind): Path<String>,
+    Json(body): Json<LockBatch>,
+) -> Answer<LockBatchAnswer> {
+    let kind = parse_kind(&kind)?;
+    let most = state.settings.limits.batch_keys;
+    if body.keys.len() > most {
+        return Err(Problem::invalid(format!("a batch has at most {most} keys")));
+    }
+    let parse = |(i, key): (usize, &String)| {
+        LockKey::parse(kind, key.as_str())
+            .map_err(|why| Problem::invalid_at(&format!("/keys/{i}"), &why))
+    };
+    let keys = body.keys.iter().enumerate().map(parse).collect::<Result<Vec<_>, _>>()?;
+    let outcomes = state.engine()?.locks.acquire(keys, body.ttl.0).await?;
+    let got = body.keys.into_iter().zip(outcomes).filter(|(_, outcome)| outcome.acquired);
+    Ok(Json(LockBatchAnswer { acquired: got.map(|(key, _)| key).collect() }))
+}
+
+/// A lock as it stands.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct LockState {
+    /// Somebody has it.
+    held: bool,
+    /// When it ends, if somebody has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime, nullable = false)]
+    expires_at: Option<Timestamp>,
+}
+
+/// Tells whether a lock is held. It may be over by the time the answer arrives.
+#[utoipa::path(get, path = "/v1/locks/{kind}/{key}", tag = "locks",
+    params(("kind" = LockKindName, Path, description = "What the lock is for"),
+        ("key" = String, Path, description = "The lock's key, percent-encoded")),
+    responses((status = 200, description = "The lock", body = LockState)))]
+pub(crate) async fn get_lock(
+    State(state): State<AppState>,
+    Path((kind, key)): Path<(String, String)>,
+) -> Answer<LockState> {
+    let key = field("key", LockKey::parse(parse_kind(&kind)?, key))?;
+    let expires_at = state.engine()?.locks.get(&key).await?;
+    Ok(Json(LockState { held: expires_at.is_some(), expires_at }))
+}
+
+/// What a lock is for.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[expect(dead_code, reason = "describes what `parse_kind` reads")]
+pub(crate) enum LockKindName {
+    /// A job that must run once.
+    Job,
+    /// A message that must be handled once.
+    Dedup,
+}
+
+fn parse_kind(kind: &str) -> Result<LockKind, Problem> {
+    [LockKind::Job, LockKind::Dedup]
+        .into_iter()
+        .find(|known| known.as_str() == kind)
+        .ok_or_else(|| Problem::not_found("locks are of the kind job or dedup"))
+}

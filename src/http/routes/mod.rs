@@ -1,0 +1,33 @@
+//! The handlers, one file per resource, with the wire types beside them.
+//!
+//! A handler reads, asks the engine, and wraps; it decides nothing itself. Its name in camel
+//! case is its operationId.
+
+pub(crate) mod checkpoints;
+pub(crate) mod documents;
+pub(crate) mod health;
+pub(crate) mod leases;
+pub(crate) mod locks;
+pub(crate) mod metrics;
+pub(crate) mod operation;
+pub(crate) mod series;
+pub(crate) mod series_changes;
+
+use super::extract::Json;
+use super::problem::Problem;
+
+/// What most handlers give.
+pub(crate) type Answer<T> = Result<Json<T>, Problem>;
+
+/// Adds the headers of a fenced write to the document; [`super::extract::FenceHeader`] reads them.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes what `FenceHeader` reads")]
+pub(crate) struct FenceParams {
+    /// The lease that fences this write, percent-encoded.
+    #[param(rename = "Holdall-Lease", required = false, nullable = false)]
+    lease: Option<String>,
+    /// The fencing token that the lease's holder was given.
+    #[param(rename = "Holdall-Fencing-Token", required = false, nullable = false)]
+    token: Option<i64>,
+}

@@ -1,0 +1,179 @@
+//! What the handlers share: the engine once it is there, limits, access, the stop signal.
+//!
+//! Invariant: the server answers from its first moment on. Until the store has loaded, health
+//! checks see a live server that is not ready, and everything else gets 503.
+
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::access::Access;
+use super::body::{BodyBudget, BodyLimit};
+use super::problem::Problem;
+use super::seam::{OwnMetrics, Published, RouteMetrics};
+use super::settings::HttpSettings;
+use crate::engine::Engine;
+
+/// The engine, once the store has loaded, and until then the reason why it is not there.
+#[derive(Default)]
+pub struct Readiness {
+    engine: OnceLock<Arc<Engine>>,
+    reason: Mutex<Option<String>>,
+}
+
+impl Readiness {
+    /// Makes the resources available, for good. A second call changes nothing.
+    pub fn set_engine(&self, engine: Arc<Engine>) {
+        let _ = self.engine.set(engine);
+    }
+
+    /// Says what the start is busy with, for /readyz.
+    pub fn set_reason(&self, reason: impl Into<String>) {
+        *self.reason.lock() = Some(reason.into());
+    }
+
+    /// Gives the engine; `None` while the store is loading.
+    pub fn engine(&self) -> Option<&Arc<Engine>> {
+        self.engine.get()
+    }
+
+    /// Gives what the start is busy with.
+    pub fn reason(&self) -> String {
+        self.reason.lock().clone().unwrap_or_else(|| "the store is still loading".to_owned())
+    }
+}
+
+/// What the router is built from.
+pub struct RouterParts {
+    /// The engine, now or later.
+    pub readiness: Arc<Readiness>,
+    /// Limits, timeouts, access.
+    pub settings: HttpSettings,
+    /// The pages of /metrics.
+    pub pages: Arc<Published>,
+    /// What the server counts about itself.
+    pub metrics: Arc<OwnMetrics>,
+    /// Cancelled when the server begins to stop: whatever waits then ends at once.
+    pub stop: CancellationToken,
+}
+
+/// What the handlers share.
+#[derive(Clone)]
+pub(crate) struct AppState(Arc<Shared>);
+
+/// The inside of [`AppState`].
+pub(crate) struct Shared {
+    readiness: Arc<Readiness>,
+    pub(crate) settings: HttpSettings,
+    pub(crate) pages: Arc<Published>,
+    pub(crate) metrics: Arc<OwnMetrics>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) access: Access,
+    pub(crate) budget: BodyBudget,
+    pub(crate) running: Arc<Semaphore>,
+    pub(crate) waiting: Arc<Semaphore>,
+    /// What matched no route.
+    pub(crate) unmatched: RouteMetrics,
+}
+
+impl std::ops::Deref for AppState {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl AppState {
+    /// Puts the parts together.
+    pub(crate) fn new(parts: RouterParts) -> Self {
+        let RouterParts { readiness, settings, pages, metrics, stop } = parts;
+        let limits = &settings.limits;
+        let permits = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
+        Self(Arc::new(Shared {
+            access: Access::new(&settings.access),
+            budget: BodyBudget::new(limits.buffered_body_bytes),
+            running: permits(limits.concurrent_requests),
+            waiting: permits(limits.waiting_requests),
+            unmatched: metrics.route("any", "unmatched"),
+            readiness,
+            pages,
+            metrics,
+            stop,
+            settings,
+        }))
+    }
+}
+
+impl Shared {
+    /// Gives the engine.
+    ///
+    /// # Errors
+    /// 503 `starting` while the store is loading.
+    pub(crate) fn engine(&self) -> Result<&Arc<Engine>, Problem> {
+        self.readiness.engine().ok_or_else(Problem::starting)
+    }
+
+    /// Gives why the resources can't be served now; `None` when they can.
+    pub(crate) async fn not_ready(&self) -> Option<String> {
+        if self.stop.is_cancelled() {
+            return Some("the server is stopping".to_owned());
+        }
+        match self.readiness.engine() {
+            Some(engine) => engine.operation.ready().await.err(),
+            None => Some(self.readiness.reason()),
+        }
+    }
+
+    /// Gives the limit on bodies that are not pushes of series.
+    pub(crate) fn body_limit(&self) -> BodyLimit {
+        let bytes = self.settings.limits.body_bytes;
+        BodyLimit { sent_bytes: bytes, decoded_bytes: bytes }
+    }
+
+    /// Gives the limit on pushes of series.
+    pub(crate) fn series_body_limit(&self) -> BodyLimit {
+        let limits = &self.settings.limits;
+        BodyLimit {
+            sent_bytes: limits.series_body_bytes,
+            decoded_bytes: limits.series_decoded_bytes,
+        }
+    }
+
+    /// Gives the number of items of a page that asked for `limit`.
+    ///
+    /// # Errors
+    /// 400 when that is more than a page may have.
+    pub(crate) fn page_items(&self, limit: Option<super::wire::Count>) -> Result<usize, Problem> {
+        let limits = &self.settings.limits;
+        match limit {
+            None => Ok(limits.page_items),
+            Some(limit) if limit.0 <= limits.max_page_items => Ok(limit.0),
+            Some(_) => Err(Problem::invalid(format!(
+                "limit must be at most {}",
+                limits.max_page_items
+            ))),
+        }
+    }
+
+    /// Gives how long a request that asked for `wait` may wait.
+    ///
+    /// # Errors
+    /// 400 when that is longer than a request may.
+    pub(crate) fn wait(
+        &self,
+        wait: Option<super::wire::Span>,
+    ) -> Result<std::time::Duration, Problem> {
+        let longest = self.settings.timeouts.max_wait;
+        match wait {
+            None => Ok(std::time::Duration::ZERO),
+            Some(wait) if wait.0 <= longest => Ok(wait.0),
+            Some(_) => Err(Problem::invalid(format!(
+                "wait must be at most {}",
+                crate::model::time::format_span(longest)
+            ))),
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Values as they stand on the wire: spans and times as strings, integers that may be `5.0`.
+//!
+//! Invariant: what is refused says why in the model's own words.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::de::{Error, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::problem::Problem;
+use crate::model::Invalid;
+use crate::model::time::{parse_span, parse_ttl};
+
+/// A span such as `"30s"`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span(pub(crate) Duration);
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse_span(&text).map(Self).map_err(Error::custom)
+    }
+}
+
+/// A span that is longer than zero.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ttl(pub(crate) Duration);
+
+impl<'de> Deserialize<'de> for Ttl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse_ttl(&text).map(Self).map_err(Error::custom)
+    }
+}
+
+/// An int64 in JSON, also written as `5.0`, as some clients do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Integer(pub(crate) i64);
+
+/// The largest magnitude up to which every whole double is exactly one integer.
+const EXACT: f64 = 9_007_199_254_740_992.0;
+
+impl<'de> Deserialize<'de> for Integer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Lenient;
+        impl Visitor<'_> for Lenient {
+            type Value = Integer;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an int64")
+            }
+
+            fn visit_i64<E: Error>(self, value: i64) -> Result<Integer, E> {
+                Ok(Integer(value))
+            }
+
+            fn visit_u64<E: Error>(self, value: u64) -> Result<Integer, E> {
+                i64::try_from(value)
+                    .map(Integer)
+                    .map_err(|_| E::invalid_value(Unexpected::Unsigned(value), &self))
+            }
+
+            fn visit_f64<E: Error>(self, value: f64) -> Result<Integer, E> {
+                if value.fract() == 0.0 && value.abs() <= EXACT {
+                    // Whole and below 2^53: printing it is the exact conversion.
+                    format!("{value:.0}").parse().map(Integer).map_err(E::custom)
+                } else {
+                    Err(E::invalid_value(Unexpected::Float(value), &self))
+                }
+            }
+        }
+        deserializer.deserialize_any(Lenient)
+    }
+}
+
+/// A count in a query string, from 1.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Count(pub(crate) usize);
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let digits = text.strip_suffix(".0").unwrap_or(&text);
+        match digits.parse() {
+            Ok(0) | Err(_) => Err(Error::custom("not a whole number from 1")),
+            Ok(count) => Ok(Self(count)),
+        }
+    }
+}
+
+/// Points at the field that the model refused.
+pub(crate) fn field<T>(pointer: &str, value: Result<T, Invalid>) -> Result<T, Problem> {
+    value.map_err(|why| Problem::invalid_at(pointer, &why))
+}
+
+/// Writes `bytes` as hexadecimal digits: the opaque form of page tokens.
+pub(crate) fn to_hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+        // Writing to a string can't fail.
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}
+
+/// Reads what [`to_hex`] wrote; `None` when it is anything else.
+pub(crate) fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digit = |d: u8| char::from(d).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    if text.len() % 2 != 0 {
+        return None;
+    }
+    text.as_bytes()
+        .as_chunks::<2>()
+        .0
+        .iter()
+        .map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_may_be_written_as_floats_but_never_rounded() {
+        let read = |text: &str| serde_json::from_str::<Integer>(text).ok().map(|i| i.0);
+        assert_eq!(read("5"), Some(5));
+        assert_eq!(read("5.0"), Some(5));
+        assert_eq!(read("-3.0"), Some(-3));
+        assert_eq!(read("9223372036854775807"), Some(i64::MAX));
+        assert_eq!(read("9223372036854775808"), None);
+        assert_eq!(read("5.5"), None);
+        assert_eq!(read("1e300"), None);
+        assert_eq!(read("\"5\""), None);
+    }
+
+    #[test]
+    fn hexadecimal_reads_back() {
+        let bytes = [0, 1, 0xfe, 0xff, 0x7f];
+        assert_eq!(from_hex(&to_hex(&bytes)).as_deref(), Some(&bytes[..]));
+        assert_eq!(from_hex("0"), None);
+        assert_eq!(from_hex("zz"), None);
+        assert_eq!(from_hex("é"), None);
+    }
+}
