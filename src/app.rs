@@ -87,13 +87,12 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let settings = config.http();
     let readiness = Arc::new(Readiness::default());
-    let exposition = Exposition::default();
     let address = listener.local_addr().context("the listener has no address")?;
     let router = http::router(RouterParts {
         readiness: Arc::clone(&readiness),
         settings: settings.clone(),
-        pages: Arc::clone(&exposition.pages),
-        metrics: Arc::clone(&exposition.metrics),
+        pages: Arc::default(),
+        metrics: Arc::default(),
         stop: stop.clone(),
     });
     let stop_serving = stop.clone();
@@ -104,8 +103,8 @@ pub async fn run(
     let worked = match open(config).await {
         Ok((stores, clock)) => {
             let operation = Arc::clone(&stores.operation);
-            let engine = Arc::new(Engine::new(stores.clone(), config.engine(), clock));
-            let worked = work(config, stores, engine, &readiness, &exposition, &stop).await;
+            let engine = Arc::new(Engine::new(stores, config.engine(), clock));
+            let worked = work(config, engine, &readiness, &stop).await;
             // The requests that still run need the store.
             stop.cancel();
             let served = server.await.context("the listener failed");
@@ -128,4 +127,26 @@ async fn open(config: &Config) -> anyhow::Result<(Stores, SharedClock)> {
     let settings = config.embedded();
     let opened = tokio::task::spawn_blocking(move || embedded::open(&settings)).await;
     opened.context("opening the store failed")?.context("the store can't be opened")
+}
+
+/// Keeps the server working until it is told to stop.
+async fn work(
+    config: &Config,
+    engine: Arc<Engine>,
+    readiness: &Readiness,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let mut background = Background::default();
+    let operation = Arc::clone(&engine.operation);
+    background.every("gc", config.gc.interval.0, stop.clone(), move || {
+        let operation = Arc::clone(&operation);
+        async move {
+            let removed = operation.collect_garbage().await?;
+            tracing::debug!(removed, "removed what had expired");
+            Ok(())
+        }
+    });
+    readiness.set_engine(engine);
+    tracing::info!("ready");
+    background.until_stopped(stop).await
 }

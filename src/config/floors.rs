@@ -28,9 +28,11 @@ impl Config {
                 connections: limits.connections.0,
                 head_bytes: limits.head_bytes.0,
                 batch_keys: limits.batch_keys.0,
+                batch_points: limits.batch_points.0,
                 selectors: limits.selectors.0,
                 page_items: limits.page_items.0,
                 max_page_items: limits.max_page_items.0,
+                point: limits.point,
             },
             timeouts: TimeoutSettings {
                 request: timeouts.request.0,
@@ -45,7 +47,6 @@ impl Config {
                 tokens: self.access.tokens.0.iter().filter_map(token).collect(),
                 metrics_allow: self.access.metrics_allow.0.iter().map(|net| net.0).collect(),
             },
-            points: self.series.limits,
         }
     }
 

@@ -36,9 +36,11 @@ pub struct Limits {
     pub connections: Count,
     pub head_bytes: Size,
     pub batch_keys: Count,
+    pub batch_points: Count,
     pub selectors: Count,
     pub page_items: Count,
     pub max_page_items: Count,
+    pub point: PointLimits,
 }
 
 /// `[timeouts]`: how long things may take.
@@ -155,7 +157,6 @@ pub struct Series {
     pub leader_role: String,
     pub leader_lease: String,
     pub guards: BTreeMap<String, List<String>>,
-    pub limits: PointLimits,
 }
 
 /// `[checkpoints]`.
