@@ -27,7 +27,6 @@ fn main() {
         max_series: 10_000_000,
         max_tombstones: 1_000_000,
         checkpoint_retention: Duration::from_secs(86_400),
-        flush_interval: Duration::from_secs(5),
         flush_threshold: usize::MAX,
     };
     let before = resident_bytes();

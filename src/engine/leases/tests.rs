@@ -13,8 +13,7 @@ use crate::clock::{ManualClock, SharedClock};
 use crate::engine::{EngineError, EngineResult};
 use crate::model::leases::{FencingToken, Holder, Lease, LeaseName};
 use crate::model::time::Timestamp;
-use crate::store::embedded::SyncMode;
-use crate::store::embedded::state::StateStore;
+use crate::store::embedded::{EmbeddedSettings, open_with};
 use crate::store::{AcquireOutcome, LeaseStore, StoreResult};
 
 const TTL: Duration = Duration::from_secs(60);
@@ -29,7 +28,7 @@ struct Fixture {
 
 /// A store whose grants can be held back after they are made.
 struct SlowStore {
-    inner: Arc<StateStore>,
+    inner: Arc<dyn LeaseStore>,
     hold_back: AtomicBool,
     granted: Notify,
     go_on: Notify,
@@ -82,8 +81,9 @@ impl Fixture {
         let start = Timestamp::parse("2026-11-21T10:00:00Z").expect("valid");
         let clock = Arc::new(ManualClock::at(start));
         let shared: SharedClock = Arc::clone(&clock) as SharedClock;
-        let inner = StateStore::open(None, SyncMode::Normal, Arc::clone(&shared), TTL)
-            .expect("opens in memory");
+        let settings = EmbeddedSettings::in_memory();
+        let (stores, _) = open_with(&settings, |_| Arc::clone(&shared)).expect("opens in memory");
+        let inner = stores.leases;
         let store = Arc::new(SlowStore {
             inner,
             hold_back: AtomicBool::new(false),

@@ -183,9 +183,9 @@ impl Shared {
         };
         match fence {
             None => Ok(Fenced::Done(run())),
-            Some(fence) => self.state.with_fence(fence, |holds| {
+            Some(fence) => Ok(self.state.with_fence(fence, |holds| {
                 if holds { Fenced::Done(run()) } else { Fenced::Refused }
-            }),
+            })),
         }
     }
 
@@ -290,8 +290,7 @@ impl SeriesStore for EmbeddedSeries {
     ) -> StoreResult<Fenced<UpsertOutcome>> {
         let shared = Arc::clone(&self.shared);
         let long = batch.len() > INLINE_POINTS;
-        let upsert =
-            move || shared.write(fence.as_ref(), |table, now| table.upsert(&batch, now));
+        let upsert = move || shared.write(fence.as_ref(), |table, now| table.upsert(&batch, now));
         if long { off_thread(upsert).await } else { upsert() }
     }
 

@@ -162,9 +162,8 @@ impl NameEntry {
         if self.sorted == self.slots.len() {
             return;
         }
-        let by_labels = |a: &u32, b: &u32| -> Ordering {
-            slab.get(*a).labels.cmp(&slab.get(*b).labels)
-        };
+        let by_labels =
+            |a: &u32, b: &u32| -> Ordering { slab.get(*a).labels.cmp(&slab.get(*b).labels) };
         // A merge sort that finds the runs which are sorted already: the old part is one.
         self.slots.sort_by(by_labels);
         self.sorted = self.slots.len();

@@ -1,0 +1,150 @@
+//! Which format and encoding a scrape gets, from its `Accept` and `Accept-Encoding`.
+//!
+//! Pure. Text is what a series was pushed as: its type, its `le`, its name. OpenMetrics knows
+//! stricter rules, and what breaks them has to be shown as `unknown`. So text is the better
+//! representation here, and a scraper that takes both gets text: its weight counts 1.0, that of
+//! OpenMetrics 0.45 (RFC 9110 lets a server weigh so). 0.45 lies below the 0.5 that Prometheus 2
+//! gives text beside OpenMetrics at 1.0; a client that wants OpenMetrics asks for it alone.
+
+/// A format of /metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// The Prometheus text format, version 0.0.4.
+    Text,
+    /// OpenMetrics text, version 1.0.0.
+    OpenMetrics,
+}
+
+const OPENMETRICS_WEIGHT: f32 = 0.45;
+
+impl Format {
+    /// Gives the `Content-Type` of the format.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+/// Chooses the format. Who accepts neither gets text: every scraper reads it.
+pub fn negotiate(accept: Option<&str>) -> Format {
+    let Some(accept) = accept else { return Format::Text };
+    let text = quality(accept, "text", "plain", &["0.0.4"]);
+    let openmetrics = quality(accept, "application", "openmetrics-text", &["1.0.0", "0.0.1"]);
+    if openmetrics * OPENMETRICS_WEIGHT > text { Format::OpenMetrics } else { Format::Text }
+}
+
+/// Gives the quality that `accept` gives a media type: that of the most specific range which
+/// names it, of equal ones the highest.
+fn quality(accept: &str, kind: &str, subtype: &str, versions: &[&str]) -> f32 {
+    let mut best = (0, 0.0);
+    for range in accept.split(',') {
+        let mut parts = range.split(';').map(str::trim);
+        let (k, s) = parts.next().and_then(|m| m.split_once('/')).unwrap_or_default();
+        let same = |a: &str, b: &str| a.trim().eq_ignore_ascii_case(b);
+        let specific = match (same(k, kind), same(s, subtype)) {
+            (true, true) => 3,
+            (true, false) if s.trim() == "*" => 2,
+            _ if k.trim() == "*" && s.trim() == "*" => 1,
+            _ => continue,
+        };
+        let (mut q, mut known) = (1.0, true);
+        for (name, value) in parts.filter_map(|p| p.split_once('=')) {
+            let value = value.trim().trim_matches('"');
+            match name.trim().to_ascii_lowercase().as_str() {
+                "q" => q = parse_quality(value),
+                "version" => known = versions.contains(&value),
+                _ => {}
+            }
+        }
+        if known && (specific, q) > best {
+            best = (specific, q);
+        }
+    }
+    best.1
+}
+
+fn parse_quality(text: &str) -> f32 {
+    text.parse().ok().filter(|q| (0.0..=1.0).contains(q)).unwrap_or(0.0)
+}
+
+/// Tells whether a client takes gzip. Without the header it is not sent: a client that
+/// can't read it is worse off than one that reads more bytes.
+pub fn accepts_gzip(accept_encoding: Option<&str>) -> bool {
+    let mut any = false;
+    for coding in accept_encoding.unwrap_or_default().split(',') {
+        let mut parts = coding.split(';').map(str::trim);
+        let name = parts.next().unwrap_or_default();
+        let q = parts
+            .filter_map(|p| p.split_once('='))
+            .find(|(n, _)| n.trim().eq_ignore_ascii_case("q"))
+            .map_or(1.0, |(_, q)| parse_quality(q.trim()));
+        if name.eq_ignore_ascii_case("gzip") || name.eq_ignore_ascii_case("x-gzip") {
+            return q > 0.0;
+        }
+        any |= name == "*" && q > 0.0;
+    }
+    any
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prometheus_gets_text() {
+        let prometheus_2_42 = "application/openmetrics-text;version=1.0.0,\
+             application/openmetrics-text;version=0.0.1;q=0.75,\
+             text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        assert_eq!(negotiate(Some(prometheus_2_42)), Format::Text);
+        let with_protobuf = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;\
+             encoding=delimited;q=0.6,application/openmetrics-text;version=1.0.0;q=0.5,\
+             application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
+        assert_eq!(negotiate(Some(with_protobuf)), Format::Text);
+    }
+
+    #[test]
+    fn openmetrics_goes_to_those_who_want_it() {
+        for accept in [
+            "application/openmetrics-text",
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            "Application/OpenMetrics-Text;version=0.0.1",
+            "application/openmetrics-text, text/plain;q=0.4",
+            "application/openmetrics-text;q=0.1, text/plain;q=0",
+            "application/openmetrics-text, */*;q=0.1",
+        ] {
+            assert_eq!(negotiate(Some(accept)), Format::OpenMetrics, "{accept}");
+        }
+    }
+
+    #[test]
+    fn everybody_else_gets_text() {
+        let others = [
+            "",
+            "*/*",
+            "text/*",
+            "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8",
+            "application/json",
+            "application/openmetrics-text;version=2.0.0",
+            "application/openmetrics-text;q=0",
+            "application/openmetrics-text;q=junk",
+            "text/plain;version=0.0.4;q=0.5,application/openmetrics-text",
+        ];
+        for accept in others {
+            assert_eq!(negotiate(Some(accept)), Format::Text, "{accept}");
+        }
+        assert_eq!(negotiate(None), Format::Text);
+    }
+
+    #[test]
+    fn gzip_is_sent_only_to_those_who_take_it() {
+        for yes in ["gzip", "deflate, gzip;q=0.5", "*", "identity;q=0, GZIP", "br;q=1, *;q=0.1"] {
+            assert!(accepts_gzip(Some(yes)), "{yes}");
+        }
+        for no in ["", "identity", "gzip;q=0", "gzip;q=0, *", "*;q=0", "gzip; q=0.000", "br"] {
+            assert!(!accepts_gzip(Some(no)), "{no}");
+        }
+        assert!(!accepts_gzip(None));
+    }
+}

@@ -1,0 +1,233 @@
+//! One test for each rule that OpenMetrics has and the text format has not.
+
+use std::io::Read;
+
+use super::{EOF_LINE, OpenMetrics};
+use crate::exposition::gzip::HEADER;
+use crate::exposition::mirror::Mirror;
+use crate::exposition::mirror::tests::{says, upsert};
+use crate::model::series::{Metadata, MetricType};
+use crate::store::Change;
+
+/// Renders `type name{labels} value` lines; a type for each line.
+fn page(lines: &[(&str, &str, &str, f64)]) -> String {
+    let changes = lines
+        .iter()
+        .map(|(kind, name, labels, value)| {
+            let metadata = says(MetricType::parse(kind).expect("a type"), "");
+            upsert(name, labels, *value, Some(&metadata))
+        })
+        .collect();
+    render(changes)
+}
+
+fn render(changes: Vec<Change>) -> String {
+    let mut mirror = Mirror::new(std::sync::Arc::default());
+    mirror.apply(changes);
+    let rendered = OpenMetrics::default().render(&mirror.publish().families);
+    let mut text = rendered.text.concat();
+    let mut member = HEADER.to_vec();
+    member.extend(rendered.gzip.concat());
+    member.extend(rendered.checksum.trailer(rendered.text_bytes));
+    let mut unzipped = Vec::new();
+    flate2::read::GzDecoder::new(&member[..]).read_to_end(&mut unzipped).expect("valid");
+    assert_eq!(unzipped, text);
+    text.extend_from_slice(EOF_LINE);
+    String::from_utf8(text).expect("text")
+}
+
+/// The words of the `# TYPE` lines.
+fn types(page: &str) -> Vec<&str> {
+    page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect()
+}
+
+const H: &str = "histogram";
+
+fn histogram(sum: f64, count: f64, buckets: &[(&str, f64)]) -> String {
+    let labels: Vec<_> = buckets.iter().map(|(le, v)| (format!("le=\"{le}\""), *v)).collect();
+    let mut lines: Vec<_> =
+        labels.iter().map(|(labels, v)| (H, "x_bucket", labels.as_str(), *v)).collect();
+    lines.extend([(H, "x_sum", "", sum), (H, "x_count", "", count)]);
+    page(&lines)
+}
+
+const APART: [&str; 3] = ["x_bucket unknown", "x_sum unknown", "x_count unknown"];
+
+#[test]
+fn a_counter_is_named_without_its_suffix_and_one_without_suffix_is_unknown() {
+    assert_eq!(
+        page(&[("counter", "foo_total", "a=\"1\"", 2.0), ("counter", "bar", "", 1.0)]),
+        "# TYPE bar unknown\nbar 1\n# TYPE foo counter\nfoo_total{a=\"1\"} 2\n# EOF\n"
+    );
+}
+
+#[test]
+fn a_counter_that_is_negative_or_nan_is_unknown() {
+    for value in [-1.0, f64::NAN] {
+        let page = page(&[("counter", "foo_total", "", value)]);
+        assert_eq!(types(&page), ["foo_total unknown"]);
+    }
+}
+
+#[test]
+fn a_counter_whose_names_are_taken_is_unknown() {
+    for other in ["foo", "foo_created"] {
+        let page = page(&[("counter", "foo_total", "", 1.0), ("gauge", other, "", 1.0)]);
+        assert_eq!(types(&page), [&*format!("{other} gauge"), "foo_total unknown"]);
+    }
+    let page = page(&[("counter", "foo_total", "", 1.0), ("info", "foo_info", "", 1.0)]);
+    assert_eq!(types(&page), ["foo_info unknown", "foo_total unknown"]);
+}
+
+#[test]
+fn bounds_are_canonical() {
+    let text = histogram(2.5, 3.0, &[("1", 1.0), ("+Inf", 3.0), ("1000000", 3.0), ("0.50", 0.0)]);
+    assert_eq!(
+        text,
+        "# TYPE x histogram\nx_bucket{le=\"0.5\"} 0\nx_bucket{le=\"1.0\"} 1\n\
+         x_bucket{le=\"1e+06\"} 3\nx_bucket{le=\"+Inf\"} 3\nx_sum 2.5\nx_count 3\n# EOF\n"
+    );
+}
+
+#[test]
+fn a_histogram_that_breaks_a_rule_is_taken_apart() {
+    let good: &[(&str, f64)] = &[("1", 1.0), ("+Inf", 3.0)];
+    assert_eq!(types(&histogram(2.5, 3.0, good)), ["x histogram"]);
+    for (why, text) in [
+        ("no +Inf", histogram(2.5, 3.0, &[("1", 3.0)])),
+        ("another count", histogram(2.5, 4.0, good)),
+        ("a falling bucket", histogram(2.5, 3.0, &[("1", 4.0), ("+Inf", 3.0)])),
+        ("a broken count", histogram(2.5, 3.5, &[("+Inf", 3.5)])),
+        ("a negative sum", histogram(-1.0, 3.0, good)),
+        ("a sum that is no number", histogram(f64::NAN, 3.0, good)),
+        ("a negative bound with a sum", histogram(1.0, 3.0, &[("-1", 1.0), ("+Inf", 3.0)])),
+        ("a bound twice", histogram(2.5, 3.0, &[("1", 1.0), ("1.0", 1.0), ("+Inf", 3.0)])),
+        ("a bound that is none", histogram(2.5, 3.0, &[("junk", 1.0), ("+Inf", 3.0)])),
+    ] {
+        assert_eq!(types(&text), APART, "{why}");
+    }
+}
+
+#[test]
+fn a_histogram_is_taken_apart_when_a_line_has_no_group() {
+    let whole =
+        [(H, "x_bucket", "le=\"+Inf\"", 1.0), (H, "x_sum", "", 1.0), (H, "x_count", "", 1.0)];
+    assert_eq!(types(&page(&whole)), ["x histogram"]);
+    for odd in [
+        (H, "x_bucket", "", 1.0),
+        (H, "x_sum", "le=\"1\"", 1.0),
+        (H, "x_count", "a=\"1\"", 1.0),
+        (H, "x_sum", "a=\"1\"", 1.0),
+    ] {
+        let lines = [&whole[..], &[odd]].concat();
+        assert!(types(&page(&lines)).contains(&"x_sum unknown"), "{odd:?}");
+    }
+    let no_sum = page(&[whole[0], whole[2]]);
+    assert_eq!(types(&no_sum), ["x_bucket unknown", "x_count unknown"]);
+    assert_eq!(types(&page(&whole[..1])), ["x histogram"]);
+}
+
+#[test]
+fn a_histogram_whose_created_name_is_taken_is_taken_apart() {
+    let page = page(&[(H, "x_bucket", "le=\"+Inf\"", 1.0), ("gauge", "x_created", "", 1.0)]);
+    assert_eq!(types(&page), ["x_bucket unknown", "x_created gauge"]);
+}
+
+#[test]
+fn a_summary_keeps_its_rules_or_is_taken_apart() {
+    let s = "summary";
+    let whole = [
+        (s, "x", "quantile=\"0.5\"", 1.0),
+        (s, "x", "quantile=\"1\"", f64::NAN),
+        (s, "x_sum", "", 1.0),
+        (s, "x_count", "", 1.0),
+    ];
+    assert_eq!(
+        page(&whole),
+        "# TYPE x summary\nx{quantile=\"0.5\"} 1\nx{quantile=\"1.0\"} NaN\nx_sum 1\nx_count 1\n# EOF\n"
+    );
+    for odd in [
+        (s, "x", "", 1.0),
+        (s, "x", "quantile=\"1.5\"", 1.0),
+        (s, "x", "quantile=\"junk\"", 1.0),
+        (s, "x", "quantile=\"0.50\"", 1.0),
+        (s, "x", "quantile=\"0.9\"", -1.0),
+        (s, "x_sum", "a=\"1\"", -1.0),
+        (s, "x_count", "a=\"1\"", 0.5),
+        (s, "x_sum", "quantile=\"0.5\"", 1.0),
+    ] {
+        let lines = [&whole[..], &[odd]].concat();
+        assert_eq!(
+            types(&page(&lines)),
+            ["x unknown", "x_sum unknown", "x_count unknown"],
+            "{odd:?}"
+        );
+    }
+}
+
+#[test]
+fn an_info_has_its_name_and_the_value_one() {
+    let page = page(&[
+        ("info", "build_info", "a=\"1\"", 1.0),
+        ("info", "broken_info", "", 2.0),
+        ("info", "nameless", "", 1.0),
+    ]);
+    assert_eq!(types(&page), ["broken_info unknown", "build info", "nameless unknown"]);
+}
+
+#[test]
+fn a_state_set_comes_group_by_group_and_has_its_label() {
+    let s = "stateset";
+    let page = page(&[
+        (s, "door", "door=\"open\",z=\"1\"", 1.0),
+        (s, "door", "door=\"shut\",z=\"1\"", 0.0),
+        (s, "door", "door=\"open\",z=\"2\"", 0.0),
+        (s, "gate", "", 1.0),
+        (s, "lock", "lock=\"on\"", 2.0),
+    ]);
+    assert_eq!(types(&page), ["door stateset", "gate unknown", "lock unknown"]);
+    let lines: Vec<_> = page.lines().skip(1).take(3).collect();
+    assert_eq!(
+        lines,
+        [
+            "door{door=\"open\",z=\"1\"} 1",
+            "door{door=\"shut\",z=\"1\"} 0",
+            "door{door=\"open\",z=\"2\"} 0"
+        ]
+    );
+}
+
+#[test]
+fn a_unit_is_told_where_the_name_ends_in_it() {
+    let with = |name: &str, unit: &str| {
+        let metadata = Metadata {
+            metric_type: MetricType::Gauge,
+            help: "a \"quoted\"\nhelp \\".into(),
+            unit: unit.into(),
+        };
+        render(vec![upsert(name, "", 1.0, Some(&metadata))])
+    };
+    assert_eq!(
+        with("age_seconds", "seconds"),
+        "# HELP age_seconds a \\\"quoted\\\"\\nhelp \\\\\n# TYPE age_seconds gauge\n\
+         # UNIT age_seconds seconds\nage_seconds 1\n# EOF\n"
+    );
+    for (name, unit) in [("age", "seconds"), ("seconds", "seconds"), ("ageseconds", "seconds")] {
+        assert!(!with(name, unit).contains("# UNIT"), "{name} {unit}");
+    }
+}
+
+#[test]
+fn only_what_changed_is_rendered_again() {
+    let mut mirror = Mirror::new(std::sync::Arc::default());
+    let mut openmetrics = OpenMetrics::default();
+    let lines = |i: u32| format!("a=\"{}\"", "x".repeat(5000 + i as usize));
+    mirror.apply((0..3).map(|i| upsert("x", &lines(i), 1.0, None)).collect());
+    mirror.apply((0..3).map(|i| upsert("y", &lines(i), 1.0, None)).collect());
+    let first = openmetrics.render(&mirror.publish().families);
+    mirror.apply(vec![upsert("x", &lines(0), 2.0, None)]);
+    let second = openmetrics.render(&mirror.publish().families);
+    let last = |r: &super::Rendered| r.text.last().map(|t| t.as_ptr());
+    assert_eq!(last(&first), last(&second));
+    assert_ne!(first.text.concat(), second.text.concat());
+}
