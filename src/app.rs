@@ -23,7 +23,7 @@ use crate::clock::SharedClock;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::http::{self, Readiness, RouterParts};
-use crate::store::{Stores, embedded};
+use crate::store::{Operation, Stores, embedded};
 
 /// What a shell shows for a program that SIGINT ended.
 const ENDED_AT_ONCE: i32 = 130;
@@ -137,7 +137,20 @@ async fn work(
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let mut background = Background::default();
-    let operation = Arc::clone(&engine.operation);
+    collect_garbage(&mut background, config, &engine.operation, stop);
+    flush(&mut background, config, &engine.operation, stop);
+    readiness.set_engine(engine);
+    tracing::info!("ready");
+    background.until_stopped(stop).await
+}
+
+fn collect_garbage(
+    background: &mut Background,
+    config: &Config,
+    operation: &Arc<dyn Operation>,
+    stop: &CancellationToken,
+) {
+    let operation = Arc::clone(operation);
     background.every("gc", config.gc.interval.0, stop.clone(), move || {
         let operation = Arc::clone(&operation);
         async move {
@@ -146,7 +159,24 @@ async fn work(
             Ok(())
         }
     });
-    readiness.set_engine(engine);
-    tracing::info!("ready");
-    background.until_stopped(stop).await
+}
+
+fn flush(
+    background: &mut Background,
+    config: &Config,
+    operation: &Arc<dyn Operation>,
+    stop: &CancellationToken,
+) {
+    let (waited_on, flushed) = (Arc::clone(operation), Arc::clone(operation));
+    let wanted = move || {
+        let operation = Arc::clone(&waited_on);
+        async move { operation.flush_wanted().await }
+    };
+    background.every_or_when("flush", config.flush.interval.0, wanted, stop.clone(), move || {
+        let operation = Arc::clone(&flushed);
+        async move {
+            operation.flush().await?;
+            Ok(())
+        }
+    });
 }

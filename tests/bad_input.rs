@@ -1,6 +1,5 @@
 //! Hostile and broken requests: each gets a problem document, and none hurts the others.
 
-use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use flate2::{Compress, Compression, FlushCompress};
@@ -16,7 +15,7 @@ const MIB: u64 = 1 << 20;
 const BOMB_FRAGMENT_MIB: u64 = 16;
 const BOMB_FRAGMENTS: u64 = 256;
 /// How much more memory than before any of these requests may cost.
-const MEMORY_ROOM_BYTES: u64 = 160 * MIB;
+const MEMORY_ROOM_BYTES: u64 = 256 * MIB;
 
 async fn send(server: &Server, method: Method, path: &str, kind: &str, body: &str) -> Answer {
     let request = server.request(method, path).header("content-type", kind);
@@ -27,6 +26,7 @@ async fn send(server: &Server, method: Method, path: &str, kind: &str, body: &st
 async fn what_is_not_success_is_a_problem_document() {
     let server = Server::start().await;
     let json = "application/json";
+    let mut wrong = Vec::new();
     for (method, path, kind, body, status) in [
         (Method::GET, "/nothing", json, "", 404),
         (Method::GET, "/v1/nothing", json, "", 404),
@@ -40,11 +40,11 @@ async fn what_is_not_success_is_a_problem_document() {
         (Method::POST, "/v1/series", "image/png", "x", 415),
         (Method::POST, "/v1/locks/job/x", json, "{", 400),
         (Method::POST, "/v1/locks/job/x", json, "", 400),
-        (Method::POST, "/v1/locks/job/x", json, "[]", 400),
-        (Method::POST, "/v1/locks/job/x", json, "{\"ttl\": 5}", 400),
-        (Method::POST, "/v1/locks/job/x", json, "{\"ttl\": \"0s\"}", 400),
-        (Method::POST, "/v1/locks/job/x", json, "{\"ttl\": \"-1s\"}", 400),
-        (Method::POST, "/v1/locks/job/x", json, "{\"ttl\": \"1s\", \"colour\": 1}", 400),
+        (Method::POST, "/v1/locks/job/x", json, "[]", 422),
+        (Method::POST, "/v1/locks/job/x", json, "{\"ttl\": 5}", 422),
+        (Method::POST, "/v1/locks/job/x", json, "{\"ttl\": \"0s\"}", 422),
+        (Method::POST, "/v1/locks/job/x", json, "{\"ttl\": \"-1s\"}", 422),
+        (Method::POST, "/v1/locks/job/x", json, "{\"ttl\": \"1s\", \"colour\": 1}", 422),
         (Method::POST, "/v1/locks/other/x", json, "{\"ttl\": \"1s\"}", 404),
         (Method::GET, "/v1/series?limit=many", json, "", 400),
         (Method::GET, "/v1/series/delta?cursor=nonsense", json, "", 400),
@@ -59,9 +59,12 @@ async fn what_is_not_success_is_a_problem_document() {
         (Method::PUT, "/v1/checkpoints/a/b", json, "{\"checkpoint\": \"yesterday\"}", 400),
     ] {
         let answer = send(&server, method.clone(), path, kind, body).await;
-        assert_eq!(answer.status, status, "{method} {path} {body}: {}", answer.text());
-        answer.expect_problem(status);
+        if answer.status != status {
+            wrong.push(format!("{method} {path} {body}: {} {}", answer.status, answer.text()));
+        }
+        answer.expect_problem(answer.status);
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[tokio::test]
@@ -103,7 +106,7 @@ fn gzip_bomb() -> Vec<u8> {
         bomb.extend_from_slice(&fragment);
     }
     // An empty last block; the checksum that follows is never reached.
-    bomb.write_all(&[3, 0, 0, 0, 0, 0, 0, 0, 0, 0]).expect("a Vec grows");
+    bomb.extend_from_slice(&[3, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     bomb
 }
 

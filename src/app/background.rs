@@ -23,25 +23,37 @@ impl Background {
         name: &'static str,
         interval: Duration,
         stop: CancellationToken,
+        tick: impl FnMut() -> T + Send + 'static,
+    ) where
+        T: Future<Output = anyhow::Result<()>> + Send,
+    {
+        self.every_or_when(name, interval, std::future::pending, stop, tick);
+    }
+
+    /// Ticks at once and then every `interval`, or as soon as `wanted()` is; after a tick that
+    /// failed only the interval counts.
+    pub(super) fn every_or_when<W, T>(
+        &mut self,
+        name: &'static str,
+        interval: Duration,
+        wanted: impl Fn() -> W + Send + 'static,
+        stop: CancellationToken,
         mut tick: impl FnMut() -> T + Send + 'static,
     ) where
+        W: Future<Output = ()> + Send,
         T: Future<Output = anyhow::Result<()>> + Send,
     {
         self.0.spawn(async move {
             let mut times = tokio::time::interval(interval);
             times.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut went_well = true;
             loop {
                 tokio::select! {
                     () = stop.cancelled() => return,
                     _ = times.tick() => {}
+                    () = wanted(), if went_well => times.reset(),
                 }
-                match tokio::time::timeout(TICK_TIMEOUT, tick()).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => {
-                        tracing::warn!(task = name, cause = %format!("{error:#}"), "a tick failed");
-                    }
-                    Err(_) => tracing::warn!(task = name, "a tick took too long"),
-                }
+                went_well = succeeds(name, tick()).await;
             }
         });
     }
@@ -64,6 +76,17 @@ impl Background {
     }
 }
 
+async fn succeeds(name: &str, tick: impl Future<Output = anyhow::Result<()>>) -> bool {
+    match tokio::time::timeout(TICK_TIMEOUT, tick).await {
+        Ok(Ok(())) => return true,
+        Ok(Err(error)) => {
+            tracing::warn!(task = name, cause = %format!("{error:#}"), "a tick failed");
+        }
+        Err(_) => tracing::warn!(task = name, "a tick took too long"),
+    }
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,6 +106,24 @@ mod tests {
             async { Err(anyhow::anyhow!("no luck")) }
         });
         assert!(background.until_stopped(&stop).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_tick_that_is_wanted_does_not_wait_for_its_interval() {
+        let stop = CancellationToken::new();
+        let mut background = Background::default();
+        let (mut count, done) = (0, stop.clone());
+        let wanted = || std::future::ready(());
+        background.every_or_when("test", INTERVAL * 3_600_000, wanted, stop.clone(), move || {
+            count += 1;
+            if count == 3 {
+                done.cancel();
+            }
+            async { Ok(()) }
+        });
+        let stopped = background.until_stopped(&stop);
+        let stopped = tokio::time::timeout(Duration::from_secs(60), stopped).await;
+        assert!(stopped.expect("in time").is_ok());
     }
 
     #[tokio::test]

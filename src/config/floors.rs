@@ -79,7 +79,6 @@ impl Config {
             max_series: self.series.max_series.0,
             max_tombstones: self.series.max_tombstones.0,
             checkpoint_retention: self.checkpoints.retention.0,
-            flush_interval: self.flush.interval.0,
             flush_threshold: self.flush.threshold.0,
         }
     }

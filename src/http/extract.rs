@@ -149,7 +149,8 @@ fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
     if percent_decode_str(query).decode_utf8().is_err() {
         return Err(Problem::invalid("the query is not UTF-8"));
     }
-    let uri = format!("/?{query}").parse().map_err(|_| Problem::invalid("the query is malformed"))?;
+    let uri =
+        format!("/?{query}").parse().map_err(|_| Problem::invalid("the query is malformed"))?;
     axum_extra::extract::Query::<T>::try_from_uri(&uri).map(|found| found.0).map_err(|rejection| {
         let text = rejection.body_text();
         let why = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
@@ -184,8 +185,8 @@ fn read_fence(headers: &HeaderMap) -> Result<Option<Fence>, Problem> {
     let lease = percent_encoding::percent_decode(lease.as_bytes())
         .decode_utf8()
         .map_err(|_| Problem::invalid("Holdall-Lease is not UTF-8"))?;
-    let lease = LeaseName::parse(lease)
-        .map_err(|why| Problem::invalid(format!("Holdall-Lease: {why}")))?;
+    let lease =
+        LeaseName::parse(lease).map_err(|why| Problem::invalid(format!("Holdall-Lease: {why}")))?;
     let token: Option<i64> = token.to_str().ok().and_then(|text| text.trim().parse().ok());
     match token {
         Some(token) if token > 0 => Ok(Some(Fence { lease, token: FencingToken(token) })),

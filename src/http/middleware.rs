@@ -23,8 +23,8 @@ use tower::{Layer, Service};
 
 use super::access::{PeerAddress, Scope};
 use super::problem::Problem;
-use super::state::AppState;
 use super::seam::RouteMetrics;
+use super::state::AppState;
 
 /// How long requests of a route may take, and which bound they count against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,10 +61,7 @@ impl Gate {
         Self { state, scope, patience, metrics }
     }
 
-    fn admit(
-        &self,
-        request: &mut Request<Body>,
-    ) -> Result<Option<OwnedSemaphorePermit>, Problem> {
+    fn admit(&self, request: &mut Request<Body>) -> Result<Option<OwnedSemaphorePermit>, Problem> {
         if let Some(scope) = self.scope {
             self.check_access(request, scope)?;
         }

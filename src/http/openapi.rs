@@ -45,9 +45,8 @@ pub(crate) fn head() -> OpenApi {
         .security_scheme(BEARER, SecurityScheme::Http(bearer))
         .schemas_from_iter(schemas)
         .build();
-    let tags = TAGS.map(|(name, about)| {
-        TagBuilder::new().name(name).description(Some(about)).build()
-    });
+    let tags =
+        TAGS.map(|(name, about)| TagBuilder::new().name(name).description(Some(about)).build());
     OpenApiBuilder::new()
         .info(info)
         .servers(Some([ServerBuilder::new().url("/").description(Some("This server")).build()]))
@@ -103,7 +102,8 @@ fn null_variant_to_nullable(object: &mut Map<String, Value>) {
         return;
     }
     if let Some(variants) = object.remove("oneOf") {
-        let word = if variants.as_array().is_some_and(|v| v.len() == 1) { "allOf" } else { "oneOf" };
+        let word =
+            if variants.as_array().is_some_and(|v| v.len() == 1) { "allOf" } else { "oneOf" };
         object.insert(word.to_owned(), variants);
         object.insert("nullable".to_owned(), json!(true));
     }

@@ -229,9 +229,8 @@ impl From<EngineError> for Problem {
                 ));
             }
             EngineError::CursorGone => {
-                return Self::new(StatusCode::GONE, "cursor_gone").detail(
-                    "changes after this cursor are no longer known: take a new snapshot",
-                );
+                return Self::new(StatusCode::GONE, "cursor_gone")
+                    .detail("changes after this cursor are no longer known: take a new snapshot");
             }
             EngineError::TooManyWaiting => {
                 return Self::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_waiting")

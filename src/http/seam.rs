@@ -8,7 +8,9 @@ pub struct Published;
 pub struct OwnMetrics;
 pub(crate) struct RouteMetrics;
 impl OwnMetrics {
-    pub(crate) fn route(&self, _method: &str, _path: &str) -> RouteMetrics { RouteMetrics }
+    pub(crate) fn route(&self, _method: &str, _path: &str) -> RouteMetrics {
+        RouteMetrics
+    }
 }
 impl RouteMetrics {
     pub(crate) fn observe(&self, _status: u16, _took: Duration) {}

@@ -151,10 +151,9 @@ impl Shared {
         match limit {
             None => Ok(limits.page_items),
             Some(limit) if limit.0 <= limits.max_page_items => Ok(limit.0),
-            Some(_) => Err(Problem::invalid(format!(
-                "limit must be at most {}",
-                limits.max_page_items
-            ))),
+            Some(_) => {
+                Err(Problem::invalid(format!("limit must be at most {}", limits.max_page_items)))
+            }
         }
     }
 
