@@ -56,7 +56,7 @@ async fn what_is_not_success_is_a_problem_document() {
             "{\"checkpoint\": \"2026-01-01T00:00:00Z\"}",
             400,
         ),
-        (Method::PUT, "/v1/checkpoints/a/b", json, "{\"checkpoint\": \"yesterday\"}", 400),
+        (Method::PUT, "/v1/checkpoints/a/b", json, "{\"checkpoint\": \"yesterday\"}", 422),
     ] {
         let answer = send(&server, method.clone(), path, kind, body).await;
         if answer.status != status {

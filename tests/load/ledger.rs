@@ -176,6 +176,14 @@ impl Ledger {
         }
     }
 
+    /// Notes what a new life of the server began with.
+    pub(super) fn series_fell_back(&self, name: &str, value: u64) {
+        let mut book = self.book.lock();
+        let progress = book.series.entry(name.to_owned()).or_default();
+        progress.acknowledged = value;
+        progress.durable = value;
+    }
+
     pub(super) fn series(&self) -> BTreeMap<String, Progress> {
         self.book.lock().series.clone()
     }
