@@ -28,7 +28,7 @@ const POLL: Duration = Duration::from_secs(1);
 const SETTLE: Duration = Duration::from_millis(5);
 
 /// The limits on waiting for a lease.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct LeaseRules {
     /// How many requests may wait at a time, over all leases.
     pub max_waiting: usize,

@@ -90,11 +90,6 @@ impl Family {
         &self.description.name
     }
 
-    /// Gives the number of series.
-    pub(super) fn series(&self) -> usize {
-        self.pages.iter().map(Page::len).sum()
-    }
-
     /// Gives what the lines are sorted for.
     pub(super) fn sorting(&self) -> Sorting<'_> {
         Sorting {
@@ -230,7 +225,7 @@ mod tests {
             family.apply(&edits(part, false), &mut scratch, &mut before);
         }
         assert!(before.iter().all(Option::is_some));
-        assert_eq!(family.series(), 2000);
+        assert_eq!(family.lines().count(), 2000);
         let bytes: usize = family.pages.iter().map(|p| p.text.len()).sum();
         assert!(family.pages.len() <= 2 * bytes / PAGE_TARGET_BYTES + 2);
         assert!(family.pages.len() < full);

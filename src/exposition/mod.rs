@@ -1,4 +1,7 @@
 //! What /metrics shows, and how the formats in and out are read and written.
+//!
+//! Out: the [`refresher`] keeps a [`mirror`] of the store's series, which is made of families,
+//! which are made of pages of rendered lines; [`Pages`] is what a scrape sees of it.
 
 mod blocks;
 mod body;
@@ -13,8 +16,17 @@ mod negotiate;
 mod number;
 mod openmetrics;
 mod order;
+pub mod own;
+mod own_page;
 mod page;
+mod process;
+pub mod refresher;
+mod scrape;
 pub mod totals;
 
 pub use self::body::PageBody;
 pub use self::negotiate::{Format, accepts_gzip, negotiate};
+pub use self::own::OwnMetrics;
+pub use self::refresher::Refresher;
+pub use self::scrape::{Pages, RenderFailed};
+pub use self::totals::{CacheRegistry, CacheTotals, GaugeFamily};

@@ -7,7 +7,7 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use axum::http::{HeaderMap, Request};
 use bytes::{Bytes, BytesMut};
@@ -25,6 +25,9 @@ const UNIT_BYTES: usize = 4096;
 
 /// From how many bytes on a body is decoded off the async threads.
 pub(crate) const LARGE_BYTES: usize = 64 << 10;
+
+/// For how long a refused body is still read, so that its sender gets to read the answer.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// How large one body may be.
 #[derive(Debug, Clone, Copy)]
@@ -112,17 +115,15 @@ pub(crate) async fn read_whole(
     budget: &BodyBudget,
     patience: Duration,
 ) -> Result<WholeBody, Problem> {
-    let encoding = encoding(request.headers())?;
-    let sent_limit = match encoding {
-        Encoding::Identity => limit.sent_bytes.min(limit.decoded_bytes),
-        Encoding::Gzip | Encoding::Zstd => limit.sent_bytes,
+    let (parts, mut body) = request.into_parts();
+    let collected = collect_within(&parts.headers, &mut body, limit, budget, patience).await;
+    let (encoding, sent, mut share) = match collected {
+        Ok(collected) => collected,
+        Err(problem) => {
+            discard(body);
+            return Err(problem);
+        }
     };
-    let announced = announced_length(request.headers());
-    if announced.is_some_and(|length| length > sent_limit) {
-        return Err(Problem::too_large(sent_limit));
-    }
-    let mut share = Share::new(budget);
-    let sent = collect(request.into_body(), sent_limit, &mut share, patience).await?;
     if encoding == Encoding::Identity {
         return Ok(WholeBody { bytes: sent, _share: share });
     }
@@ -137,12 +138,46 @@ pub(crate) async fn read_whole(
     })?
 }
 
+/// Reads on what is left of a refused body, for a while, and forgets it.
+///
+/// A client that is still sending when the connection closes sees a broken connection instead of
+/// the answer (RFC 9112, 9.6).
+pub(crate) fn discard(mut body: Body) {
+    if body.is_end_stream() {
+        return;
+    }
+    tokio::spawn(tokio::time::timeout(LINGER, async move {
+        while let Some(Ok(_)) = body.frame().await {}
+    }));
+}
+
+async fn collect_within(
+    headers: &HeaderMap,
+    body: &mut Body,
+    limit: BodyLimit,
+    budget: &BodyBudget,
+    patience: Duration,
+) -> Result<(Encoding, Bytes, Share), Problem> {
+    let encoding = encoding(headers)?;
+    let sent_limit = match encoding {
+        Encoding::Identity => limit.sent_bytes.min(limit.decoded_bytes),
+        Encoding::Gzip | Encoding::Zstd => limit.sent_bytes,
+    };
+    let announced = announced_length(headers);
+    if announced.is_some_and(|length| length > sent_limit) {
+        return Err(Problem::too_large(sent_limit));
+    }
+    let mut share = Share::new(budget);
+    let sent = collect(body, sent_limit, &mut share, patience).await?;
+    Ok((encoding, sent, share))
+}
+
 fn announced_length(headers: &HeaderMap) -> Option<usize> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 async fn collect(
-    mut body: Body,
+    body: &mut Body,
     limit_bytes: usize,
     share: &mut Share,
     patience: Duration,

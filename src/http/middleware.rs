@@ -22,6 +22,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tower::{Layer, Service};
 
 use super::access::{PeerAddress, Scope};
+use super::body::discard;
 use super::problem::Problem;
 use super::seam::RouteMetrics;
 use super::state::AppState;
@@ -101,7 +102,10 @@ impl Gate {
     {
         let permit = match self.admit(&mut request) {
             Ok(permit) => permit,
-            Err(problem) => return problem.into_response(),
+            Err(problem) => {
+                discard(request.into_body());
+                return problem.into_response();
+            }
         };
         let work = AssertUnwindSafe(inner.call(request)).catch_unwind();
         match tokio::time::timeout(self.time_limit(), work).await {
@@ -197,5 +201,76 @@ where
             gate.metrics.observe(response.status().as_u16(), started.elapsed());
             Ok(response)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::http::settings::{HttpSettings, for_tests};
+    use crate::http::state::RouterParts;
+
+    fn state(settings: HttpSettings) -> AppState {
+        AppState::new(RouterParts {
+            readiness: Arc::default(),
+            settings,
+            pages: Arc::default(),
+            metrics: Arc::default(),
+            stop: tokio_util::sync::CancellationToken::new(),
+        })
+    }
+
+    async fn status<F>(state: &AppState, patience: Patience, handler: fn() -> F) -> u16
+    where
+        F: Future<Output = Response> + Send + 'static,
+    {
+        let gate = Gate::new(state.clone(), None, patience, "GET", "/test");
+        let inner = tower::service_fn(move |_: Request<Body>| async move { Ok(handler().await) });
+        let gated = GateLayer(Arc::new(gate)).layer(inner);
+        let response = gated.oneshot(Request::new(Body::empty())).await;
+        response.expect("infallible").status().as_u16()
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_answer() {
+        let state = state(for_tests());
+        assert_eq!(status(&state, Patience::Prompt, || async { panic!("a test") }).await, 500);
+        let all = state.settings.limits.concurrent_requests;
+        assert_eq!(state.running.available_permits(), all, "the place is free again");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_takes_too_long_is_ended_unless_it_waits() {
+        let mut settings = for_tests();
+        settings.timeouts.request = Duration::from_millis(10);
+        let state = state(settings);
+        assert_eq!(status(&state, Patience::Prompt, std::future::pending).await, 503);
+        let slow = || async {
+            tokio::time::timeout(Duration::from_millis(50), std::future::pending::<()>())
+                .await
+                .expect_err("pending");
+            Response::new(Body::empty())
+        };
+        assert_eq!(status(&state, Patience::Waits, slow).await, 200);
+        assert_eq!(status(&state, Patience::Prompt, slow).await, 503);
+    }
+
+    #[tokio::test]
+    async fn endless_answers_keep_their_place_until_they_end() {
+        let state = state(for_tests());
+        let all = state.waiting.available_permits();
+        let permit = Arc::clone(&state.waiting).try_acquire_owned().expect("free");
+        let endless = futures_util::stream::pending::<Result<Bytes, Infallible>>();
+        let response = hold(Response::new(Body::from_stream(endless)), Some(permit));
+        assert_eq!(state.waiting.available_permits(), all - 1);
+        drop(response);
+        assert_eq!(state.waiting.available_permits(), all);
+        let permit = Arc::clone(&state.waiting).try_acquire_owned().expect("free");
+        let _small = hold(Response::new(Body::from("small")), Some(permit));
+        assert_eq!(state.waiting.available_permits(), all);
     }
 }

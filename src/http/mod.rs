@@ -24,7 +24,7 @@ mod wire;
 
 pub use self::access::{AccessSettings, PeerAddress, Scope, TokenSettings};
 pub use self::listen::serve;
-pub use self::openapi::downgraded;
+pub use self::openapi::{openapi_3_0, openapi_3_1};
 pub use self::router::{document, router};
 pub use self::settings::{HttpSettings, LimitSettings, TimeoutSettings};
 pub use self::state::{Readiness, RouterParts};

@@ -13,6 +13,8 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::decorate::BEARER;
 use super::problem::ProblemBody;
+use super::router::document;
+use super::routes::locks::LockKindName;
 
 const TAGS: [(&str, &str); 7] = [
     ("series", "The newest sample of every series, and what changed"),
@@ -41,6 +43,8 @@ pub(crate) fn head() -> OpenApi {
         .build();
     let mut schemas = vec![("Problem".to_owned(), ProblemBody::schema())];
     ProblemBody::schemas(&mut schemas);
+    // Only a parameter refers to it, and those bring no schemas along.
+    schemas.push(("LockKindName".to_owned(), LockKindName::schema()));
     let components = ComponentsBuilder::new()
         .security_scheme(BEARER, SecurityScheme::Http(bearer))
         .schemas_from_iter(schemas)
@@ -55,15 +59,30 @@ pub(crate) fn head() -> OpenApi {
         .build()
 }
 
+/// Gives the document as text, in OpenAPI 3.1: what stands at /openapi.json.
+pub fn openapi_3_1() -> String {
+    pretty(&document())
+}
+
+/// Gives the document as text, in OpenAPI 3.0.3: what stands at /openapi-3.0.json.
+pub fn openapi_3_0() -> String {
+    downgraded(&document())
+}
+
+/// Writes the document with a line for each member, so that changes of it can be read.
+pub(crate) fn pretty(document: &OpenApi) -> String {
+    document.to_pretty_json().map_or_else(|_| String::new(), |text| text + "\n")
+}
+
 /// Derives the document of OpenAPI 3.0.3, as JSON text.
-pub fn downgraded(document: &OpenApi) -> String {
+pub(crate) fn downgraded(document: &OpenApi) -> String {
     let mut value = serde_json::to_value(document).unwrap_or_default();
     value["openapi"] = json!("3.0.3");
     if let Some(license) = value.pointer_mut("/info/license").and_then(Value::as_object_mut) {
         license.remove("identifier");
     }
     downgrade(&mut value);
-    value.to_string()
+    serde_json::to_string_pretty(&value).map_or_else(|_| String::new(), |text| text + "\n")
 }
 
 fn downgrade(value: &mut Value) {
@@ -122,7 +141,6 @@ fn one_content(content: &mut Map<String, Value>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::document;
 
     fn value(document: &OpenApi) -> Value {
         serde_json::to_value(document).expect("JSON")
@@ -130,8 +148,6 @@ mod tests {
 
     fn operations(document: &Value) -> Vec<(&String, &String, &Value)> {
         let paths = document["paths"].as_object().expect("paths");
-        let of = |(path, item): (_, &'_ Value)| (path, item.as_object().expect("an item").clone());
-        let _ = of;
         paths
             .iter()
             .flat_map(|(path, item)| {

@@ -8,7 +8,7 @@ use crate::exposition::input::{
 use super::body::{LARGE_BYTES, WholeBody};
 use super::extract::is_json;
 use super::problem::Problem;
-use super::settings::LimitSettings;
+use super::settings::HttpSettings;
 
 /// The formats of a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,9 +60,9 @@ pub(crate) struct Pushed {
 pub(crate) async fn parse_push(
     format: PushFormat,
     body: WholeBody,
-    limits: &LimitSettings,
+    settings: &HttpSettings,
 ) -> Result<Pushed, Problem> {
-    let limits = InputLimits { points: limits.batch_points, point: limits.point };
+    let limits = InputLimits { points: settings.limits.batch_points, point: settings.points };
     if body.bytes.len() <= LARGE_BYTES {
         return parse(format, &body.bytes, &limits);
     }

@@ -64,7 +64,7 @@ fn undocumented(state: &AppState, document: &utoipa::openapi::OpenApi) -> Router
         let gate = Gate::new(state.clone(), scope, Patience::Unbounded, "GET", path);
         Router::new().route(path, handler.layer(GateLayer(Arc::new(gate))))
     };
-    let current = documents::json_document(document.to_json().unwrap_or_default());
+    let current = documents::json_document(openapi::pretty(document));
     let older = documents::json_document(openapi::downgraded(document));
     let compressed = |handler: MethodRouter<AppState>| handler.layer(compression());
     Router::new()
@@ -168,7 +168,7 @@ impl Entry {
 
     fn takes_body(mut self) -> Self {
         self.takes_body = true;
-        self.fails(&[408, 413, 415, 422])
+        self.fails(&[408, 413, 415])
     }
 
     fn waits(mut self) -> Self {

@@ -37,8 +37,6 @@ pub struct LimitSettings {
     pub page_items: usize,
     /// The most items of a page.
     pub max_page_items: usize,
-    /// The limits on one point of a push.
-    pub point: PointLimits,
 }
 
 /// How long things may take.
@@ -69,6 +67,8 @@ pub struct HttpSettings {
     pub timeouts: TimeoutSettings,
     /// Who.
     pub access: AccessSettings,
+    /// The limits on one point of a push.
+    pub points: PointLimits,
 }
 
 /// Settings for tests of this floor.
@@ -90,7 +90,6 @@ pub(crate) fn for_tests() -> HttpSettings {
             selectors: 10,
             page_items: 100,
             max_page_items: 1000,
-            point: PointLimits::default(),
         },
         timeouts: TimeoutSettings {
             request: second * 30,
@@ -102,5 +101,6 @@ pub(crate) fn for_tests() -> HttpSettings {
             shutdown: second * 5,
         },
         access: AccessSettings::default(),
+        points: PointLimits::default(),
     }
 }

@@ -1,1 +1,263 @@
-//! Tests of the whole router.
+//! Tests of the whole router, and of the listener, without a store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, StatusCode, header};
+use http_body_util::BodyExt;
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use super::settings::for_tests;
+use super::{HttpSettings, Readiness, RouterParts, Scope, TokenSettings, router, serve};
+
+/// A status, headers, and the body as JSON (null when it is not).
+pub(super) struct Seen {
+    pub(super) status: u16,
+    pub(super) headers: axum::http::HeaderMap,
+    pub(super) json: serde_json::Value,
+}
+
+pub(super) async fn ask(router: &Router, request: Request<Body>) -> Seen {
+    let response = router.clone().oneshot(request).await.expect("routers do not fail");
+    let (parts, body) = response.into_parts();
+    let bytes = body.collect().await.expect("a body").to_bytes();
+    let json = serde_json::from_slice(&bytes).unwrap_or_default();
+    Seen { status: parts.status.as_u16(), headers: parts.headers, json }
+}
+
+pub(super) fn get(path: &str) -> Request<Body> {
+    Request::get(path).body(Body::empty()).expect("a request")
+}
+
+fn parts(settings: HttpSettings) -> RouterParts {
+    RouterParts {
+        readiness: Arc::default(),
+        settings,
+        pages: Arc::default(),
+        metrics: Arc::default(),
+        stop: CancellationToken::new(),
+    }
+}
+
+fn starting() -> Router {
+    router(parts(for_tests()))
+}
+
+fn is_problem(seen: &Seen, status: u16, code: &str) {
+    assert_eq!(seen.status, status, "{}", seen.json);
+    assert_eq!(seen.headers[header::CONTENT_TYPE], "application/problem+json");
+    assert_eq!(seen.json["status"], status);
+    assert_eq!(seen.json["code"], code);
+}
+
+#[tokio::test]
+async fn a_server_that_loads_is_alive_but_not_ready() {
+    let router = starting();
+    for path in ["/livez", "/healthz", "/-/healthy"] {
+        assert_eq!(ask(&router, get(path)).await.status, 200, "{path}");
+    }
+    for path in ["/readyz", "/-/ready"] {
+        let seen = ask(&router, get(path)).await;
+        is_problem(&seen, 503, "not_ready");
+        assert!(seen.headers.contains_key(header::RETRY_AFTER));
+    }
+    for path in ["/v1/series", "/v1/leases/x", "/v1/status", "/v1/checkpoints/a/b"] {
+        let seen = ask(&router, get(path)).await;
+        is_problem(&seen, 503, "starting");
+        assert!(seen.headers.contains_key(header::RETRY_AFTER), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn what_matches_no_route_is_a_problem() {
+    let router = starting();
+    is_problem(&ask(&router, get("/nowhere")).await, 404, "not_found");
+    is_problem(&ask(&router, get("/v1/locks/job/")).await, 404, "not_found");
+    let delete = Request::delete("/v1/series").body(Body::empty()).expect("a request");
+    let seen = ask(&router, delete).await;
+    is_problem(&seen, 405, "method_not_allowed");
+    let allow = seen.headers[header::ALLOW].to_str().expect("text");
+    assert!(allow.contains("GET") && allow.contains("POST"), "{allow}");
+}
+
+fn with_tokens() -> Router {
+    let token = |text: &str, scopes: &[Scope]| TokenSettings {
+        name: text.to_owned(),
+        sha256: Sha256::digest(text.as_bytes()).into(),
+        scopes: scopes.to_vec(),
+        role: None,
+    };
+    let mut settings = for_tests();
+    settings.access.tokens =
+        vec![token("reader", &[Scope::Read]), token("writer=", &[Scope::Read, Scope::Write])];
+    router(parts(settings))
+}
+
+#[tokio::test]
+async fn routes_ask_for_their_scope() {
+    let router = with_tokens();
+    let with = |method: &str, path: &str, token: &str| {
+        Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::AUTHORIZATION, format!("Bearer {token}"))
+            .body(Body::empty())
+            .expect("a request")
+    };
+    let seen = ask(&router, get("/v1/series")).await;
+    is_problem(&seen, 401, "unauthorized");
+    assert!(seen.headers.contains_key(header::WWW_AUTHENTICATE));
+    is_problem(&ask(&router, with("GET", "/v1/series", "wrong")).await, 401, "unauthorized");
+    is_problem(&ask(&router, with("GET", "/v1/series", "reader")).await, 503, "starting");
+    is_problem(&ask(&router, with("POST", "/v1/series", "reader")).await, 403, "forbidden");
+    is_problem(&ask(&router, with("POST", "/v1/series", "writer=")).await, 503, "starting");
+    is_problem(&ask(&router, with("POST", "/v1/admin/gc", "writer=")).await, 403, "forbidden");
+    is_problem(&ask(&router, get("/metrics")).await, 401, "unauthorized");
+    for open in ["/livez", "/openapi.json", "/openapi-3.0.json", "/docs/"] {
+        assert_eq!(ask(&router, get(open)).await.status, 200, "{open}");
+    }
+}
+
+#[tokio::test]
+async fn the_documents_and_their_page_are_served() {
+    let router = starting();
+    let seen = ask(&router, get("/openapi.json")).await;
+    assert_eq!(seen.json["openapi"], "3.1.0");
+    let seen = ask(&router, get("/openapi-3.0.json")).await;
+    assert_eq!(seen.json["openapi"], "3.0.3");
+    assert_eq!(ask(&router, get("/docs/swagger-ui.css")).await.status, 200);
+    is_problem(&ask(&router, get("/docs/nothing.js")).await, 404, "not_found");
+    let mut request = get("/openapi.json");
+    let gzip = axum::http::HeaderValue::from_static("gzip");
+    request.headers_mut().insert(header::ACCEPT_ENCODING, gzip);
+    assert_eq!(ask(&router, request).await.headers[header::CONTENT_ENCODING], "gzip");
+}
+
+#[tokio::test]
+async fn requests_that_are_wrong_are_refused_before_the_store_is_asked() {
+    let router = starting();
+    for path in [
+        "/v1/series?unknown=1",
+        "/v1/series?limit=0",
+        "/v1/series?limit=1000000",
+        "/v1/series/delta?cursor=x",
+        "/v1/series/delta",
+        "/v1/leases/%ff",
+        "/v1/checkpoints/%20/b",
+        "/v1/series/short-id",
+    ] {
+        let seen = ask(&router, get(path)).await;
+        assert!(seen.status == 400 || seen.status == 503, "{path}: {}", seen.json);
+        if !path.contains("short") {
+            assert_eq!(seen.status, 400, "{path}: {}", seen.json);
+        }
+    }
+    let post = |media: &str, body: &'static str| {
+        let request = Request::post("/v1/locks/job/a").header(header::CONTENT_TYPE, media);
+        request.body(Body::from(body)).expect("a request")
+    };
+    let wrong = ask(&router, post("text/plain", "{}")).await;
+    is_problem(&wrong, 415, "unsupported_media_type");
+    is_problem(&ask(&router, post("application/json", "{")).await, 400, "malformed_json");
+    let seen = ask(&router, post("application/json", r#"{"ttl": "0s"}"#)).await;
+    is_problem(&seen, 400, "invalid_request");
+    assert_eq!(seen.json["errors"][0]["pointer"], "/ttl");
+    let large = Request::post("/v1/locks/job/a").body(Body::from(vec![b' '; 65 << 10]));
+    is_problem(&ask(&router, large.expect("a request")).await, 413, "body_too_large");
+}
+
+#[tokio::test]
+async fn the_limit_on_running_requests_spares_health() {
+    let mut settings = for_tests();
+    settings.limits.concurrent_requests = 0;
+    let router = router(parts(settings));
+    let seen = ask(&router, get("/v1/status")).await;
+    is_problem(&seen, 503, "overloaded");
+    assert!(seen.headers.contains_key(header::RETRY_AFTER));
+    assert_eq!(ask(&router, get("/livez")).await.status, 200);
+}
+
+struct Running {
+    address: std::net::SocketAddr,
+    stop: CancellationToken,
+    ended: tokio::task::JoinHandle<()>,
+}
+
+async fn listen(settings: HttpSettings) -> Running {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let parts = parts(settings.clone());
+    let stop = parts.stop.clone();
+    let token = stop.clone();
+    let router = router(parts);
+    let ended = tokio::spawn(async move { serve(listener, router, &settings, token).await });
+    Running { address, stop, ended }
+}
+
+async fn read_to_end(stream: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut text)).await;
+    read.expect("the server closes").expect("no error");
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+#[tokio::test]
+async fn idle_connections_end_and_the_server_stops_at_once() {
+    let mut settings = for_tests();
+    settings.timeouts.idle = Duration::from_millis(50);
+    let running = listen(settings).await;
+    let mut silent = TcpStream::connect(running.address).await.expect("connects");
+    silent.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("sends");
+    let text = read_to_end(&mut silent).await;
+    assert!(text.starts_with("HTTP/1.1 200 OK"), "{text}");
+    running.stop.cancel();
+    tokio::time::timeout(Duration::from_secs(10), running.ended)
+        .await
+        .expect("stops in time")
+        .expect("no panic");
+    assert!(TcpStream::connect(running.address).await.is_err());
+}
+
+#[tokio::test]
+async fn metrics_are_for_addresses_that_are_allowed() {
+    let mut settings = for_tests();
+    settings.access.metrics_allow = vec!["192.0.2.0/24".parse().expect("a network")];
+    let running = listen(settings).await;
+    let mut stream = TcpStream::connect(running.address).await.expect("connects");
+    let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    stream.write_all(request).await.expect("sends");
+    let text = read_to_end(&mut stream).await;
+    let status = StatusCode::FORBIDDEN.as_u16().to_string();
+    assert!(text.starts_with(&format!("HTTP/1.1 {status}")), "{text}");
+    running.stop.cancel();
+}
+
+#[tokio::test]
+async fn a_client_that_sends_too_much_gets_to_read_the_answer() {
+    let running = listen(for_tests()).await;
+    let mut stream = TcpStream::connect(running.address).await.expect("connects");
+    let length = 32 << 20;
+    let head = format!(
+        "POST /v1/locks/job/a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.expect("sends");
+    stream.write_all(&vec![b' '; length]).await.expect("sends all of it");
+    let text = read_to_end(&mut stream).await;
+    assert!(text.starts_with("HTTP/1.1 413"), "{text}");
+    running.stop.cancel();
+}
+
+#[test]
+fn readiness_tells_its_reason() {
+    let readiness = Readiness::default();
+    readiness.set_reason("reading the series");
+    assert_eq!(readiness.reason(), "reading the series");
+    assert!(readiness.engine().is_none());
+}

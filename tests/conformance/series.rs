@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdall::clock::Clock;
 use holdall::model::batch::PointBatch;
 use holdall::model::cursor::Cursor;
 use holdall::model::selector::Selector;
@@ -12,11 +13,9 @@ use holdall::model::series::{
     Metadata, MetricType, Point, PointLimits, SeriesId, SeriesKey, canonicalize,
 };
 use holdall::model::time::Timestamp;
-use holdall::store::{
-    Change, Delta, Fenced, SeriesStore, Snapshot, UpsertCounts, UpsertOutcome,
-};
+use holdall::store::{Change, Delta, Fenced, SeriesStore, Snapshot, UpsertCounts, UpsertOutcome};
 
-use super::fixture::{Fixture, Random, RETENTION, MAX_SERIES, MAX_TOMBSTONES};
+use super::fixture::{Fixture, MAX_SERIES, MAX_TOMBSTONES, RETENTION, Random};
 
 /// The state of all series, as a reader puts it together.
 type View = BTreeMap<(String, String), Point>;
@@ -39,7 +38,7 @@ fn apply(view: &mut View, changes: Vec<Change>) {
 }
 
 /// Adds a point to a batch.
-pub fn add(batch: &mut PointBatch, name: &str, labels: &[(&str, &str)], value: f64) {
+pub(super) fn add(batch: &mut PointBatch, name: &str, labels: &[(&str, &str)], value: f64) {
     add_at(batch, name, labels, value, None);
 }
 
@@ -115,7 +114,7 @@ fn change_key(change: &Change) -> (String, String) {
     }
 }
 
-pub async fn the_newest_sample_wins_and_keeps_its_life(fixture: Fixture) {
+pub(super) async fn the_newest_sample_wins_and_keeps_its_life(fixture: Fixture) {
     let store = &fixture.stores.series;
     let now = fixture.clock.now();
     let newer = now.saturating_sub(Duration::from_secs(1));
@@ -133,14 +132,14 @@ pub async fn the_newest_sample_wins_and_keeps_its_life(fixture: Fixture) {
     assert_eq!(counts(store, batch).await.updated, 1, "equally old is not older");
 }
 
-pub async fn a_point_past_the_retention_is_stale_and_creates_nothing(fixture: Fixture) {
+pub(super) async fn a_point_past_the_retention_is_stale_and_creates_nothing(fixture: Fixture) {
     let store = &fixture.stores.series;
     let old = fixture.clock.now().saturating_sub(RETENTION);
     assert_eq!(counts(store, one("m", &[], 1.0, Some(old))).await.stale, 1);
     assert!(snapshot(store).await.points.is_empty());
 }
 
-pub async fn an_expired_series_is_gone_from_every_read_and_is_a_deletion(fixture: Fixture) {
+pub(super) async fn an_expired_series_is_gone_from_every_read_and_is_a_deletion(fixture: Fixture) {
     let store = &fixture.stores.series;
     counts(store, one("m", &[("a", "1")], 1.0, None)).await;
     let before = store.cursor().await.expect("the store works");
@@ -156,7 +155,7 @@ pub async fn an_expired_series_is_gone_from_every_read_and_is_a_deletion(fixture
     assert_eq!(again.created, 1, "what expired is created anew");
 }
 
-pub async fn expired_series_do_not_use_up_the_budget(fixture: Fixture) {
+pub(super) async fn expired_series_do_not_use_up_the_budget(fixture: Fixture) {
     let store = &fixture.stores.series;
     let fill = |name: &'static str| {
         let mut batch = PointBatch::default();
@@ -173,7 +172,7 @@ pub async fn expired_series_do_not_use_up_the_budget(fixture: Fixture) {
     assert_eq!(counts(store, fill("b")).await.created, MAX_SERIES);
 }
 
-pub async fn a_batch_over_the_budget_changes_nothing(fixture: Fixture) {
+pub(super) async fn a_batch_over_the_budget_changes_nothing(fixture: Fixture) {
     let store = &fixture.stores.series;
     counts(store, one("held", &[], 1.0, None)).await;
     counts(store, one("dead", &[], 1.0, None)).await;
@@ -193,7 +192,7 @@ pub async fn a_batch_over_the_budget_changes_nothing(fixture: Fixture) {
     assert_eq!(counts(store, one("dead", &[], 3.0, None)).await.created, 1);
 }
 
-pub async fn racing_writers_never_exceed_the_budget(fixture: Fixture) {
+pub(super) async fn racing_writers_never_exceed_the_budget(fixture: Fixture) {
     let store = &fixture.stores.series;
     let writers = (0..8).map(|writer: usize| {
         let store = Arc::clone(store);
@@ -223,7 +222,7 @@ pub async fn racing_writers_never_exceed_the_budget(fixture: Fixture) {
     assert_eq!(snapshot(store).await.points.len(), created, "each was created exactly once");
 }
 
-pub async fn values_and_metadata_are_kept_to_the_bit(fixture: Fixture) {
+pub(super) async fn values_and_metadata_are_kept_to_the_bit(fixture: Fixture) {
     let store = &fixture.stores.series;
     let values = [
         f64::NAN,
@@ -260,7 +259,7 @@ pub async fn values_and_metadata_are_kept_to_the_bit(fixture: Fixture) {
     assert_eq!(point.metadata.as_deref(), Some(&metadata), "silence leaves it as it was");
 }
 
-pub async fn a_snapshot_is_sorted_paged_and_selected(fixture: Fixture) {
+pub(super) async fn a_snapshot_is_sorted_paged_and_selected(fixture: Fixture) {
     let store = &fixture.stores.series;
     let mut batch = PointBatch::default();
     for i in (0..50).rev() {
@@ -287,7 +286,7 @@ pub async fn a_snapshot_is_sorted_paged_and_selected(fixture: Fixture) {
     assert_eq!(odd.points.len(), 25, "a selector that stands twice selects nothing twice");
 }
 
-pub async fn deletions_by_selector_can_be_tried_first(fixture: Fixture) {
+pub(super) async fn deletions_by_selector_can_be_tried_first(fixture: Fixture) {
     let store = &fixture.stores.series;
     let mut batch = PointBatch::default();
     for i in 0..10 {
@@ -303,7 +302,7 @@ pub async fn deletions_by_selector_can_be_tried_first(fixture: Fixture) {
     assert_eq!(snapshot(store).await.points.len(), 6);
 }
 
-pub async fn a_cursor_is_honoured_until_a_deletion_behind_it_is_forgotten(fixture: Fixture) {
+pub(super) async fn a_cursor_is_honoured_until_a_deletion_behind_it_is_forgotten(fixture: Fixture) {
     let store = &fixture.stores.series;
     counts(store, one("kept", &[], 0.0, None)).await;
     let old = store.cursor().await.expect("the store works");
@@ -328,7 +327,7 @@ pub async fn a_cursor_is_honoured_until_a_deletion_behind_it_is_forgotten(fixtur
     assert_eq!(store.delta(&ahead, 10).await.expect("the store works"), Delta::Gone);
 }
 
-pub async fn waiting_readers_are_woken_by_every_change(fixture: Fixture) {
+pub(super) async fn waiting_readers_are_woken_by_every_change(fixture: Fixture) {
     let store = &fixture.stores.series;
     let mut signal = store.changes();
     signal.mark_unchanged();
@@ -341,7 +340,7 @@ pub async fn waiting_readers_are_woken_by_every_change(fixture: Fixture) {
 }
 
 /// One writer, many readers at their own pace, against the model, step by step.
-pub async fn any_order_of_steps_equals_a_plain_model(fixture: Fixture) {
+pub(super) async fn any_order_of_steps_equals_a_plain_model(fixture: Fixture) {
     for seed in 0..20 {
         let mut steps = Steps::new(&fixture, seed).await;
         for _ in 0..150 {
@@ -484,7 +483,9 @@ impl<'a> Steps<'a> {
 }
 
 /// Writers and readers at the same time: whatever a reader missed would stay different.
-pub async fn snapshot_and_deltas_equal_a_fresh_snapshot_under_any_concurrency(fixture: Fixture) {
+pub(super) async fn snapshot_and_deltas_equal_a_fresh_snapshot_under_any_concurrency(
+    fixture: Fixture,
+) {
     let done = tokio_util::sync::CancellationToken::new();
     let writers: Vec<_> = (0..4)
         .map(|seed| {

@@ -65,6 +65,11 @@ impl Lines {
     }
 
     #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.waiting.available_permits()
+    }
+
+    #[cfg(test)]
     pub(super) fn length(&self, name: &LeaseName) -> usize {
         self.state.lock().lines.get(name).map_or(0, VecDeque::len)
     }

@@ -123,12 +123,7 @@ impl Fixture {
     }
 
     async fn until_length(&self, length: usize) {
-        let wait = async {
-            while self.engine.lines.length(&name()) != length {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(DEADLINE, wait).await.expect("the line gets that long");
+        until(|| self.engine.lines.length(&name()) == length).await;
     }
 }
 
@@ -148,6 +143,15 @@ fn held(outcome: EngineResult<AcquireOutcome>) -> Lease {
         AcquireOutcome::Held(lease) => lease,
         AcquireOutcome::Acquired(_) => panic!("must be held by somebody else"),
     }
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    let wait = async {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, wait).await.expect("it comes true in time");
 }
 
 async fn ended<T>(task: JoinHandle<T>) -> T {
@@ -247,6 +251,7 @@ async fn too_many_waiters_are_told_so() {
     let fixture = Fixture::new(2);
     fixture.take("first").await;
     let waiters = [fixture.queue("a", LONG).await, fixture.queue("b", LONG).await];
+    until(|| fixture.engine.lines.room() == 0).await;
     let outcome = fixture.acquire("c", LONG).await;
     assert!(matches!(outcome, Err(EngineError::TooManyWaiting)));
     held(fixture.acquire("c", Duration::ZERO).await);
@@ -254,8 +259,7 @@ async fn too_many_waiters_are_told_so() {
         waiter.abort();
     }
     fixture.until_length(0).await;
-    let waiter = fixture.queue("c", LONG).await;
-    waiter.abort();
+    assert_eq!(fixture.engine.lines.room(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

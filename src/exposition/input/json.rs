@@ -144,7 +144,9 @@ mod tests {
         r#"{"name":"up","value":5e-324,"labels":{}}"#,
     ];
 
-    const BAD_POINTS: [&str; 22] = [
+    const BAD_POINTS: [&str; 24] = [
+        r#"{"extra":1,"name":"up","value":1}"#,
+        r#"{"labels":{"a":1,"b":"1"},"name":"up","value":1}"#,
         r#"{"name":"up","value":null}"#,
         r#"{"name":"up"}"#,
         r#"{"name":"up","value":1,"special":"NaN"}"#,

@@ -160,9 +160,8 @@ fn loose<'a>(text: &'a str, pairs: &mut Vec<(&'a str, Cow<'a, str>)>) -> Result<
         rest = rest.strip_prefix('=').ok_or_else(|| unexpected("`=`", rest))?;
         rest = skip_blanks(rest);
         rest = rest.strip_prefix('"').ok_or_else(|| unexpected("`\"`", rest))?;
-        let end = value_end(rest.as_bytes(), 0).ok_or_else(|| {
-            Invalid::new(format!("the value of label {name:?} has no end, or a bad escape"))
-        })?;
+        let end = value_end(rest.as_bytes(), 0)
+            .ok_or_else(|| unexpected("a label value with its end and known escapes", rest))?;
         pairs.push((name, unescape(&rest[..end], true)));
         rest = skip_blanks(&rest[end + 1..]);
         match rest.as_bytes().first() {
@@ -220,12 +219,12 @@ mod tests {
             matches!(labels(text, &limits, scratch), Ok((Labels::Canonical(_), " 1")))
         };
         // After any other line, and after its like, it is the same.
-        let mut scratch = LabelScratch::default();
-        let canonical = read(&mut scratch);
+        let canonical = read(&mut LabelScratch::default());
         for before in [r#"a="1",b="2",c="3"}"#, r#"b="1"}"#, r#"a="1",a1="2"}"#] {
-            assert_eq!(read(&mut scratch), canonical, "{text}");
+            let mut scratch = LabelScratch::default();
             assert!(labels(before, &limits, &mut scratch).is_ok());
             assert_eq!(read(&mut scratch), canonical, "{text} after {before}");
+            assert_eq!(read(&mut scratch), canonical, "{text} again");
         }
         canonical
     }
@@ -239,6 +238,7 @@ mod tests {
             r#"a="1",} 1"#,
             r#"b="1",a="1"} 1"#,
             r#"a="1",a="1"} 1"#,
+            r#"a="1",d="1",c="1"} 1"#,
             r#"a=""} 1"#,
             r#"a="1", b="1"} 1"#,
             r#" a="1"} 1"#,

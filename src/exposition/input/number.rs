@@ -9,8 +9,8 @@ use crate::model::time::Timestamp;
 /// does: `NaN`, `Inf` and `Infinity` in any case, a sign only before the latter two, and no
 /// finite number that overflows.
 pub(super) fn float(token: &str) -> Option<f64> {
-    if let Some(integer) = small_integer(token.as_bytes()) {
-        return Some(integer);
+    if let Some(value) = integer(token.as_bytes()) {
+        return Some(value);
     }
     let value: f64 = token.parse().ok()?;
     let unsigned = token.trim_start_matches(['+', '-']);
@@ -20,9 +20,9 @@ pub(super) fn float(token: &str) -> Option<f64> {
     allowed.then_some(value)
 }
 
-/// Reads up to 15 digits, which a float holds exactly.
-fn small_integer(digits: &[u8]) -> Option<f64> {
-    if digits.is_empty() || digits.len() > 15 {
+/// Reads up to 19 digits, which 64 bits hold, and rounds once.
+fn integer(digits: &[u8]) -> Option<f64> {
+    if digits.is_empty() || digits.len() > 19 {
         return None;
     }
     let mut sum = 0_u64;
@@ -32,7 +32,7 @@ fn small_integer(digits: &[u8]) -> Option<f64> {
         }
         sum = sum * 10 + u64::from(digit - b'0');
     }
-    #[expect(clippy::cast_precision_loss, reason = "below 10^15 all integers are floats")]
+    #[expect(clippy::cast_precision_loss, reason = "a value is the nearest float")]
     Some(sum as f64)
 }
 

@@ -114,9 +114,8 @@ impl<'a> SampleReader<'a> {
         lexer::labels(text, &self.sink.limits.point, &mut self.scratch)
     }
 
-    /// Checks the name and finds its family; until that is done, no name is the one before.
+    /// Checks the name and finds its family.
     fn enter_family(&mut self, name: &'a str, line: &str) -> Result<(), Invalid> {
-        self.name = "";
         if name.is_empty() {
             return Err(lexer::unexpected("a metric name", line));
         }
@@ -130,7 +129,8 @@ impl<'a> SampleReader<'a> {
     pub(super) fn type_line(&mut self, name: &'a str, word: &str) -> Result<(), Invalid> {
         self.family_line(name)?;
         let metric_type = MetricType::parse(word).ok_or_else(|| {
-            Invalid::new(format!("{:?} is not a metric type", &word.get(..64).unwrap_or(word)))
+            let word: String = word.chars().take(64).collect();
+            Invalid::new(format!("{word:?} is not a metric type"))
         })?;
         self.families.set_type(name, metric_type)
     }

@@ -257,11 +257,11 @@ mod tests {
 
     #[test]
     fn a_help_text_may_follow_the_samples() {
-        let parsed = read("# TYPE a gauge\na 1\nb 1\n# HELP a late\n# HELP b late\na 2\nb 2\n");
+        let parsed = read("# TYPE a gauge\na 1\n# HELP a late\nb 1\n# HELP b late\nb 2\na 2\n");
         assert_eq!(described(&parsed, 0), Some((MetricType::Gauge, "late")));
         assert_eq!(described(&parsed, 1), None);
-        assert_eq!(described(&parsed, 2), Some((MetricType::Gauge, "late")));
-        assert_eq!(described(&parsed, 3), Some((MetricType::Unknown, "late")));
+        assert_eq!(described(&parsed, 2), Some((MetricType::Unknown, "late")));
+        assert_eq!(described(&parsed, 3), Some((MetricType::Gauge, "late")));
     }
 
     #[test]

@@ -1,11 +1,10 @@
 //! Checkpoints: how far one (org, repo) was processed.
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Answer, FenceParams};
+use super::{Answer, DeletedAnswer, FenceParams};
 use crate::http::extract::{FenceHeader, Json, Path, Query};
 use crate::http::problem::Problem;
 use crate::http::state::AppState;
@@ -87,14 +86,14 @@ pub(crate) async fn get_checkpoint(
 #[utoipa::path(delete, path = "/v1/checkpoints/{org}/{repo}", tag = "checkpoints",
     params(("org" = String, Path, description = "The organisation, percent-encoded"),
         ("repo" = String, Path, description = "The repository, percent-encoded"), FenceParams),
-    responses((status = 204, description = "It is gone")))]
+    responses((status = 200, description = "It is gone", body = DeletedAnswer)))]
 pub(crate) async fn delete_checkpoint(
     State(state): State<AppState>,
     Path((org, repo)): Path<(String, String)>,
     FenceHeader(fence): FenceHeader,
-) -> Result<StatusCode, Problem> {
+) -> Answer<DeletedAnswer> {
     state.engine()?.checkpoints.delete(parse_key(&org, &repo)?, fence).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(Json(DeletedAnswer { deleted: true }))
 }
 
 /// Which checkpoints to list.

@@ -1,7 +1,6 @@
 //! Leases: locks with a holder and a fencing token.
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -125,18 +124,25 @@ pub(crate) struct LeaseRelease {
     fencing_token: Integer,
 }
 
+/// That a lease has ended.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ReleaseAnswer {
+    /// True: a lease that could not be released is a problem.
+    released: bool,
+}
+
 /// Ends a lease, for its holder.
 #[utoipa::path(post, path = "/v1/leases/{name}/release", tag = "leases",
     params(("name" = String, Path, description = "The lease's name, percent-encoded")),
-    responses((status = 204, description = "The lease is free")))]
+    responses((status = 200, description = "The lease is free", body = ReleaseAnswer)))]
 pub(crate) async fn release_lease(
     State(state): State<AppState>,
     Path(name): Path<String>,
     Json(body): Json<LeaseRelease>,
-) -> Result<StatusCode, Problem> {
+) -> Answer<ReleaseAnswer> {
     let name = field("name", LeaseName::parse(name))?;
     state.engine()?.leases.release(&name, FencingToken(body.fencing_token.0)).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(Json(ReleaseAnswer { released: true }))
 }
 
 /// A lease that is held.

@@ -19,6 +19,13 @@ use super::problem::Problem;
 /// What most handlers give.
 pub(crate) type Answer<T> = Result<Json<T>, Problem>;
 
+/// That one thing was deleted.
+#[derive(serde::Serialize, utoipa::ToSchema)]
+pub(crate) struct DeletedAnswer {
+    /// True: what was not there is a problem.
+    deleted: bool,
+}
+
 /// Adds the headers of a fenced write to the document; [`super::extract::FenceHeader`] reads them.
 #[derive(utoipa::IntoParams)]
 #[into_params(parameter_in = Header)]

@@ -2,14 +2,14 @@
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{Request, StatusCode};
+use axum::http::Request;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Answer, FenceParams};
+use super::{Answer, DeletedAnswer, FenceParams};
 use crate::engine::series::Writer;
-use crate::http::body::read_whole;
+use crate::http::body::{discard, read_whole};
 use crate::http::extract::{FenceHeader, Json, Path, Query, Role, json_response, media_type};
 use crate::http::points::{SeriesPoint, points_body, write_point};
 use crate::http::problem::Problem;
@@ -104,13 +104,19 @@ pub(crate) async fn push_series(
     Role(bound): Role,
     request: Request<Body>,
 ) -> Answer<PushAnswer> {
-    let format = PushFormat::of(media_type(request.headers()))?;
+    let format = PushFormat::of(media_type(request.headers()));
     // Asked for before the body is read, so that nobody uploads for nothing.
-    let engine = state.engine()?;
+    let (format, engine) = match (format, state.engine()) {
+        (Ok(format), Ok(engine)) => (format, engine),
+        (Err(problem), _) | (_, Err(problem)) => {
+            discard(request.into_body());
+            return Err(problem);
+        }
+    };
     let patience = state.settings.timeouts.body;
     let limit = state.series_body_limit();
     let whole = read_whole(request, limit, &state.budget, patience).await?;
-    let pushed = parse_push(format, whole, &state.settings.limits).await?;
+    let pushed = parse_push(format, whole, &state.settings).await?;
     let missing = |what| Problem::invalid(format!("{what} is missing: name it in the request"));
     let role = pushed.role.or(params.role).ok_or_else(|| missing("role"))?;
     let source = pushed.source.or(params.source).ok_or_else(|| missing("source"))?;
@@ -237,14 +243,14 @@ pub(crate) async fn get_series(
 /// Deletes one series.
 #[utoipa::path(delete, path = "/v1/series/{id}", tag = "series",
     params(("id" = String, Path, description = "The series' id"), FenceParams),
-    responses((status = 204, description = "It is gone")))]
+    responses((status = 200, description = "It is gone", body = DeletedAnswer)))]
 pub(crate) async fn delete_series(
     State(state): State<AppState>,
     Path(id): Path<String>,
     FenceHeader(fence): FenceHeader,
-) -> Result<StatusCode, Problem> {
+) -> Answer<DeletedAnswer> {
     state.engine()?.series.delete(parse_id(&id)?, fence).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(Json(DeletedAnswer { deleted: true }))
 }
 
 /// Which series to delete.

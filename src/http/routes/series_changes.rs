@@ -106,7 +106,7 @@ fn changes_json(changes: &Changes) -> Vec<u8> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct StreamQuery {
-    /// The cursor to begin after; now when absent. The header `Last-Event-ID` goes before it.
+    /// The cursor to begin after. The header `Last-Event-ID` goes before it.
     #[param(required = false, nullable = false)]
     cursor: Option<String>,
     /// The most changes of one event.
@@ -129,13 +129,11 @@ pub(crate) async fn stream_series(
     // A client that connects again sends both: the header is the newer.
     let last = headers.get("last-event-id").filter(|value| !value.is_empty());
     let text = match last {
-        Some(value) => Some(value.to_str().map_err(|_| Problem::invalid("Last-Event-ID"))?),
-        None => query.cursor.as_deref(),
+        Some(value) => value.to_str().unwrap_or("not a cursor"),
+        // To begin now when there is none would lose changes in silence.
+        None => query.cursor.as_deref().unwrap_or_default(),
     };
-    let cursor = match text {
-        Some(text) => parse_cursor(text)?,
-        None => engine.series.cursor().await?,
-    };
+    let cursor = parse_cursor(text)?;
     // The first look happens before the stream begins, so that 410 is a status.
     let first = engine.series.delta(&cursor, limit, Duration::ZERO).await?;
     let feed = Feed { state, engine, cursor, limit, first: Some(first), ended: false };

@@ -51,8 +51,11 @@ struct Shared {
     committed_writes: AtomicU64,
     /// Done to the disk before the next commit: how a test makes it fail.
     #[cfg(test)]
-    before_commit: Mutex<Option<Box<dyn FnOnce(&mut Disk) + Send>>>,
+    before_commit: Mutex<Option<TestHook>>,
 }
+
+#[cfg(test)]
+type TestHook = Box<dyn FnOnce(&mut Disk) + Send>;
 
 impl Shared {
     /// Makes a committed group visible.
@@ -66,7 +69,7 @@ impl Shared {
 }
 
 /// What was read from the disk, before it is served: the clock can be started in between.
-pub struct Loaded {
+pub(super) struct Loaded {
     tables: Tables,
     disk: Option<Disk>,
 }
@@ -74,7 +77,7 @@ pub struct Loaded {
 impl Loaded {
     /// Gives the latest time at which an earlier run committed something: what
     /// [`crate::clock::SystemClock::start`] wants.
-    pub fn clock_floor(&self) -> Timestamp {
+    pub(super) fn clock_floor(&self) -> Timestamp {
         let nanos = self.tables.counters.get(&Counter::Clock, Timestamp::MIN);
         nanos.copied().map_or(Timestamp::MIN, Timestamp::from_nanos)
     }
@@ -83,7 +86,7 @@ impl Loaded {
     ///
     /// # Errors
     /// When the writer's thread can't be started.
-    pub fn serve(self, clock: SharedClock) -> Result<Arc<StateStore>, OpenError> {
+    pub(super) fn serve(self, clock: SharedClock) -> Result<Arc<StateStore>, OpenError> {
         let shared = Arc::new(Shared {
             clock,
             tables: RwLock::new(self.tables),
@@ -116,21 +119,21 @@ impl Loaded {
 
 /// How much is held, live.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct StateStatus {
+pub(super) struct StateStatus {
     /// Locks.
-    pub locks: u64,
+    pub(super) locks: u64,
     /// Leases.
-    pub leases: u64,
+    pub(super) leases: u64,
     /// Checkpoints.
-    pub checkpoints: u64,
+    pub(super) checkpoints: u64,
     /// Groups of writes that were committed since the start.
-    pub commits: u64,
+    pub(super) commits: u64,
     /// The writes in those groups.
-    pub committed_writes: u64,
+    pub(super) committed_writes: u64,
 }
 
 /// The strong data. Dropping it ends the writer as [`Self::close`] does, and waits for it.
-pub struct StateStore {
+pub(super) struct StateStore {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -143,7 +146,7 @@ impl StateStore {
     ///
     /// # Errors
     /// When the file can't be served; it is left as it was.
-    pub fn load(
+    pub(super) fn load(
         path: Option<&Path>,
         sync: SyncMode,
         checkpoint_retention: Duration,
@@ -157,7 +160,8 @@ impl StateStore {
     ///
     /// # Errors
     /// See there.
-    pub fn open(
+    #[cfg(test)]
+    pub(super) fn open(
         path: Option<&Path>,
         sync: SyncMode,
         clock: SharedClock,
@@ -192,7 +196,7 @@ impl StateStore {
     /// or releases that lease is answered only after `write` has returned.
     ///
     /// So `write` should be short. It must not call this method again.
-    pub fn with_fence<T>(&self, fence: &Fence, write: impl FnOnce(bool) -> T) -> T {
+    pub(super) fn with_fence<T>(&self, fence: &Fence, write: impl FnOnce(bool) -> T) -> T {
         let gate = self.shared.gates.pass(&fence.lease);
         let now = self.shared.clock.now();
         let holds =
@@ -206,7 +210,7 @@ impl StateStore {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn collect_garbage(&self) -> StoreResult<u64> {
+    pub(super) async fn collect_garbage(&self) -> StoreResult<u64> {
         let mut collected = 0;
         loop {
             let n = self.write(|txn| txn.delete_expired(COLLECT_ROWS)).await?;
@@ -221,7 +225,7 @@ impl StateStore {
     ///
     /// # Errors
     /// The reason, in words.
-    pub fn ready(&self) -> Result<(), String> {
+    pub(super) fn ready(&self) -> Result<(), String> {
         self.shared.queue.is_open()?;
         match &*self.shared.fold_trouble.lock() {
             Some(why) => Err(format!("folding the journal of the state database fails: {why}")),
@@ -233,7 +237,7 @@ impl StateStore {
     ///
     /// # Errors
     /// When it is closed.
-    pub fn status(&self) -> StoreResult<StateStatus> {
+    pub(super) fn status(&self) -> StoreResult<StateStatus> {
         let (tables, now) = self.read()?;
         Ok(StateStatus {
             locks: tables.locks.count(now),
@@ -249,7 +253,7 @@ impl StateStore {
     ///
     /// # Errors
     /// When the last steps fail; what was acknowledged is on the disk nevertheless.
-    pub async fn close(&self) -> StoreResult<()> {
+    pub(super) async fn close(&self) -> StoreResult<()> {
         self.shared.queue.close();
         let mut closed = self.shared.closed.subscribe();
         // The sender lives in `self`.
