@@ -23,8 +23,8 @@ use tower::{Layer, Service};
 
 use super::access::{PeerAddress, Scope};
 use super::body::discard;
+use super::observe::RouteMetrics;
 use super::problem::Problem;
-use super::seam::RouteMetrics;
 use super::state::AppState;
 
 /// How long requests of a route may take, and which bound they count against.
@@ -58,7 +58,7 @@ impl Gate {
         method: &str,
         path: &str,
     ) -> Self {
-        let metrics = state.metrics.route(method, path);
+        let metrics = RouteMetrics::new(state.pages.own(), method, path);
         Self { state, scope, patience, metrics }
     }
 
@@ -197,6 +197,7 @@ where
         let gate = Arc::clone(&self.gate);
         Box::pin(async move {
             let started = Instant::now();
+            let _in_flight = gate.metrics.begin();
             let response = gate.run(inner, request).await;
             gate.metrics.observe(response.status().as_u16(), started.elapsed());
             Ok(response)
@@ -218,8 +219,7 @@ mod tests {
         AppState::new(RouterParts {
             readiness: Arc::default(),
             settings,
-            pages: Arc::default(),
-            metrics: Arc::default(),
+            pages: crate::http::tests::pages(),
             stop: tokio_util::sync::CancellationToken::new(),
         })
     }

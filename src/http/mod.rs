@@ -9,13 +9,13 @@ mod decorate;
 mod extract;
 mod listen;
 mod middleware;
+mod observe;
 mod openapi;
 mod points;
 mod problem;
 mod push;
 mod router;
 mod routes;
-mod seam;
 mod settings;
 mod state;
 #[cfg(test)]

@@ -11,10 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::access::Access;
 use super::body::{BodyBudget, BodyLimit};
+use super::observe::RouteMetrics;
 use super::problem::Problem;
-use super::seam::{OwnMetrics, Published, RouteMetrics};
 use super::settings::HttpSettings;
 use crate::engine::Engine;
+use crate::exposition::Pages;
 
 /// The engine, once the store has loaded, and until then the reason why it is not there.
 #[derive(Default)]
@@ -51,10 +52,8 @@ pub struct RouterParts {
     pub readiness: Arc<Readiness>,
     /// Limits, timeouts, access.
     pub settings: HttpSettings,
-    /// The pages of /metrics.
-    pub pages: Arc<Published>,
-    /// What the server counts about itself.
-    pub metrics: Arc<OwnMetrics>,
+    /// The pages of /metrics, with what the server counts about itself.
+    pub pages: Arc<Pages>,
     /// Cancelled when the server begins to stop: whatever waits then ends at once.
     pub stop: CancellationToken,
 }
@@ -67,8 +66,7 @@ pub(crate) struct AppState(Arc<Shared>);
 pub(crate) struct Shared {
     readiness: Arc<Readiness>,
     pub(crate) settings: HttpSettings,
-    pub(crate) pages: Arc<Published>,
-    pub(crate) metrics: Arc<OwnMetrics>,
+    pub(crate) pages: Arc<Pages>,
     pub(crate) stop: CancellationToken,
     pub(crate) access: Access,
     pub(crate) budget: BodyBudget,
@@ -89,7 +87,7 @@ impl std::ops::Deref for AppState {
 impl AppState {
     /// Puts the parts together.
     pub(crate) fn new(parts: RouterParts) -> Self {
-        let RouterParts { readiness, settings, pages, metrics, stop } = parts;
+        let RouterParts { readiness, settings, pages, stop } = parts;
         let limits = &settings.limits;
         let permits = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
         Self(Arc::new(Shared {
@@ -97,10 +95,9 @@ impl AppState {
             budget: BodyBudget::new(limits.buffered_body_bytes),
             running: permits(limits.concurrent_requests),
             waiting: permits(limits.waiting_requests),
-            unmatched: metrics.route("any", "unmatched"),
+            unmatched: RouteMetrics::new(pages.own(), "any", "unmatched"),
             readiness,
             pages,
-            metrics,
             stop,
             settings,
         }))

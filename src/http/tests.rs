@@ -1,5 +1,7 @@
 //! Tests of the whole router, and of the listener, without a store.
 
+mod api;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +16,10 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::settings::for_tests;
+use crate::clock::ManualClock;
+use crate::exposition::{OwnMetrics, Pages};
+use crate::model::time::Timestamp;
+
 use super::{HttpSettings, Readiness, RouterParts, Scope, TokenSettings, router, serve};
 
 /// A status, headers, and the body as JSON (null when it is not).
@@ -35,12 +41,18 @@ pub(super) fn get(path: &str) -> Request<Body> {
     Request::get(path).body(Body::empty()).expect("a request")
 }
 
+/// Pages that mirror nothing yet.
+pub(super) fn pages() -> Arc<Pages> {
+    let own = OwnMetrics::register(&prometheus::Registry::new()).expect("no name twice");
+    let clock = ManualClock::at(Timestamp::from_nanos(0));
+    Arc::new(Pages::new(Arc::new(own), Arc::new(clock)))
+}
+
 fn parts(settings: HttpSettings) -> RouterParts {
     RouterParts {
         readiness: Arc::default(),
         settings,
-        pages: Arc::default(),
-        metrics: Arc::default(),
+        pages: pages(),
         stop: CancellationToken::new(),
     }
 }
@@ -252,6 +264,34 @@ async fn a_client_that_sends_too_much_gets_to_read_the_answer() {
     let text = read_to_end(&mut stream).await;
     assert!(text.starts_with("HTTP/1.1 413"), "{text}");
     running.stop.cancel();
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_route_and_never_by_path() {
+    let router = starting();
+    for path in ["/v1/series/0123", "/nowhere/secret", "/v1/leases/a%2Fb"] {
+        ask(&router, get(path)).await;
+    }
+    let wrong = Request::put("/livez").body(Body::empty()).expect("a request");
+    ask(&router, wrong).await;
+    let response = router.clone().oneshot(get("/metrics")).await.expect("routers do not fail");
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(
+        response.headers()[header::CONTENT_TYPE],
+        "text/plain; version=0.0.4; charset=utf-8"
+    );
+    let bytes = response.into_body().collect().await.expect("a body").to_bytes();
+    let text = String::from_utf8_lossy(&bytes);
+    for line in [
+        "route=\"/v1/series/{id}\"",
+        "route=\"/v1/leases/{name}\"",
+        "holdall_http_requests_total{method=\"any\",route=\"unmatched\",status=\"404\"} 1",
+        "holdall_http_requests_total{method=\"any\",route=\"unmatched\",status=\"405\"} 1",
+        "holdall_http_requests_in_flight 1",
+    ] {
+        assert!(text.contains(line), "{line} is missing in {text}");
+    }
+    assert!(!text.contains("secret"));
 }
 
 #[test]

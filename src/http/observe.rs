@@ -1,0 +1,68 @@
+//! Counting requests: the handles of one route, looked up once.
+//!
+//! Not the metrics: their names stand in `exposition::own`. Invariant: the label is the
+//! route that matched, from a fixed list, never what a client wrote.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use prometheus::{Histogram, IntCounter, IntGauge};
+
+use crate::exposition::OwnMetrics;
+
+/// The statuses that have a handle of their own.
+const STATUSES: [u16; 20] = [
+    200, 400, 401, 403, 404, 405, 408, 409, 410, 412, 413, 415, 422, 428, 500, 501, 503, 507, 308,
+    304,
+];
+
+/// What is counted about one route.
+pub(crate) struct RouteMetrics {
+    own: Arc<OwnMetrics>,
+    method: String,
+    route: String,
+    duration: Histogram,
+    by_status: [OnceLock<IntCounter>; STATUSES.len()],
+}
+
+impl RouteMetrics {
+    /// Looks up the handles of a route.
+    pub(crate) fn new(own: &Arc<OwnMetrics>, method: &str, route: &str) -> Self {
+        Self {
+            own: Arc::clone(own),
+            method: method.to_owned(),
+            route: route.to_owned(),
+            duration: own.http_duration.with_label_values(&[route]),
+            by_status: [const { OnceLock::new() }; STATUSES.len()],
+        }
+    }
+
+    /// Counts an answer.
+    pub(crate) fn observe(&self, status: u16, took: Duration) {
+        self.duration.observe(took.as_secs_f64());
+        match STATUSES.iter().position(|known| *known == status) {
+            Some(at) => self.by_status[at].get_or_init(|| self.counter(status)).inc(),
+            None => self.counter(status).inc(),
+        }
+    }
+
+    fn counter(&self, status: u16) -> IntCounter {
+        let labels = [self.method.as_str(), self.route.as_str(), &status.to_string()];
+        self.own.http_requests.with_label_values(&labels)
+    }
+
+    /// Counts a request as being served until the answer is dropped.
+    pub(crate) fn begin(&self) -> InFlight<'_> {
+        self.own.http_in_flight.inc();
+        InFlight(&self.own.http_in_flight)
+    }
+}
+
+/// A request that is being served.
+pub(crate) struct InFlight<'a>(&'a IntGauge);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
