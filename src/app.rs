@@ -19,10 +19,12 @@ use tokio_util::sync::CancellationToken;
 
 use self::background::Background;
 pub use self::logging::start_tracing;
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
 use crate::engine::Engine;
+use crate::exposition::{OwnMetrics, Pages, Refresher};
 use crate::http::{self, Readiness, RouterParts};
+use crate::model::time::Timestamp;
 use crate::store::{Operation, Stores, embedded};
 
 /// What a shell shows for a program that SIGINT ended.
@@ -88,11 +90,11 @@ pub async fn run(
     let settings = config.http();
     let readiness = Arc::new(Readiness::default());
     let address = listener.local_addr().context("the listener has no address")?;
+    let pages = pages()?;
     let router = http::router(RouterParts {
         readiness: Arc::clone(&readiness),
         settings: settings.clone(),
-        pages: Arc::default(),
-        metrics: Arc::default(),
+        pages: Arc::clone(&pages),
         stop: stop.clone(),
     });
     let stop_serving = stop.clone();
@@ -104,7 +106,7 @@ pub async fn run(
         Ok((stores, clock)) => {
             let operation = Arc::clone(&stores.operation);
             let engine = Arc::new(Engine::new(stores, config.engine(), clock));
-            let worked = work(config, engine, &readiness, &stop).await;
+            let worked = work(config, engine, pages, &readiness, &stop).await;
             // The requests that still run need the store.
             stop.cancel();
             let served = server.await.context("the listener failed");
@@ -133,15 +135,45 @@ async fn open(config: &Config) -> anyhow::Result<(Stores, SharedClock)> {
 async fn work(
     config: &Config,
     engine: Arc<Engine>,
+    pages: Arc<Pages>,
     readiness: &Readiness,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let mut background = Background::default();
     collect_garbage(&mut background, config, &engine.operation, stop);
     flush(&mut background, config, &engine.operation, stop);
+    refresh(&mut background, config, &engine, pages, readiness, stop).await;
     readiness.set_engine(engine);
     tracing::info!("ready");
     background.until_stopped(stop).await
+}
+
+/// Makes the pages of /metrics, with nothing but the server's own metrics so far.
+fn pages() -> anyhow::Result<Arc<Pages>> {
+    let own = OwnMetrics::register(&prometheus::Registry::new())
+        .context("the server's own metrics can't be made")?;
+    // The store's clock is not there yet; this one only tells how old the pages are.
+    let clock = Arc::new(SystemClock::start(Timestamp::MIN));
+    Ok(Arc::new(Pages::new(Arc::new(own), clock)))
+}
+
+/// Fills the pages before the server is ready, so that no scrape of a ready server misses
+/// series; then keeps them up to date.
+async fn refresh(
+    background: &mut Background,
+    config: &Config,
+    engine: &Engine,
+    pages: Arc<Pages>,
+    readiness: &Readiness,
+    stop: &CancellationToken,
+) {
+    let (series, operation) = (engine.series.store(), Arc::clone(&engine.operation));
+    let refresher = Refresher::new(series, operation, pages, Arc::default());
+    readiness.set_reason("the first page of /metrics is being made");
+    // A failure is logged and counted there, and the next tick tries again.
+    let _ = stop.run_until_cancelled(refresher.tick()).await;
+    let (interval, stop) = (config.refresh.interval.0, stop.clone());
+    background.run(async move { refresher.run(interval, stop).await });
 }
 
 fn collect_garbage(

@@ -65,7 +65,7 @@ enum OpenapiVersion {
 pub fn run(cli: &Cli) -> ExitCode {
     let outcome = match cli.command.as_ref().unwrap_or(&Command::Serve) {
         Command::Serve => serve(cli),
-        Command::Openapi { version } => openapi(*version).and_then(|text| print(&text)),
+        Command::Openapi { version } => print(&openapi(*version)),
         Command::CheckConfig => load(cli).and_then(|loaded| print(&loaded.show())),
         Command::Healthcheck { url } => healthcheck(cli, url.as_deref()),
     };
@@ -92,18 +92,11 @@ fn serve(cli: &Cli) -> anyhow::Result<()> {
     app::run_until_signal(&config)
 }
 
-/// Gives the document as it is committed: one line for each field, so that a change is easy to read.
-fn openapi(version: OpenapiVersion) -> anyhow::Result<String> {
-    let document = http::document();
-    let mut text = match version {
-        OpenapiVersion::V31 => document.to_pretty_json()?,
-        OpenapiVersion::V30 => {
-            let document: serde_json::Value = serde_json::from_str(&http::downgraded(&document))?;
-            serde_json::to_string_pretty(&document)?
-        }
-    };
-    text.push('\n');
-    Ok(text)
+fn openapi(version: OpenapiVersion) -> String {
+    match version {
+        OpenapiVersion::V31 => http::openapi_3_1(),
+        OpenapiVersion::V30 => http::openapi_3_0(),
+    }
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

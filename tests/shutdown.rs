@@ -49,7 +49,8 @@ async fn requests_that_wait_end_when_the_server_stops() {
     let client = server.client();
     let second = json!({"holder": "second", "ttl": "1h", "wait": "50s"});
     let waiter = tokio::spawn(async move { client.post("/v1/leases/one/acquire", &second).await });
-    eventually("both requests wait", async || (waiting(&server).await >= 2).then_some(())).await;
+    eventually("both requests wait", async || (server.others_in_flight().await >= 2).then_some(()))
+        .await;
     let started = Instant::now();
     let (exit, launch) = server.terminate().await;
     assert_eq!(exit.code, Some(0), "{}", exit.log);
@@ -64,15 +65,6 @@ async fn requests_that_wait_end_when_the_server_stops() {
     let server = launch.start().await;
     let lease = server.get("/v1/leases/one").await.expect(200);
     assert_eq!(lease["holder"], "first", "a waiter that was sent away holds the lease");
-}
-
-/// Gives how many requests wait for something now.
-pub(crate) async fn waiting(server: &Server) -> u64 {
-    let text = server.get("/metrics").await.text();
-    let value = |line: &str| line.rsplit_once(' ')?.1.parse::<f64>().ok();
-    let line = text.lines().find(|line| line.starts_with("holdall_http_waiting_requests"));
-    let count = line.and_then(value).unwrap_or_else(|| panic!("no such metric in:\n{text}"));
-    (0..=1 << 20).find(|&number: &u32| f64::from(number) >= count).map_or(0, u64::from)
 }
 
 /// Opens a request whose body never comes, and waits until the server works on it.

@@ -8,8 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::harness::{DEADLINE, Launch, Server, eventually};
-use crate::shutdown::waiting;
+use crate::harness::{DEADLINE, Server, eventually};
 
 const POLLS: usize = 10_000;
 const MEMORY_PER_POLL_BYTES: u64 = 32 << 10;
@@ -41,7 +40,7 @@ async fn ask(server: &Server, head: &str, body: &str) -> TcpStream {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_idle_long_polls_cost_little_and_all_see_the_change() {
     raise_file_limit();
-    let server = Launch::new().env("HOLDALL_REFRESH__INTERVAL", "100ms").start().await;
+    let server = Server::start().await;
     let cursor = server.get("/v1/series/cursor").await.expect(200)["cursor"].clone();
     let head = format!("GET /v1/series/delta?cursor={}&wait=60s", cursor.as_str().expect("text"));
     let before = server.memory_bytes();
@@ -50,7 +49,8 @@ async fn ten_thousand_idle_long_polls_cost_little_and_all_see_the_change() {
         polls.push(ask(&server, &head, "").await);
     }
     let count = u64::try_from(POLLS).expect("fits");
-    eventually("all polls wait", async || (waiting(&server).await >= count).then_some(())).await;
+    eventually("all polls wait", async || (server.others_in_flight().await >= count).then_some(()))
+        .await;
     let grown = server.memory_bytes().saturating_sub(before);
     eprintln!("{POLLS} long polls hold {} bytes each", grown / count);
     assert!(grown < count * MEMORY_PER_POLL_BYTES, "{} bytes a poll", grown / count);
@@ -76,7 +76,7 @@ async fn ten_thousand_idle_long_polls_cost_little_and_all_see_the_change() {
 #[tokio::test]
 async fn a_waiter_that_hung_up_never_gets_the_lease() {
     const GONE: u64 = 20;
-    let server = Launch::new().env("HOLDALL_REFRESH__INTERVAL", "50ms").start().await;
+    let server = Server::start().await;
     let first = json!({"holder": "first", "ttl": "1h"});
     let token =
         server.post("/v1/leases/x/acquire", &first).await.expect(200)["fencing_token"].clone();
@@ -85,13 +85,13 @@ async fn a_waiter_that_hung_up_never_gets_the_lease() {
         let body = json!({"holder": format!("gone-{number}"), "ttl": "1h", "wait": "60s"});
         gone.push(ask(&server, "POST /v1/leases/x/acquire", &body.to_string()).await);
     }
-    eventually("they wait", async || (waiting(&server).await >= GONE).then_some(())).await;
+    eventually("they wait", async || (server.others_in_flight().await >= GONE).then_some(())).await;
     let client = server.client();
     let last = json!({"holder": "last", "ttl": "1h", "wait": "60s"});
     let last = tokio::spawn(async move { client.post("/v1/leases/x/acquire", &last).await });
-    eventually("all wait", async || (waiting(&server).await > GONE).then_some(())).await;
+    eventually("all wait", async || (server.others_in_flight().await > GONE).then_some(())).await;
     drop(gone);
-    eventually("one waits", async || (waiting(&server).await <= 1).then_some(())).await;
+    eventually("one waits", async || (server.others_in_flight().await <= 1).then_some(())).await;
     let release = json!({"fencing_token": token});
     assert!(server.post("/v1/leases/x/release", &release).await.status < 300);
     let answer = tokio::time::timeout(DEADLINE, last).await.expect("in time").expect("an answer");
@@ -102,7 +102,7 @@ async fn a_waiter_that_hung_up_never_gets_the_lease() {
 
 #[tokio::test]
 async fn waiters_are_served_in_their_order() {
-    let server = Launch::new().env("HOLDALL_REFRESH__INTERVAL", "50ms").start().await;
+    let server = Server::start().await;
     let mut waiters = JoinSet::new();
     for number in 0..5_u64 {
         let client = server.client();
@@ -120,7 +120,8 @@ async fn waiters_are_served_in_their_order() {
             })
             .await;
         }
-        eventually("it waits", async || (waiting(&server).await >= number).then_some(())).await;
+        eventually("it waits", async || (server.others_in_flight().await >= number).then_some(()))
+            .await;
     }
     let mut served = Vec::new();
     while let Some(granted) = waiters.join_next().await {

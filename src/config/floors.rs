@@ -32,7 +32,6 @@ impl Config {
                 selectors: limits.selectors.0,
                 page_items: limits.page_items.0,
                 max_page_items: limits.max_page_items.0,
-                point: limits.point,
             },
             timeouts: TimeoutSettings {
                 request: timeouts.request.0,
@@ -47,6 +46,7 @@ impl Config {
                 tokens: self.access.tokens.0.iter().filter_map(token).collect(),
                 metrics_allow: self.access.metrics_allow.0.iter().map(|net| net.0).collect(),
             },
+            points: limits.point,
         }
     }
 

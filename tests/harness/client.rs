@@ -66,14 +66,18 @@ impl Client {
         self.try_send(self.request(Method::GET, path).timeout(Duration::from_secs(5))).await
     }
 
-    /// Sends JSON.
-    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
-        self.send(self.request(Method::POST, path).json(body)).await
+    /// Gives how many requests the server is working on, or lets wait, beside the one that asks.
+    pub(crate) async fn others_in_flight(&self) -> u64 {
+        let text = self.get("/metrics").await.text();
+        let value =
+            |line: &str| line.strip_prefix("holdall_http_requests_in_flight ")?.parse().ok();
+        let count: u64 = text.lines().find_map(value).unwrap_or_else(|| panic!("not in:\n{text}"));
+        count.saturating_sub(1)
     }
 
     /// Sends JSON.
-    pub(crate) async fn put(&self, path: &str, body: &Value) -> Answer {
-        self.send(self.request(Method::PUT, path).json(body)).await
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(self.request(Method::POST, path).json(body)).await
     }
 
     /// Sends JSON to a server that may be away.
