@@ -40,11 +40,11 @@ async fn what_is_not_success_is_a_problem_document() {
         (Method::POST, "/v1/series", "image/png", "x", 415),
         (Method::POST, "/v1/locks/job/x", json, "{", 400),
         (Method::POST, "/v1/locks/job/x", json, "", 400),
-        (Method::POST, "/v1/locks/job/x", json, "[]", 422),
-        (Method::POST, "/v1/locks/job/x", json, "{\"ttl\": 5}", 422),
-        (Method::POST, "/v1/locks/job/x", json, "{\"ttl\": \"0s\"}", 422),
-        (Method::POST, "/v1/locks/job/x", json, "{\"ttl\": \"-1s\"}", 422),
-        (Method::POST, "/v1/locks/job/x", json, "{\"ttl\": \"1s\", \"colour\": 1}", 422),
+        (Method::POST, "/v1/locks/job/x", json, "[]", 400),
+        (Method::POST, "/v1/locks/job/x", json, "{\"ttl\": 5}", 400),
+        (Method::POST, "/v1/locks/job/x", json, "{\"ttl\": \"0s\"}", 400),
+        (Method::POST, "/v1/locks/job/x", json, "{\"ttl\": \"-1s\"}", 400),
+        (Method::POST, "/v1/locks/job/x", json, "{\"ttl\": \"1s\", \"colour\": 1}", 400),
         (Method::POST, "/v1/locks/other/x", json, "{\"ttl\": \"1s\"}", 404),
         (Method::GET, "/v1/series?limit=many", json, "", 400),
         (Method::GET, "/v1/series/delta?cursor=nonsense", json, "", 400),
@@ -56,7 +56,7 @@ async fn what_is_not_success_is_a_problem_document() {
             "{\"checkpoint\": \"2026-01-01T00:00:00Z\"}",
             400,
         ),
-        (Method::PUT, "/v1/checkpoints/a/b", json, "{\"checkpoint\": \"yesterday\"}", 422),
+        (Method::PUT, "/v1/checkpoints/a/b", json, "{\"checkpoint\": \"yesterday\"}", 400),
     ] {
         let answer = send(&server, method.clone(), path, kind, body).await;
         if answer.status != status {

@@ -130,7 +130,7 @@ fn every_file_says_what_it_is_and_stays_short() {
             broken.push(format!("{} does not open with what it is", source.path));
         }
         let lines = source.text.lines().count();
-        if lines > MAX_LINES {
+        if source.path.starts_with("src/") && lines > MAX_LINES {
             broken.push(format!("{} has {lines} lines, more than {MAX_LINES}", source.path));
         }
     }
