@@ -21,7 +21,7 @@ def write_exposition(folder: Path, series: int, variant: str) -> Path:
         for number in range(series):
             family, member = divmod(number, FAMILY_SIZE)
             if member == 0:
-                name = f"bench_{family:03d}_requests_total"
+                name = f"bench_{family:03d}_total"
                 out.write(f"# HELP {name} Requests that were served.\n# TYPE {name} counter\n")
             out.write(line(name, member, 1 if variant == "a" else 2))
     unfinished.rename(path)

@@ -12,8 +12,8 @@ function request()
   count = count + 1
   local member = count % 1000
   local line = string.format(
-    '# TYPE bench_000_requests_total counter\n'
-      .. 'bench_000_requests_total{code="%s",instance="10.0.%d.%d:9100",job="%s",path="/v1/%05d"} %d\n',
+    '# TYPE bench_000_total counter\n'
+      .. 'bench_000_total{code="%s",instance="10.0.%d.%d:9100",job="%s",path="/v1/%05d"} %d\n',
     codes[member % 5 + 1], math.floor(member / 250), member % 250, jobs[member % 4 + 1], member, count
   )
   return wrk.format("POST", nil, nil, line)

@@ -224,7 +224,8 @@ def coordination(fleet: Fleet, folder: Path, rounds: int):
             peer_rate = lambda _turn, url=peer.url("/INCR/bench"): wrk(url)[0]
         else:
             peer = fleet.etcd()
-            peer_rate = lambda _turn, port=peer.port: etcd_puts(port, folder)
+            # Both answer JSON over HTTP; etcd's own protocol is shown for comparison below.
+            peer_rate = lambda _turn, url=peer.url("/v3/kv/put"): wrk(url, "etcd_put.lua")[0]
         works = {
             "lock": ("lock.lua", lambda turn: f"{sync}-{turn}-{time.monotonic_ns()}"),
             "checkpoint": ("checkpoint.lua", lambda _turn: ""),
@@ -240,9 +241,13 @@ def coordination(fleet: Fleet, folder: Path, rounds: int):
         for work, mine in zip(works, ours):
             yield faster(f"{work}, 32 connections, sync = {sync}", mine, peer_name, theirs, target)
         if sync == "full":
-            few, many = interleaved(
-                rounds, rate(*works["checkpoint"]), rate(*works["checkpoint"], connections=128)
+            few, many, grpc = interleaved(
+                rounds,
+                rate(*works["checkpoint"]),
+                rate(*works["checkpoint"], connections=128),
+                lambda _turn: etcd_puts(peer.port, folder),
             )
+            yield shown_only("checkpoint, 32 connections, sync = full", f"{few:,.0f}/s", f"etcd put over gRPC {grpc:,.0f}/s")
             work = "checkpoint, sync = full, 128 connections"
             yield Row(work, f"{many:,.0f}/s", f"32: {few:,.0f}/s", many / few, "> 1x", many > few)
         fleet.stop_all()
