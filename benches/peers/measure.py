@@ -7,17 +7,16 @@ import json
 import re
 import statistics
 import subprocess
-import sys
 import urllib.request
 from pathlib import Path
 
-from servers import program
+from processes import Failed, program
 
 SCRIPTS = Path(__file__).parent
 
 
 def curl(url: str, *options: str) -> tuple[float, int]:
-    """One request; returns its seconds and the bytes received. Ends the run on an error status."""
+    """One request; returns its seconds and the bytes received. An error status is a failure."""
     done = subprocess.run(
         [program("curl", "curl"), "-sS", "-o", "/dev/null", "-H", "Expect:", *options]
         + ["-w", "%{http_code} %{time_total} %{size_download}", url],
@@ -27,7 +26,7 @@ def curl(url: str, *options: str) -> tuple[float, int]:
     )
     fields = done.stdout.split()
     if done.returncode != 0 or not fields or not fields[0].startswith("2"):
-        sys.exit(f"{url} answered {done.stdout!r} {done.stderr!r}")
+        raise Failed(f"{url} answered {done.stdout!r} {done.stderr!r}")
     return float(fields[1]), int(fields[2])
 
 
@@ -56,7 +55,7 @@ def wrk(url: str, script: str | None = None, connections: int = 32, seconds: flo
     command += [url] + (["--", argument] if argument else [])
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     if "Non-2xx" in out or "Socket errors" in out or "unexpected" in out:
-        sys.exit(f"{url} did not take every request:\n{out}")
+        raise Failed(f"{url} did not take every request:\n{out}")
     rate = float(re.search(r"Requests/sec:\s+([\d.]+)", out)[1])
     number, unit = re.search(r"99%\s+([\d.]+)(us|ms|s)", out).groups()
     return rate, float(number) * {"us": 1e-6, "ms": 1e-3, "s": 1.0}[unit]
@@ -75,10 +74,10 @@ def etcd_puts(port: int, folder: Path, connections: int = 32, seconds: float = 4
     done = re.search(r"finished in .*?, ([\d.]+) req/s", out)
     codes = re.search(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", out)
     if not done or not codes or any(int(code) for code in codes.groups()[1:]):
-        sys.exit(f"etcd did not take every put:\n{out}")
+        raise Failed(f"etcd did not take every put:\n{out}")
     # An error of gRPC has the status 200 as well, so the puts are counted where they arrived.
     if etcd_version(port) < int(codes[1]):
-        sys.exit(f"etcd holds fewer puts than it answered:\n{out}")
+        raise Failed(f"etcd holds fewer puts than it answered:\n{out}")
     return float(done[1])
 
 

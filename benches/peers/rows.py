@@ -12,7 +12,8 @@ from pathlib import Path
 
 from data import write_exposition
 from measure import curl, etcd_puts, interleaved, push, wrk
-from servers import Fleet, Server, status_of, wait_until
+from processes import Server, status_of, wait_until
+from servers import Fleet
 
 PUSH = "/v1/series?role=leader&source=leader_scrape"
 PUSHGATEWAY_PUSH = "/metrics/job/bench"

@@ -11,10 +11,15 @@ import shutil
 import sys
 from pathlib import Path
 
-import rows
-from servers import Fleet
+REPOSITORY = Path(__file__).parents[2]
+# The tests start their servers with the same module.
+sys.path.insert(0, str(REPOSITORY / "tests" / "e2e"))
 
-FOLDER = Path(__file__).parents[2] / "target" / "bench"
+import rows  # noqa: E402
+from processes import Failed  # noqa: E402
+from servers import Fleet  # noqa: E402
+
+FOLDER = REPOSITORY / "target" / "bench"
 
 
 def main() -> int:
@@ -80,4 +85,7 @@ def markdown(table) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except Failed as why:
+        sys.exit(f"the measurement failed: {why}")
