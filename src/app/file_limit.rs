@@ -11,7 +11,7 @@ pub(super) fn raise(connections: usize) {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         limit.current = limit.maximum;
-        if let Err(error) = setrlimit(Resource::Nofile, limit.clone()) {
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
             tracing::warn!(cause = %error, "the limit on open files can't be raised");
             limit = getrlimit(Resource::Nofile);
         }
