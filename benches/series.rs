@@ -3,6 +3,8 @@
 //!
 //! `cargo bench --bench series [-- COUNT]`
 
+#![expect(clippy::print_stdout, reason = "a bench tells its figures")]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

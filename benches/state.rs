@@ -9,14 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use holdall::clock::SystemClock;
 use holdall::model::checkpoints::CheckpointKey;
 use holdall::model::leases::{Holder, LeaseName};
 use holdall::model::locks::{LockKey, LockKind};
 use holdall::model::time::Timestamp;
-use holdall::store::embedded::SyncMode;
-use holdall::store::embedded::state::StateStore;
-use holdall::store::{AcquireOutcome, CheckpointStore, LeaseStore, LockStore};
+use holdall::store::embedded::{EmbeddedSettings, SyncMode, open};
+use holdall::store::{AcquireOutcome, Stores};
 
 const TTL: Duration = Duration::from_secs(3600);
 
@@ -27,10 +25,10 @@ enum Work {
     Checkpoints,
 }
 
-async fn call(store: &StateStore, work: Work, caller: usize, stop: &AtomicBool) -> u64 {
+async fn call(store: &Stores, work: Work, caller: usize, stop: &AtomicBool) -> u64 {
     let name = LeaseName::parse(format!("lease {caller}")).expect("valid");
     let holder = Holder::parse("bench").expect("valid");
-    let lease = LeaseStore::acquire(store, &name, &holder, TTL).await.expect("works");
+    let lease = store.leases.acquire(&name, &holder, TTL).await.expect("works");
     let AcquireOutcome::Acquired(lease) = lease else { panic!("it is free") };
     let mut done = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -38,19 +36,18 @@ async fn call(store: &StateStore, work: Work, caller: usize, stop: &AtomicBool) 
             Work::Locks => {
                 let key = LockKey::parse(LockKind::Job, format!("job {caller} {done}"));
                 let keys = vec![key.expect("valid")];
-                let outcome = LockStore::acquire(store, keys, TTL).await.expect("works");
+                let outcome = store.locks.acquire(keys, TTL).await.expect("works");
                 assert!(outcome[0].acquired);
             }
             Work::Renewals => {
-                let renewed = store.renew(&name, lease.token, None).await.expect("works");
+                let renewed = store.leases.renew(&name, lease.token, None).await.expect("works");
                 assert!(renewed.is_some());
             }
             Work::Checkpoints => {
                 let key = CheckpointKey::parse("org", &format!("repo {}", done % 1000));
                 let at = Timestamp::from_nanos(0);
-                CheckpointStore::set(store, key.expect("valid"), at, false, None)
-                    .await
-                    .expect("works");
+                let key = key.expect("valid");
+                store.checkpoints.set(key, at, false, None).await.expect("works");
             }
         }
         done += 1;
@@ -60,14 +57,17 @@ async fn call(store: &StateStore, work: Work, caller: usize, stop: &AtomicBool) 
 
 async fn measure(name: &str, sync: SyncMode, work: Work, seconds: u64, callers: usize) {
     let folder = tempfile::tempdir_in("target").expect("a folder");
-    let path = folder.path().join("state.db");
-    let clock = Arc::new(SystemClock::start(Timestamp::MIN));
-    let store = StateStore::open(Some(&path), sync, clock, TTL).expect("opens");
+    let settings = EmbeddedSettings {
+        path: Some(folder.path().to_owned()),
+        sync,
+        ..EmbeddedSettings::in_memory()
+    };
+    let (store, _) = open(&settings).expect("opens");
     let stop = Arc::new(AtomicBool::new(false));
     let start = Instant::now();
     let tasks: Vec<_> = (0..callers)
         .map(|caller| {
-            let (store, stop) = (Arc::clone(&store), Arc::clone(&stop));
+            let (store, stop) = (store.clone(), Arc::clone(&stop));
             tokio::spawn(async move { call(&store, work, caller, &stop).await })
         })
         .collect();
@@ -78,13 +78,14 @@ async fn measure(name: &str, sync: SyncMode, work: Work, seconds: u64, callers: 
         done += task.await.expect("does not panic");
     }
     let rate = done as f64 / start.elapsed().as_secs_f64();
-    let status = store.status().expect("reports");
+    let status = store.operation.status().await.expect("reports");
     let group = status.committed_writes as f64 / status.commits as f64;
     let start = Instant::now();
-    store.close().await.expect("closes");
+    store.operation.close().await.expect("closes");
     let close_ms = start.elapsed().as_millis();
     let start = Instant::now();
-    drop(StateStore::load(Some(&path), sync, TTL).expect("loads"));
+    drop(store);
+    drop(open(&settings).expect("opens again"));
     let load_ms = start.elapsed().as_millis();
     println!(
         "{name:24} {rate:9.0} ops/s, {group:5.1} in a commit, close {close_ms} ms, load {load_ms} ms"

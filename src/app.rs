@@ -1,1 +1,214 @@
-//! Work in progress.
+//! Builds the floors, owns the tasks, and keeps the order of start and stop.
+//!
+//! Start: listen (live at once), open the store off the async threads, fill the first page of
+//! /metrics, be ready. Stop: take no more connections, finish what runs, end the tasks, bring
+//! everything to disk, close. Invariant: a server that can't do its work ends and says why;
+//! it never goes on half alive.
+
+mod background;
+mod file_limit;
+mod logging;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use self::background::Background;
+pub use self::logging::start_tracing;
+use crate::clock::{SharedClock, SystemClock};
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::exposition::{OwnMetrics, Pages, Refresher};
+use crate::http::{self, Readiness, RouterParts};
+use crate::model::time::Timestamp;
+use crate::store::{Operation, Stores, embedded};
+
+/// What a shell shows for a program that SIGINT ended.
+const ENDED_AT_ONCE: i32 = 130;
+
+/// Serves until SIGTERM or SIGINT; a second one ends the process at once.
+///
+/// # Errors
+/// When the server can't start, when a part of it fails for good, or when the last writes can't be
+/// brought to disk.
+pub fn run_until_signal(config: &Config) -> anyhow::Result<()> {
+    file_limit::raise(config.limits.connections.0);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the threads can't be started")?;
+    runtime.block_on(async {
+        let stop = stop_on_signal().context("signals can't be received")?;
+        let listener = bind(config.server.listen).await?;
+        run(config, listener, stop).await
+    })
+}
+
+/// Listens on an address.
+///
+/// # Errors
+/// When it is taken, or not one of this machine.
+pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("can't listen on {address}"))
+}
+
+fn stop_on_signal() -> std::io::Result<CancellationToken> {
+    let mut signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = CancellationToken::new();
+    let first = stop.clone();
+    tokio::spawn(async move {
+        next(&mut signals).await;
+        tracing::info!("stopping");
+        first.cancel();
+        next(&mut signals).await;
+        tracing::warn!("ended at once by a second signal");
+        std::process::exit(ENDED_AT_ONCE);
+    });
+    Ok(stop)
+}
+
+async fn next((terminate, interrupt): &mut (Signal, Signal)) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// Serves on `listener` until `stop` is cancelled, and then stops in order.
+///
+/// # Errors
+/// As [`run_until_signal`].
+pub async fn run(
+    config: &Config,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let settings = config.http();
+    let readiness = Arc::new(Readiness::default());
+    let address = listener.local_addr().context("the listener has no address")?;
+    let pages = pages()?;
+    let router = http::router(RouterParts {
+        readiness: Arc::clone(&readiness),
+        settings: settings.clone(),
+        pages: Arc::clone(&pages),
+        stop: stop.clone(),
+    });
+    let stop_serving = stop.clone();
+    let server =
+        tokio::spawn(async move { http::serve(listener, router, &settings, stop_serving).await });
+    tracing::info!(addr = %address, version = env!("CARGO_PKG_VERSION"), "listening");
+
+    let worked = match open(config).await {
+        Ok((stores, clock)) => {
+            let operation = Arc::clone(&stores.operation);
+            let engine = Arc::new(Engine::new(stores, config.engine(), clock));
+            let worked = work(config, engine, pages, &readiness, &stop).await;
+            // The requests that still run need the store.
+            stop.cancel();
+            let served = server.await.context("the listener failed");
+            let closed = operation.close().await.context("the store can't be closed");
+            worked.and(served).and(closed)
+        }
+        Err(error) => {
+            stop.cancel();
+            server.await.context("the listener failed").and(Err(error))
+        }
+    };
+    if worked.is_ok() {
+        tracing::info!("stopped");
+    }
+    worked
+}
+
+/// Opens the store, off the async threads: it may take seconds.
+async fn open(config: &Config) -> anyhow::Result<(Stores, SharedClock)> {
+    let settings = config.embedded();
+    let opened = tokio::task::spawn_blocking(move || embedded::open(&settings)).await;
+    opened.context("opening the store failed")?.context("the store can't be opened")
+}
+
+/// Keeps the server working until it is told to stop.
+async fn work(
+    config: &Config,
+    engine: Arc<Engine>,
+    pages: Arc<Pages>,
+    readiness: &Readiness,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let mut background = Background::default();
+    collect_garbage(&mut background, config, &engine.operation, stop);
+    flush(&mut background, config, &engine.operation, stop);
+    refresh(&mut background, config, &engine, pages, readiness, stop).await;
+    readiness.set_engine(engine);
+    tracing::info!("ready");
+    background.until_stopped(stop).await
+}
+
+/// Makes the pages of /metrics, with nothing but the server's own metrics so far.
+fn pages() -> anyhow::Result<Arc<Pages>> {
+    let own = OwnMetrics::register(&prometheus::Registry::new())
+        .context("the server's own metrics can't be made")?;
+    // The store's clock is not there yet; this one only tells how old the pages are.
+    let clock = Arc::new(SystemClock::start(Timestamp::MIN));
+    Ok(Arc::new(Pages::new(Arc::new(own), clock)))
+}
+
+/// Fills the pages before the server is ready, so that no scrape of a ready server misses
+/// series; then keeps them up to date.
+async fn refresh(
+    background: &mut Background,
+    config: &Config,
+    engine: &Engine,
+    pages: Arc<Pages>,
+    readiness: &Readiness,
+    stop: &CancellationToken,
+) {
+    let (series, operation) = (engine.series.store(), Arc::clone(&engine.operation));
+    let refresher = Refresher::new(series, operation, pages, Arc::default());
+    readiness.set_reason("the first page of /metrics is being made");
+    // A failure is logged and counted there, and the next tick tries again.
+    let _ = stop.run_until_cancelled(refresher.tick()).await;
+    let (interval, stop) = (config.refresh.interval.0, stop.clone());
+    background.run(async move { refresher.run(interval, stop).await });
+}
+
+fn collect_garbage(
+    background: &mut Background,
+    config: &Config,
+    operation: &Arc<dyn Operation>,
+    stop: &CancellationToken,
+) {
+    let operation = Arc::clone(operation);
+    background.every("gc", config.gc.interval.0, stop.clone(), move || {
+        let operation = Arc::clone(&operation);
+        async move {
+            let removed = operation.collect_garbage().await?;
+            tracing::debug!(removed, "removed what had expired");
+            Ok(())
+        }
+    });
+}
+
+fn flush(
+    background: &mut Background,
+    config: &Config,
+    operation: &Arc<dyn Operation>,
+    stop: &CancellationToken,
+) {
+    let (waited_on, flushed) = (Arc::clone(operation), Arc::clone(operation));
+    let wanted = move || {
+        let operation = Arc::clone(&waited_on);
+        async move { operation.flush_wanted().await }
+    };
+    background.every_or_when("flush", config.flush.interval.0, wanted, stop.clone(), move || {
+        let operation = Arc::clone(&flushed);
+        async move {
+            operation.flush().await?;
+            Ok(())
+        }
+    });
+}

@@ -1,1 +1,185 @@
-//! Work in progress.
+//! The command line: serve, openapi, check-config, healthcheck.
+//!
+//! Not the work itself. Invariant: the exit code tells what happened: 0 all is well, 1 it
+//! failed, 2 it was asked wrongly (a bad command line or configuration).
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::config::{self, Loaded, Mistakes};
+use crate::{app, http};
+
+/// The exit code of a bad command line or configuration; clap's own.
+const ASKED_WRONGLY: u8 = 2;
+const CONFIG_VARIABLE: &str = "HOLDALL_CONFIG";
+const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
+/// More than any answer of a health endpoint.
+const HEALTHCHECK_ANSWER_BYTES: u64 = 64 * 1024;
+
+/// One server that holds what stateless workers share.
+#[derive(Debug, Parser)]
+#[command(name = "holdall", version)]
+pub struct Cli {
+    /// The file with the settings; HOLDALL_CONFIG in the environment does the same.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serves until it is told to stop by SIGTERM or SIGINT. What happens without a command.
+    Serve,
+    /// Prints the OpenAPI document.
+    Openapi {
+        /// The version of OpenAPI.
+        #[arg(long, value_enum, default_value = "3.1")]
+        version: OpenapiVersion,
+    },
+    /// Prints the effective settings without secrets, or every mistake in them.
+    CheckConfig,
+    /// Asks the configured server whether it is ready.
+    Healthcheck {
+        /// What to ask instead: an http URL.
+        #[arg(long)]
+        url: Option<String>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum OpenapiVersion {
+    #[value(name = "3.1")]
+    V31,
+    #[value(name = "3.0")]
+    V30,
+}
+
+/// Does what the command line asks for.
+pub fn run(cli: &Cli) -> ExitCode {
+    let outcome = match cli.command.as_ref().unwrap_or(&Command::Serve) {
+        Command::Serve => serve(cli),
+        Command::Openapi { version } => print(&openapi(*version)),
+        Command::CheckConfig => load(cli).and_then(|loaded| print(&loaded.show())),
+        Command::Healthcheck { url } => healthcheck(cli, url.as_deref()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Not the log: it may not have been started. Nothing helps when this fails as well.
+            let _ = writeln!(std::io::stderr(), "holdall: {error:#}");
+            ExitCode::from(if error.is::<Mistakes>() { ASKED_WRONGLY } else { 1 })
+        }
+    }
+}
+
+fn load(cli: &Cli) -> anyhow::Result<Loaded> {
+    let file = cli.config.clone().or_else(|| {
+        std::env::var_os(CONFIG_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from)
+    });
+    Ok(config::load(file.as_deref(), std::env::vars_os())?)
+}
+
+fn serve(cli: &Cli) -> anyhow::Result<()> {
+    let config = load(cli)?.config;
+    app::start_tracing(&config.log)?;
+    app::run_until_signal(&config)
+}
+
+fn openapi(version: OpenapiVersion) -> String {
+    match version {
+        OpenapiVersion::V31 => http::openapi_3_1(),
+        OpenapiVersion::V30 => http::openapi_3_0(),
+    }
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("can't print")
+}
+
+fn healthcheck(cli: &Cli, url: Option<&str>) -> anyhow::Result<()> {
+    let (address, host, path) = match url {
+        Some(url) => parse_url(url)?,
+        None => {
+            let listen = load(cli)?.config.server.listen;
+            (reachable(listen), listen.to_string(), "/readyz".to_owned())
+        }
+    };
+    let status =
+        ask(address, &host, &path).with_context(|| format!("{address} does not answer"))?;
+    if status == 200 { Ok(()) } else { bail!("{address} answers {status}") }
+}
+
+/// Gives where a server that listens on `listen` can be reached from this machine.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+fn parse_url(url: &str) -> anyhow::Result<(SocketAddr, String, String)> {
+    let rest = url.strip_prefix("http://").context("only http:// URLs can be asked")?;
+    let (host, path) = match rest.find('/') {
+        Some(slash) => (&rest[..slash], &rest[slash..]),
+        None => (rest, "/readyz"),
+    };
+    let with_port = if host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
+        host.to_owned()
+    } else {
+        format!("{host}:80")
+    };
+    let address = with_port
+        .to_socket_addrs()
+        .ok()
+        .and_then(|mut addresses| addresses.next())
+        .with_context(|| format!("no address of {host:?} is known"))?;
+    Ok((address, host.to_owned(), path.to_owned()))
+}
+
+/// Sends one GET and gives the status.
+fn ask(address: SocketAddr, host: &str, path: &str) -> anyhow::Result<u16> {
+    let mut stream = TcpStream::connect_timeout(&address, HEALTHCHECK_TIMEOUT)?;
+    stream.set_read_timeout(Some(HEALTHCHECK_TIMEOUT))?;
+    stream.set_write_timeout(Some(HEALTHCHECK_TIMEOUT))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.take(HEALTHCHECK_ANSWER_BYTES).read_to_end(&mut answer)?;
+    let head = answer.split(|&b| b == b'\r').next().unwrap_or_default();
+    let head = std::str::from_utf8(head)?;
+    head.strip_prefix("HTTP/1.1 ")
+        .and_then(|rest| rest.get(..3))
+        .and_then(|code| code.parse().ok())
+        .context("the answer is not HTTP")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_have_a_host_a_port_and_a_path() {
+        let parsed = parse_url("http://127.0.0.1:8720/livez").expect("valid");
+        assert_eq!(parsed.0.port(), 8720);
+        assert_eq!(parsed.2, "/livez");
+        assert_eq!(parse_url("http://127.0.0.1").expect("valid").2, "/readyz");
+        assert!(parse_url("https://127.0.0.1").is_err());
+    }
+
+    #[test]
+    fn a_server_on_every_address_is_asked_on_loopback() {
+        let any: SocketAddr = "0.0.0.0:1".parse().expect("valid");
+        assert_eq!(reachable(any).to_string(), "127.0.0.1:1");
+        let any: SocketAddr = "[::]:1".parse().expect("valid");
+        assert_eq!(reachable(any).to_string(), "[::1]:1");
+    }
+}

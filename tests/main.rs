@@ -1,4 +1,17 @@
 //! All integration tests, in one test program: it links once.
 
+mod harness;
+
+mod access;
+mod bad_input;
+mod bad_start;
+mod cli;
+mod config;
 mod conformance;
+mod crash;
+mod full_disk;
+mod house_rules;
+mod load;
 mod series_on_disk;
+mod shutdown;
+mod waiting;

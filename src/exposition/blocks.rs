@@ -43,7 +43,7 @@ impl Piece {
 pub(super) fn is_border(name: &str) -> bool {
     let mut hasher = DefaultHasher::new();
     name.hash(&mut hasher);
-    hasher.finish() % BORDER_EVERY == 0
+    hasher.finish().is_multiple_of(BORDER_EVERY)
 }
 
 /// A block.

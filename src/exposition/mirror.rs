@@ -7,8 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::blocks::{BlockCache, PageReuse, Piece, Rendered, is_border};
 use super::family::Family;
 use super::metadata::MetadataTable;
@@ -68,6 +66,15 @@ impl Name {
 struct Item {
     key: SeriesKey,
     state: Option<(f64, MetadataId)>,
+}
+
+/// How large a page is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageSizes {
+    /// Plain, in bytes.
+    pub text_bytes: u64,
+    /// Compressed, in bytes.
+    pub gzip_bytes: u64,
 }
 
 /// A page as a scrape takes it.
@@ -320,9 +327,11 @@ impl Mirror {
         Published { families, rendered, series: self.series }
     }
 
-    /// Gives the page as one text, for tests and measurements.
-    pub fn page_text(&mut self) -> Bytes {
-        Bytes::from(self.publish().rendered.text.concat())
+    /// Makes the page ready to be sent, and gives its sizes: what a refresh does behind
+    /// [`Self::apply`], for measurements.
+    pub fn render(&mut self) -> PageSizes {
+        let Rendered { text_bytes, gzip_bytes, .. } = self.publish().rendered;
+        PageSizes { text_bytes, gzip_bytes }
     }
 }
 

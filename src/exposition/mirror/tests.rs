@@ -227,7 +227,7 @@ fn one_bad_push_does_not_flip_a_family() {
         (0..3).map(|i| upsert("jobs_total", &format!("a=\"{i}\""), 1.0, Some(&good))).collect();
     changes.push(upsert("jobs_total", "a=\"9\"", 1.0, Some(&bad)));
     mirror.apply(changes);
-    let page = mirror.page_text();
+    let page = mirror.publish().rendered.text.concat();
     assert!(page.starts_with(b"# HELP jobs_total good\n# TYPE jobs_total counter\n"));
 }
 
@@ -240,7 +240,8 @@ fn names_of_our_own_are_left_out_and_counted() {
     ]);
     assert_eq!(mirror.take_left_out(), 1);
     assert_eq!(mirror.take_left_out(), 0);
-    assert_eq!(mirror.page_text(), "# TYPE holdall untyped\nholdall 1\n");
+    let page = mirror.publish().rendered.text.concat();
+    assert_eq!(page, b"# TYPE holdall untyped\nholdall 1\n");
 }
 
 #[test]

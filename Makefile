@@ -1,0 +1,98 @@
+# What one does with this repository; `make` lists it. DEVELOPERS.md says what must be there first.
+# Everything that is made here stays under target/, but for the data of `make run`.
+
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+VENV := target/venv
+NPM := target/npm
+PYTEST := HOLDALL_BINARY=$(TARGET)/debug/holdall $(VENV)/bin/python -B -m pytest
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+# Where `make run` keeps its data; ignored by git.
+DATA ?= data
+
+# $(call debian,PROGRAM,PACKAGE): installs the package when the program is missing.
+define debian
+@PATH="$$PATH:/usr/sbin:/sbin" command -v $(1) >/dev/null \
+	|| { $(SUDO) apt-get -qq update \
+	&& $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 \
+		install --no-install-recommends -y $(2) >/dev/null; }
+endef
+
+.PHONY: help
+help: ## Lists what can be made
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: ## Runs the server on its embedded store in DATA (data/), on http://127.0.0.1:8720
+	HOLDALL_STORE__PATH=$(DATA) cargo run --release --locked -- serve
+
+.PHONY: fmt
+fmt: ## Formats the code
+	cargo fmt
+
+.PHONY: test
+test: setup-test test-rust test-e2e ## Runs every test, also against real servers
+
+.PHONY: test-rust
+test-rust: ## Runs the tests that cargo knows
+	cargo test --locked
+
+.PHONY: test-e2e
+test-e2e: setup-test ## Runs the tests of the real binary with Prometheus and generated clients
+	cargo build --locked
+	$(PYTEST) --ignore=tests/e2e/test_openapi_lint.py tests/e2e
+
+.PHONY: lint
+lint: setup-test ## Checks format, lints, documentation and the OpenAPI documents
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+	$(PYTEST) tests/e2e/test_openapi_lint.py
+
+.PHONY: openapi
+openapi: ## Writes the OpenAPI documents under openapi/ anew
+	mkdir -p openapi
+	cargo build --locked
+	$(TARGET)/debug/holdall openapi --version 3.1 > target/openapi-3.1.json
+	$(TARGET)/debug/holdall openapi --version 3.0 > target/openapi-3.0.json
+	mv target/openapi-3.1.json openapi/holdall.json
+	mv target/openapi-3.0.json openapi/holdall-3.0.json
+
+.PHONY: bench
+bench: setup-bench ## Measures beside the peers, and fails when a promised speed is missed
+	cargo bench --locked --bench peers -- $(BENCH)
+
+.PHONY: ci
+ci: lint test ## What the continuous integration runs
+
+.PHONY: setup-test
+setup-test: $(VENV)/.installed $(NPM)/.installed ## Installs what the tests need and is missing
+	$(call debian,prometheus,prometheus)
+	$(call debian,promtool,prometheus)
+
+.PHONY: setup-bench
+setup-bench: ## Installs the peers and load generators that are missing
+	$(call debian,curl,curl)
+	$(call debian,wrk,wrk)
+	$(call debian,h2load,nghttp2-client)
+	$(call debian,prometheus-pushgateway,prometheus-pushgateway)
+	$(call debian,victoria-metrics,victoria-metrics)
+	$(call debian,redis-server,redis-server)
+	$(call debian,webdis,webdis)
+	$(call debian,etcd,etcd-server)
+	$(call debian,nginx,nginx-light)
+
+$(VENV)/.installed: tests/e2e/requirements.txt
+	$(call debian,python3,python3)
+	@python3 -c 'import ensurepip' 2>/dev/null || { $(SUDO) apt-get -qq update \
+		&& $(SUDO) apt-get -qq install -y python3-venv >/dev/null; }
+	mkdir -p target
+	python3 -m venv --clear $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+$(NPM)/.installed: tests/e2e/package.json tests/e2e/package-lock.json
+	$(call debian,npm,npm)
+	mkdir -p $(NPM)
+	cp $^ $(NPM)/
+	cd $(NPM) && npm ci --no-audit --no-fund --silent
+	touch $@

@@ -1,0 +1,90 @@
+"""Takes the times: curl for single large requests, wrk and h2load for many small ones.
+
+Nothing here knows a server; the clients are C programs, so that the client is not what is measured.
+"""
+
+import json
+import re
+import statistics
+import subprocess
+import urllib.request
+from pathlib import Path
+
+from processes import Failed, program
+
+SCRIPTS = Path(__file__).parent
+
+
+def curl(url: str, *options: str) -> tuple[float, int]:
+    """One request; returns its seconds and the bytes received. An error status is a failure."""
+    done = subprocess.run(
+        [program("curl", "curl"), "-sS", "-o", "/dev/null", "-H", "Expect:", *options]
+        + ["-w", "%{http_code} %{time_total} %{size_download}", url],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    fields = done.stdout.split()
+    if done.returncode != 0 or not fields or not fields[0].startswith("2"):
+        raise Failed(f"{url} answered {done.stdout!r} {done.stderr!r}")
+    return float(fields[1]), int(fields[2])
+
+
+def push(url: str, file: Path) -> float:
+    """Seconds that a push of the file takes, from connecting to the answer."""
+    return curl(url, "--data-binary", f"@{file}", "-H", "Content-Type: text/plain; version=0.0.4")[0]
+
+
+def interleaved(rounds: int, *measured) -> list[float]:
+    """Calls each of `measured` in turn, `rounds` times over, and returns the median of each.
+
+    Taking turns keeps a slow moment of the machine from falling on one of them alone.
+    """
+    results = [[] for _ in measured]
+    for turn in range(rounds):
+        for measure, result in zip(measured, results):
+            result.append(measure(turn))
+    return [statistics.median(result) for result in results]
+
+
+def wrk(url: str, script: str | None = None, connections: int = 32, seconds: float = 4, argument: str = ""):
+    """Many small requests; returns requests a second and the 99th percentile in seconds."""
+    command = [program("wrk", "wrk"), f"-t{min(2, connections)}", f"-c{connections}"]
+    command += [f"-d{seconds:g}s", "--latency"]
+    command += ["-s", str(SCRIPTS / script)] if script else []
+    command += [url] + (["--", argument] if argument else [])
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    if "Non-2xx" in out or "Socket errors" in out or "unexpected" in out:
+        raise Failed(f"{url} did not take every request:\n{out}")
+    rate = float(re.search(r"Requests/sec:\s+([\d.]+)", out)[1])
+    number, unit = re.search(r"99%\s+([\d.]+)(us|ms|s)", out).groups()
+    return rate, float(number) * {"us": 1e-6, "ms": 1e-3, "s": 1.0}[unit]
+
+
+def etcd_puts(port: int, folder: Path, connections: int = 32, seconds: float = 4) -> float:
+    """Puts a second over gRPC, etcd's own protocol, without its JSON gateway."""
+    message = b"\x0a\x05bench\x12\x20" + b"v" * 32  # PutRequest {key: "bench", value: 32 bytes}
+    body = folder / "put.grpc"
+    body.write_bytes(b"\x00" + len(message).to_bytes(4, "big") + message)
+    command = [program("h2load", "nghttp2-client"), f"-c{connections}", "-m1", "-t1"]
+    command += [f"-D{seconds:g}", "-d", str(body), "-H", "te: trailers"]
+    command += ["-H", "content-type: application/grpc"]
+    command += [f"http://127.0.0.1:{port}/etcdserverpb.KV/Put"]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    done = re.search(r"finished in .*?, ([\d.]+) req/s", out)
+    codes = re.search(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", out)
+    if not done or not codes or any(int(code) for code in codes.groups()[1:]):
+        raise Failed(f"etcd did not take every put:\n{out}")
+    # An error of gRPC has the status 200 as well, so the puts are counted where they arrived.
+    if etcd_version(port) < int(codes[1]):
+        raise Failed(f"etcd holds fewer puts than it answered:\n{out}")
+    return float(done[1])
+
+
+def etcd_version(port: int) -> int:
+    """How often the key of `etcd_puts` was put."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/v3/kv/range", data=json.dumps({"key": "YmVuY2g="}).encode()
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return int(json.load(answer)["kvs"][0]["version"])

@@ -1,0 +1,176 @@
+//! What settings must be together, once each is valid alone.
+
+use std::collections::BTreeSet;
+
+use config::{Map, Value};
+use tracing_subscriber::EnvFilter;
+
+use super::mistake::Mistake;
+use super::sections::Token;
+use super::{Config, Secret, floors, layers};
+use crate::model::leases::LeaseName;
+
+/// The shortest secret that is accepted, in characters: shorter ones can be guessed.
+const MIN_TOKEN_CHARS: usize = 16;
+/// What hyper needs to read any head.
+const MIN_HEAD_BYTES: usize = 8192;
+const SHA256_HEX_CHARS: usize = 64;
+
+/// Names what is wrong, and gives the configuration with the tokens' files read.
+pub(super) fn check(
+    mut config: Config,
+    tree: &Map<String, Value>,
+    bad: &BTreeSet<String>,
+    mistakes: &mut Vec<Mistake>,
+) -> Config {
+    let mut check = Check { tree, bad, mistakes };
+    check.limits(&config);
+    check.series(&config);
+    check.log(&config);
+    check.tokens(&mut config);
+    check.listener(&config);
+    config
+}
+
+struct Check<'a> {
+    tree: &'a Map<String, Value>,
+    bad: &'a BTreeSet<String>,
+    mistakes: &'a mut Vec<Mistake>,
+}
+
+impl Check<'_> {
+    /// Names a mistake of the first of `settings`, unless one of them is already known to be wrong.
+    fn require(&mut self, holds: bool, settings: &[&str], what: impl FnOnce() -> String) {
+        if holds || settings.iter().any(|setting| self.bad.contains(*setting)) {
+            return;
+        }
+        let Some(first) = settings.first() else { return };
+        let origin = layers::get(self.tree, first).and_then(Value::origin);
+        let origin = origin.unwrap_or(layers::DEFAULT_ORIGIN);
+        self.mistakes.push(Mistake::new(first, origin, what()));
+    }
+
+    fn limits(&mut self, config: &Config) {
+        let limits = &config.limits;
+        self.require(
+            limits.page_items.0 <= limits.max_page_items.0,
+            &["limits.page_items", "limits.max_page_items"],
+            || "must not be larger than limits.max_page_items".to_owned(),
+        );
+        for (size, setting) in [
+            (limits.series_body_bytes, "limits.series_body_bytes"),
+            (limits.series_decoded_bytes, "limits.series_decoded_bytes"),
+            (limits.body_bytes, "limits.body_bytes"),
+        ] {
+            self.require(
+                size.0 <= limits.buffered_body_bytes.0,
+                &[setting, "limits.buffered_body_bytes"],
+                || "must not be larger than limits.buffered_body_bytes".to_owned(),
+            );
+        }
+        self.require(limits.head_bytes.0 >= MIN_HEAD_BYTES, &["limits.head_bytes"], || {
+            format!("must be at least {MIN_HEAD_BYTES}")
+        });
+    }
+
+    fn series(&mut self, config: &Config) {
+        let series = &config.series;
+        self.require(!series.guards.is_empty(), &["series.guards"], || {
+            "names no role, so nobody could write".to_owned()
+        });
+        let lease = series.leader_lease.as_str();
+        let role = series.leader_role.as_str();
+        self.require(
+            lease.is_empty() || LeaseName::parse(lease).is_ok(),
+            &["series.leader_lease"],
+            || "is too long for a lease's name".to_owned(),
+        );
+        self.require(
+            lease.is_empty() || series.guards.contains_key(role),
+            &["series.leader_role", "series.guards"],
+            || format!("{role:?} is not a role of series.guards"),
+        );
+    }
+
+    fn log(&mut self, config: &Config) {
+        let level = &config.log.level;
+        let filter = EnvFilter::try_new(level);
+        self.require(filter.is_ok() && !level.trim().is_empty(), &["log.level"], || {
+            format!("{level:?} is neither a level nor a filter")
+        });
+    }
+
+    fn tokens(&mut self, config: &mut Config) {
+        let roles: Vec<String> = config.series.guards.keys().cloned().collect();
+        let (mut names, mut hashes) = (BTreeSet::new(), BTreeSet::new());
+        for (index, token) in config.access.tokens.0.iter_mut().enumerate() {
+            let which = format!("number {} ({:?})", index + 1, token.name);
+            self.token(token, &roles, &which);
+            if let Some(hash) = floors::sha256(token) {
+                self.require(hashes.insert(hash), &["access.tokens"], || {
+                    format!("{which} is the same token as an earlier one")
+                });
+            }
+            let new = names.insert(token.name.clone());
+            self.require(new && !token.name.is_empty(), &["access.tokens"], || {
+                format!("{which} needs a name of its own")
+            });
+        }
+    }
+
+    fn token(&mut self, token: &mut Token, roles: &[String], which: &str) {
+        const SETTING: &[&str] = &["access.tokens"];
+        let ways =
+            [token.token.is_some(), token.token_sha256.is_some(), token.token_file.is_some()];
+        let ways = ways.into_iter().filter(|given| *given).count();
+        self.require(ways == 1, SETTING, || {
+            format!("{which} needs exactly one of token, token_sha256, token_file")
+        });
+        self.require(!token.scopes.0.is_empty(), SETTING, || format!("{which} has no scopes"));
+        if let Some(role) = &token.role {
+            self.require(roles.contains(role), &["access.tokens", "series.guards"], || {
+                format!("{which}: {role:?} is not a role of series.guards")
+            });
+        }
+        if let Some(path) = &token.token_file {
+            match std::fs::read_to_string(path) {
+                Ok(text) => token.token = Some(Secret::from(text.trim_end().to_owned())),
+                Err(error) => self.require(false, SETTING, || {
+                    format!("{which}: {} can't be read: {error}", path.display())
+                }),
+            }
+        }
+        if let Some(secret) = &token.token {
+            let text = secret.expose();
+            self.require(text.chars().count() >= MIN_TOKEN_CHARS, SETTING, || {
+                format!("{which} is shorter than {MIN_TOKEN_CHARS} characters")
+            });
+            self.require(text.bytes().all(|b| b.is_ascii_graphic()), SETTING, || {
+                format!("{which} holds characters that no Authorization header can carry")
+            });
+        }
+        if let Some(hash) = &token.token_sha256 {
+            self.require(floors::parse_hash(hash).is_some(), SETTING, || {
+                format!("{which}: token_sha256 has {SHA256_HEX_CHARS} hexadecimal digits")
+            });
+        }
+    }
+
+    fn listener(&mut self, config: &Config) {
+        let listen = config.server.listen;
+        let access = &config.access;
+        self.require(
+            listen.ip().is_loopback()
+                || !access.tokens.0.is_empty()
+                || access.open_to_the_network_without_tokens,
+            &["server.listen", "access.tokens", "access.open_to_the_network_without_tokens"],
+            || {
+                format!(
+                    "{listen} is not a loopback address, and without access.tokens everybody there \
+                     could read and delete everything; configure tokens, or set \
+                     access.open_to_the_network_without_tokens = true"
+                )
+            },
+        );
+    }
+}

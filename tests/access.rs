@@ -1,0 +1,163 @@
+//! Who may do what: tokens, scopes, roles, and the addresses that may read /metrics.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Client, Launch, Server};
+
+const READER: &str = "reader-token-1234567==";
+const WRITER: &str = "writer=token=with=equals";
+const FOLLOWER: &str = "follower-token-123456";
+const OPERATOR: &str = "operator-token-123456";
+const SCRAPER: &str = "scraper-token-1234567";
+
+fn settings() -> String {
+    format!(
+        r#"
+        [[access.tokens]]
+        name = "reader"
+        token = "{READER}"
+        scopes = ["read"]
+        [[access.tokens]]
+        name = "writer"
+        token = "{WRITER}"
+        scopes = ["read", "write"]
+        [[access.tokens]]
+        name = "follower"
+        token = "{FOLLOWER}"
+        scopes = ["write"]
+        role = "follower"
+        [[access.tokens]]
+        name = "operator"
+        token = "{OPERATOR}"
+        scopes = ["admin"]
+        [[access.tokens]]
+        name = "scraper"
+        token = "{SCRAPER}"
+        scopes = ["metrics"]
+        "#
+    )
+}
+
+async fn guarded() -> Server {
+    Launch::new().config(&settings()).start().await
+}
+
+fn write(role: &str, source: &str) -> Value {
+    let points = json!([{"name": "x", "labels": {}, "value": 1}]);
+    json!({"role": role, "source": source, "points": points})
+}
+
+async fn lock(client: &Client) -> crate::harness::Answer {
+    client.post("/v1/locks/job/x", &json!({"ttl": "30s"})).await
+}
+
+#[tokio::test]
+async fn a_missing_or_wrong_token_is_401() {
+    let server = guarded().await;
+    for client in [server.client(), server.with_token("wrong"), server.with_token(&READER[1..])] {
+        let answer = client.get("/v1/series").await;
+        answer.expect_problem(401);
+        assert!(answer.headers.contains_key("www-authenticate"));
+        lock(&client).await.expect_problem(401);
+        client.get("/metrics").await.expect_problem(401);
+        client.get("/v1/status").await.expect_problem(401);
+    }
+    let basic =
+        server.request(reqwest::Method::GET, "/v1/series").header("authorization", "Basic eDp5");
+    server.send(basic).await.expect_problem(401);
+}
+
+#[tokio::test]
+async fn every_token_counts_and_does_what_its_scopes_say() {
+    let server = guarded().await;
+    let reader = server.with_token(READER);
+    reader.get("/v1/series").await.expect(200);
+    lock(&reader).await.expect_problem(403);
+    reader.get("/metrics").await.expect_problem(403);
+    let writer = server.with_token(WRITER);
+    writer.get("/v1/series").await.expect(200);
+    lock(&writer).await.expect(200);
+    writer.post("/v1/admin/gc", &json!({})).await.expect_problem(403);
+    let operator = server.with_token(OPERATOR);
+    assert!(operator.post("/v1/admin/gc", &json!({})).await.status < 300);
+    lock(&operator).await.expect_problem(403);
+    let scraper = server.with_token(SCRAPER);
+    assert_eq!(scraper.get("/metrics").await.status, 200);
+    scraper.get("/v1/series").await.expect_problem(403);
+}
+
+#[tokio::test]
+async fn a_token_bound_to_a_role_writes_as_nobody_else() {
+    let server = guarded().await;
+    let follower = server.with_token(FOLLOWER);
+    follower.post("/v1/series", &write("follower", "worker_backfill")).await.expect(200);
+    let as_leader = write("leader", "leader_scrape");
+    follower.post("/v1/series", &as_leader).await.expect_problem(403);
+    server.with_token(WRITER).post("/v1/series", &as_leader).await.expect(200);
+}
+
+#[tokio::test]
+async fn health_needs_no_token() {
+    let server = guarded().await;
+    for path in ["/livez", "/readyz", "/healthz", "/-/healthy", "/-/ready"] {
+        assert_eq!(server.get(path).await.status, 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn roles_and_sources_are_guarded_also_without_tokens() {
+    let server = Server::start().await;
+    for (role, source) in [
+        ("leader", "worker_backfill"),
+        ("follower", "leader_scrape"),
+        ("king", "leader_scrape"),
+        ("leader", "hearsay"),
+    ] {
+        let answer = server.post("/v1/series", &write(role, source)).await;
+        assert_eq!(answer.expect_problem(403), "guard_refused", "{role} {source}");
+    }
+    assert_eq!(server.get("/v1/series").await.expect(200)["points"], json!([]));
+}
+
+#[tokio::test]
+async fn metrics_are_for_the_addresses_that_are_listed() {
+    let others = Launch::new().env("HOLDALL_ACCESS__METRICS_ALLOW", "192.0.2.0/24").start().await;
+    others.get("/metrics").await.expect_problem(403);
+    others.get("/v1/series").await.expect(200);
+    let ours = Launch::new()
+        .env("HOLDALL_ACCESS__METRICS_ALLOW", "192.0.2.0/24,127.0.0.0/8")
+        .start()
+        .await;
+    assert_eq!(ours.get("/metrics").await.status, 200);
+}
+
+#[tokio::test]
+async fn tokens_may_come_from_the_environment_as_hashes_and_in_files() {
+    use sha2::{Digest as _, Sha256};
+    let hash: String =
+        Sha256::digest(READER.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let launch = Launch::new();
+    let file = launch.folder().join("secret");
+    std::fs::write(&file, format!("{WRITER}\n")).expect("the file is written");
+    let tokens = format!(
+        r#"[{{name = "reader", token_sha256 = "{hash}", scopes = ["read"]}},
+            {{name = "writer", token_file = "{}", scopes = ["write"]}}]"#,
+        file.display()
+    );
+    let server = launch.env("HOLDALL_ACCESS__TOKENS", &tokens).start().await;
+    server.get("/v1/series").await.expect_problem(401);
+    server.with_token(READER).get("/v1/series").await.expect(200);
+    lock(&server.with_token(WRITER)).await.expect(200);
+}
+
+#[tokio::test]
+async fn no_secret_reaches_the_log() {
+    let server = Launch::new().config(&settings()).env("HOLDALL_LOG__LEVEL", "trace").start().await;
+    lock(&server.with_token(WRITER)).await.expect(200);
+    server.with_token("a-wrong-secret-token").get("/v1/series").await.expect_problem(401);
+    let (exit, _) = server.terminate().await;
+    assert!(exit.log.contains("listening"));
+    for secret in [READER, WRITER, FOLLOWER, OPERATOR, SCRAPER, "a-wrong-secret-token"] {
+        assert!(!exit.log.contains(secret), "{secret} is in the log");
+    }
+}

@@ -1,0 +1,131 @@
+//! Databases that the server must not touch stop the start with a clear word, and stay as they are.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rusqlite::Connection;
+use serde_json::json;
+
+use crate::harness::{Exit, Launch, Server};
+
+const FILES: [&str; 2] = ["state.db", "cache.db"];
+
+/// Reads every file of a folder.
+fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = std::fs::read_dir(folder).expect("a folder");
+    entries
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.is_file())
+        .map(|path| {
+            let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+            (name, std::fs::read(&path).expect("a file"))
+        })
+        .collect()
+}
+
+/// Gives a folder with both databases, as an orderly stop leaves them.
+async fn stopped_with_data() -> Launch {
+    let server = Server::start().await;
+    server.post("/v1/locks/job/kept", &json!({"ttl": "1h"})).await.expect(200);
+    server.try_push("kept", 1.0).await.expect("the server answers").expect(200);
+    let (exit, launch) = server.terminate().await;
+    assert_eq!(exit.code, Some(0), "{}", exit.log);
+    launch
+}
+
+/// Starts the server, which has to refuse, say `words`, and leave the databases alone.
+async fn assert_refused(launch: &Launch, file: &str, words: &[&str]) {
+    let before = contents(&launch.store());
+    let Exit { code, log } = launch.expect_exit().await;
+    assert_eq!(code, Some(1), "{file}: {log}");
+    for word in words.iter().chain(&[file]) {
+        assert!(log.contains(word), "{file}: no {word:?} in {log}");
+    }
+    let after = contents(&launch.store());
+    for (name, bytes) in &before {
+        assert!(after.get(name) == Some(bytes), "{name} was changed");
+    }
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_version_is_not_touched() {
+    for file in FILES {
+        let launch = stopped_with_data().await;
+        let database = Connection::open(launch.store().join(file)).expect("the database opens");
+        database.pragma_update(None, "user_version", 9999).expect("the version is set");
+        database.close().expect("the database closes");
+        assert_refused(&launch, file, &["newer version"]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_database_of_another_program_is_not_touched() {
+    for file in FILES {
+        let launch = Launch::new();
+        std::fs::create_dir_all(launch.store()).expect("the folder is made");
+        let database = Connection::open(launch.store().join(file)).expect("the database opens");
+        database
+            .execute_batch("CREATE TABLE theirs (x); INSERT INTO theirs VALUES (1)")
+            .expect("SQL");
+        database.close().expect("the database closes");
+        assert_refused(&launch, file, &["not a file of holdall"]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_not_touched() {
+    for file in FILES {
+        let launch = Launch::new();
+        std::fs::create_dir_all(launch.store()).expect("the folder is made");
+        std::fs::write(launch.store().join(file), "dear diary, ".repeat(1000)).expect("written");
+        assert_refused(&launch, file, &[]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_database_is_not_touched() {
+    for file in FILES {
+        let launch = stopped_with_data().await;
+        let path = launch.store().join(file);
+        let mut bytes = std::fs::read(&path).expect("the database is readable");
+        // The head stays, so that it looks like ours; every page behind it is spoiled.
+        bytes[4096..].fill(0xA5);
+        std::fs::write(&path, bytes).expect("the database is spoiled");
+        assert_refused(&launch, file, &["damaged"]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_was_cut_off_is_not_touched() {
+    for file in FILES {
+        let launch = stopped_with_data().await;
+        let path = launch.store().join(file);
+        let bytes = std::fs::read(&path).expect("the database is readable");
+        std::fs::write(&path, &bytes[..bytes.len() / 2]).expect("the database is cut");
+        assert_refused(&launch, file, &["damaged"]).await;
+    }
+}
+
+#[tokio::test]
+async fn two_servers_never_share_a_folder() {
+    let launch = Launch::new();
+    let first = launch.start().await;
+    first.post("/v1/locks/job/one", &json!({"ttl": "1h"})).await.expect(200);
+    let Exit { code, log } = launch.expect_exit().await;
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("another holdall serves the folder"), "{log}");
+    first.get("/v1/locks/job/one").await.expect(200);
+    // A folder whose server was killed is free again.
+    let launch = first.kill();
+    let again = launch.start().await;
+    assert_eq!(again.get("/v1/locks/job/one").await.expect(200)["held"], true);
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_start_was_never_ready() {
+    let launch = Launch::new();
+    std::fs::create_dir_all(launch.store()).expect("the folder is made");
+    std::fs::write(launch.store().join("state.db"), "no database at all").expect("written");
+    let exit = launch.expect_exit().await;
+    assert!(!exit.log.contains("\"ready\""), "{}", exit.log);
+}

@@ -1,0 +1,36 @@
+//! `kill -9` at random moments under load: no acknowledged strong write is lost, no lease ends
+//! early, no fencing token comes twice.
+
+use std::sync::Arc;
+
+use crate::harness::Launch;
+use crate::harness::rng::Rng;
+use crate::load::{Ledger, Load, verify_strong, verify_weak};
+
+const KILLS: u64 = 100;
+/// The server is killed after so many acknowledgements at most.
+const MOST_ACKNOWLEDGEMENTS: u64 = 300;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_kills_under_load_break_no_promise() {
+    let mut rng = Rng::from_environment();
+    let ledger = Arc::new(Ledger::default());
+    let folder = Launch::new().env("HOLDALL_FLUSH__INTERVAL", "50ms");
+    let mut locks_before = 0;
+    for kill in 0..KILLS {
+        // Both survive the end of the process; only a power cut tells them apart.
+        let sync = if kill.is_multiple_of(2) { "normal" } else { "full" };
+        let server = folder.clone().env("HOLDALL_STORE__SYNC", sync).start().await;
+        verify_strong(&server, &ledger, locks_before, &mut rng).await;
+        verify_weak(&server, &ledger).await;
+        locks_before = ledger.lock_count();
+        let load = Load::start(&server, &ledger, &mut rng);
+        ledger.until_more(1 + rng.below(MOST_ACKNOWLEDGEMENTS)).await;
+        server.kill();
+        load.ended().await;
+    }
+    let server = folder.start().await;
+    verify_strong(&server, &ledger, locks_before, &mut rng).await;
+    verify_weak(&server, &ledger).await;
+    eprintln!("{} acknowledgements over {KILLS} kills", ledger.acknowledgements());
+}

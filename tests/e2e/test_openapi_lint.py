@@ -1,0 +1,43 @@
+"""The committed OpenAPI documents are valid, and linters and generators have no complaint.
+
+Needs no server: `make lint` runs this file, `make test` the others.
+"""
+
+import json
+
+import pytest
+from openapi_spec_validator import validate
+
+from conftest import DOCUMENTS, REPOSITORY
+
+
+@pytest.mark.parametrize("version", DOCUMENTS)
+def test_the_document_is_valid(version):
+    document = json.loads((REPOSITORY / "openapi" / DOCUMENTS[version]).read_text())
+    assert document["openapi"].startswith(version)
+    validate(document)
+
+
+@pytest.mark.parametrize("version", DOCUMENTS)
+def test_the_linter_has_nothing_to_say(version, npm_tool, run):
+    config = REPOSITORY / "tests" / "e2e" / "redocly.yaml"
+    document = REPOSITORY / "openapi" / DOCUMENTS[version]
+    out = run(npm_tool("redocly"), "lint", f"--config={config}", "--format=stylish", document)
+    assert "warning" not in out.lower(), out
+
+
+def test_every_operation_is_fit_for_generators(operations, document):
+    ids = list(operations)
+    assert len(set(ids)) == len(ids) == sum(
+        len(set(methods) & {"get", "put", "post", "delete"}) for methods in document["paths"].values()
+    )
+    for name, operation in operations.items():
+        assert len(operation["tags"]) == 1, name
+        assert operation["summary"], name
+        assert "security" in operation, name
+        codes = [code for code in operation["responses"] if code.startswith("2")]
+        assert len(codes) == 1, name
+        for code, answer in operation["responses"].items():
+            assert code.isdigit(), f"{name}: {code}"
+            if code >= "400" and "$ref" not in answer:
+                assert set(answer["content"]) == {"application/problem+json"}, f"{name}: {code}"

@@ -1,0 +1,167 @@
+//! A disk without room: strong writes are refused whole, and all works again once there is room.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use serde_json::{Value, json};
+
+use crate::harness::{Launch, Server, eventually};
+
+const DISK: &str = "8m";
+/// The batches that are written to a full disk: more than its slack.
+const BATCHES: usize = 40;
+
+/// A small disk of its own: a tmpfs in a mount namespace that this child keeps alive.
+struct SmallDisk {
+    keeper: Child,
+    folder: PathBuf,
+}
+
+impl SmallDisk {
+    fn mount(launch: &Launch) -> Self {
+        let folder = launch.folder().join("disk");
+        std::fs::create_dir(&folder).expect("the mount point is made");
+        let script =
+            format!("mount -t tmpfs -o size={DISK} none \"$0\" && echo mounted && exec cat");
+        let mut keeper = Command::new("unshare")
+            .args(["--user", "--map-root-user", "--mount", "sh", "-c", &script])
+            .arg(&folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("unshare (of util-linux) starts");
+        let mut word = String::new();
+        let stdout = keeper.stdout.take().expect("stdout is piped");
+        BufReader::new(stdout).read_line(&mut word).expect("the keeper speaks");
+        assert_eq!(
+            word.trim(),
+            "mounted",
+            "a tmpfs can't be mounted in a namespace: this test needs user and mount namespaces"
+        );
+        Self { keeper, folder }
+    }
+
+    /// Gives the folder as it is seen from outside of the namespace.
+    fn from_outside(&self) -> PathBuf {
+        let inside = self.folder.strip_prefix("/").expect("an absolute path");
+        PathBuf::from(format!("/proc/{}/root", self.keeper.id())).join(inside)
+    }
+
+    fn fill(&self) {
+        let path = self.from_outside().join("ballast");
+        let ballast = std::fs::write(path, vec![1; 64 << 20]);
+        assert!(ballast.is_err(), "the disk is larger than it should be");
+    }
+
+    fn make_room(&self) {
+        std::fs::remove_file(self.from_outside().join("ballast")).expect("the ballast goes");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = self.keeper.kill();
+        let _ = self.keeper.wait();
+    }
+}
+
+fn batch(number: usize) -> Vec<String> {
+    (0..100).map(|i| format!("{number}-{i}-{}", "x".repeat(900))).collect()
+}
+
+async fn take(server: &Server, number: usize) -> crate::harness::Answer {
+    let body = json!({"keys": batch(number), "ttl": "1h"});
+    server.post("/v1/locks/job", &body).await
+}
+
+/// Writes until nothing fits any more; gives the batches that were refused and those that were not.
+async fn write_into_the_wall(server: &Server) -> (Vec<usize>, Vec<usize>) {
+    let (mut refused, mut written) = (Vec::new(), Vec::new());
+    for number in 0..BATCHES {
+        let answer = take(server, number).await;
+        if answer.status == 200 {
+            assert_eq!(answer.json()["acquired"], json!(batch(number)));
+            written.push(number);
+        } else {
+            assert!([503, 507].contains(&answer.status), "{} {}", answer.status, answer.text());
+            answer.expect_problem(answer.status);
+            refused.push(number);
+        }
+    }
+    assert!(!refused.is_empty(), "everything fitted");
+    (refused, written)
+}
+
+/// Checks what was written and that nothing is there of what was refused.
+async fn assert_whole(server: &Server, refused: &[usize], written: &[usize]) {
+    for number in written {
+        assert_eq!(take(server, *number).await.expect(200)["acquired"], json!([]), "{number}");
+    }
+    for number in refused {
+        for key in batch(*number) {
+            let lock = server.get(&format!("/v1/locks/job/{key}")).await.expect(200);
+            assert_eq!(lock["held"], Value::Bool(false), "a half write of {number}");
+        }
+    }
+}
+
+async fn works_again(server: &Server, number: usize) {
+    eventually("writes work again", async || {
+        (take(server, number).await.status == 200).then_some(())
+    })
+    .await;
+    let flushed = server.post("/v1/admin/flush", &json!({})).await;
+    assert!(flushed.status < 300, "{}", flushed.text());
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_strong_writes_whole() {
+    let launch = Launch::new();
+    let disk = SmallDisk::mount(&launch);
+    let store = disk.folder.join("store");
+    let launch = launch
+        .env("HOLDALL_STORE__PATH", store.to_str().expect("UTF-8"))
+        .wrapper(&["nsenter", "--preserve-credentials", "--user", "--mount", "--target"])
+        .wrapper(&[&disk.keeper.id().to_string()]);
+    let server = launch.start().await;
+    disk.fill();
+    let (refused, written) = write_into_the_wall(&server).await;
+    // Reads go on, and weak writes stay in memory.
+    assert_eq!(server.get("/v1/series").await.status, 200);
+    server.try_push("weak", 7.0).await.expect("the server answers").expect(200);
+    assert_whole_reads(&server, &refused).await;
+    disk.make_room();
+    works_again(&server, BATCHES).await;
+    let launch = server.kill();
+    let server = launch.start().await;
+    assert_whole(&server, &refused, &written).await;
+    let series = server.get("/v1/series").await.expect(200);
+    assert_eq!(series["points"][0]["value"], 7.0, "{series}");
+}
+
+async fn assert_whole_reads(server: &Server, refused: &[usize]) {
+    for number in refused.iter().take(3) {
+        let key = &batch(*number)[0];
+        let lock = server.get(&format!("/v1/locks/job/{key}")).await.expect(200);
+        assert_eq!(lock["held"], Value::Bool(false));
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_may_not_grow_refuses_strong_writes_whole() {
+    // The limit is reported like an error of the disk, not as "full"; the signal that comes
+    // with it would end the process.
+    let launch = Launch::new().shell("trap '' XFSZ && ulimit -S -f 2000");
+    let server = launch.start().await;
+    let (refused, written) = write_into_the_wall(&server).await;
+    assert_whole_reads(&server, &refused).await;
+    let unlimited = Rlimit { current: None, maximum: None };
+    let id = Pid::from_raw(server.id()).expect("a process id");
+    prlimit(Some(id), Resource::Fsize, unlimited).expect("the limit can be lifted");
+    works_again(&server, BATCHES).await;
+    let launch = server.kill().shell("true");
+    let server = launch.start().await;
+    assert_whole(&server, &refused, &written).await;
+}

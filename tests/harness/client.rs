@@ -1,0 +1,152 @@
+//! Requests to a server, and its answers.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap};
+use serde_json::Value;
+
+use super::DEADLINE;
+
+/// A client of one server. Its clones share their connections.
+#[derive(Clone)]
+pub(crate) struct Client {
+    address: SocketAddr,
+    http: reqwest::Client,
+    token: Option<String>,
+}
+
+impl Client {
+    /// Makes a client without a token.
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        let http = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build();
+        Self { address, http: http.expect("a client"), token: None }
+    }
+
+    /// Makes a client that shows a token.
+    pub(crate) fn with_token(&self, token: &str) -> Self {
+        Self { token: Some(token.to_owned()), ..self.clone() }
+    }
+
+    /// Gives the server's address.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Begins a request.
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.http.request(method, format!("http://{}{path}", self.address));
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    /// Sends a request; `None` when no answer came, because the server is away.
+    pub(crate) async fn try_send(&self, request: RequestBuilder) -> Option<Answer> {
+        let response = request.send().await.ok()?;
+        let status = response.status().as_u16();
+        let headers = response.headers().clone();
+        let body = response.bytes().await.ok()?.to_vec();
+        Some(Answer { status, headers, body })
+    }
+
+    /// Sends a request and takes the answer, which has to come.
+    pub(crate) async fn send(&self, request: RequestBuilder) -> Answer {
+        self.try_send(request).await.expect("the server answers")
+    }
+
+    /// Sends a GET.
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(self.request(Method::GET, path)).await
+    }
+
+    /// Sends a GET to a server that may be away, or slow.
+    pub(crate) async fn try_get(&self, path: &str) -> Option<Answer> {
+        self.try_send(self.request(Method::GET, path).timeout(Duration::from_secs(5))).await
+    }
+
+    /// Gives how many requests the server is working on, or lets wait, beside the one that asks.
+    pub(crate) async fn others_in_flight(&self) -> u64 {
+        let text = self.get("/metrics").await.text();
+        let value =
+            |line: &str| line.strip_prefix("holdall_http_requests_in_flight ")?.parse().ok();
+        let count: u64 = text.lines().find_map(value).unwrap_or_else(|| panic!("not in:\n{text}"));
+        count.saturating_sub(1)
+    }
+
+    /// Sends JSON.
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// Sends JSON to a server that may be away.
+    pub(crate) async fn try_post(&self, path: &str, body: &Value) -> Option<Answer> {
+        self.try_send(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// Sends JSON to a server that may be away.
+    pub(crate) async fn try_put(&self, path: &str, body: &Value) -> Option<Answer> {
+        self.try_send(self.request(Method::PUT, path).json(body)).await
+    }
+
+    /// Pushes one point without a time of its own.
+    pub(crate) async fn try_push(&self, name: &str, value: f64) -> Option<Answer> {
+        self.try_post("/v1/series", &push(name, value)).await
+    }
+}
+
+/// Makes the body that pushes one point.
+pub(crate) fn push(name: &str, value: f64) -> Value {
+    serde_json::json!({
+        "role": "leader",
+        "source": "leader_scrape",
+        "points": [{"name": name, "labels": {}, "value": value}],
+    })
+}
+
+/// A whole answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    /// The status.
+    pub(crate) status: u16,
+    /// The head.
+    pub(crate) headers: HeaderMap,
+    /// The body.
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    /// Gives the body as text.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// Gives the body as JSON.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error} in {} {:?}", self.status, self.text()))
+    }
+
+    /// Checks the status, and gives the body as JSON.
+    #[track_caller]
+    pub(crate) fn expect(&self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{}", self.text());
+        if self.body.is_empty() { Value::Null } else { self.json() }
+    }
+
+    /// Checks that the answer is a problem document with this status; gives its code.
+    #[track_caller]
+    pub(crate) fn expect_problem(&self, status: u16) -> String {
+        assert_eq!(self.status, status, "{}", self.text());
+        let content_type = self.headers.get("content-type").and_then(|v| v.to_str().ok());
+        assert_eq!(content_type, Some("application/problem+json"), "{}", self.text());
+        let problem = self.json();
+        assert_eq!(problem["status"], status, "{problem}");
+        assert!(problem["type"].is_string() && problem["title"].is_string(), "{problem}");
+        let reason = StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason());
+        assert!(reason.is_some(), "{status} is a registered status");
+        problem["code"].as_str().expect("a code").to_owned()
+    }
+}

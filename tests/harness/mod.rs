@@ -1,0 +1,12 @@
+//! Starts the real server on a port and in a folder of its own, and ends it, whatever happens.
+//!
+//! Invariant: nothing here waits for a time; it waits for a condition, with a deadline.
+
+pub(crate) mod client;
+pub(crate) mod process;
+pub(crate) mod rng;
+pub(crate) mod wait;
+
+pub(crate) use self::client::{Answer, Client};
+pub(crate) use self::process::{Exit, Launch, Server};
+pub(crate) use self::wait::{DEADLINE, eventually};

@@ -1,0 +1,149 @@
+//! Requests that wait: thousands of them cost little, and those that went away get nothing.
+
+use std::time::Duration;
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use crate::harness::{DEADLINE, Server, eventually};
+
+const POLLS: usize = 10_000;
+const MEMORY_PER_POLL_BYTES: u64 = 32 << 10;
+/// Files that are open beside the connections.
+const OTHER_FILES: u64 = 500;
+
+/// Lets this process, and the servers that it starts, open as many files as the tests need.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    let needed = u64::try_from(POLLS).expect("fits") + OTHER_FILES;
+    let most = limit.maximum.unwrap_or(u64::MAX);
+    assert!(most >= needed, "the hard limit on open files is {most}: at least {needed} are needed");
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).expect("the limit can be raised");
+}
+
+/// Opens a connection, sends one request and leaves the answer unread.
+async fn ask(server: &Server, head: &str, body: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(server.address()).await.expect("the server listens");
+    let request = format!(
+        "{head} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.expect("the request is sent");
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_idle_long_polls_cost_little_and_all_see_the_change() {
+    raise_file_limit();
+    let server = Server::start().await;
+    let cursor = server.get("/v1/series/cursor").await.expect(200)["cursor"].clone();
+    let head = format!("GET /v1/series/delta?cursor={}&wait=60s", cursor.as_str().expect("text"));
+    let before = server.memory_bytes();
+    let mut polls = Vec::with_capacity(POLLS);
+    for _ in 0..POLLS {
+        polls.push(ask(&server, &head, "").await);
+    }
+    let count = u64::try_from(POLLS).expect("fits");
+    eventually("all polls wait", async || (server.others_in_flight().await >= count).then_some(()))
+        .await;
+    let grown = server.memory_bytes().saturating_sub(before);
+    eprintln!("{POLLS} long polls hold {} bytes each", grown / count);
+    assert!(grown < count * MEMORY_PER_POLL_BYTES, "{} bytes a poll", grown / count);
+
+    server.try_push("the_change", 1.0).await.expect("the server answers").expect(200);
+    let mut answers = JoinSet::new();
+    for mut poll in polls {
+        answers.spawn(async move {
+            let mut answer = String::new();
+            let read = poll.read_to_string(&mut answer);
+            tokio::time::timeout(DEADLINE, read).await.expect("in time").expect("an answer");
+            assert!(
+                answer.starts_with("HTTP/1.1 200") && answer.contains("the_change"),
+                "{answer}"
+            );
+        });
+    }
+    while let Some(answer) = answers.join_next().await {
+        answer.expect("every poll sees the change");
+    }
+}
+
+#[tokio::test]
+async fn a_waiter_that_hung_up_never_gets_the_lease() {
+    const GONE: u64 = 20;
+    let server = Server::start().await;
+    let first = json!({"holder": "first", "ttl": "1h"});
+    let token =
+        server.post("/v1/leases/x/acquire", &first).await.expect(200)["fencing_token"].clone();
+    let mut gone = Vec::new();
+    for number in 0..GONE {
+        let body = json!({"holder": format!("gone-{number}"), "ttl": "1h", "wait": "60s"});
+        gone.push(ask(&server, "POST /v1/leases/x/acquire", &body.to_string()).await);
+    }
+    eventually("they wait", async || (server.others_in_flight().await >= GONE).then_some(())).await;
+    let client = server.client();
+    let last = json!({"holder": "last", "ttl": "1h", "wait": "60s"});
+    let last = tokio::spawn(async move { client.post("/v1/leases/x/acquire", &last).await });
+    eventually("all wait", async || (server.others_in_flight().await > GONE).then_some(())).await;
+    drop(gone);
+    eventually("one waits", async || (server.others_in_flight().await <= 1).then_some(())).await;
+    let release = json!({"fencing_token": token});
+    assert!(server.post("/v1/leases/x/release", &release).await.status < 300);
+    let answer = tokio::time::timeout(DEADLINE, last).await.expect("in time").expect("an answer");
+    let answer = answer.expect(200);
+    assert_eq!(answer["acquired"], true, "{answer}");
+    assert_eq!(answer["holder"], "last");
+}
+
+#[tokio::test]
+async fn waiters_are_served_in_their_order() {
+    let server = Server::start().await;
+    let mut waiters = JoinSet::new();
+    for number in 0..5_u64 {
+        let client = server.client();
+        let holder = format!("holder-{number}");
+        waiters.spawn(async move {
+            let body = json!({"holder": holder, "ttl": "1h", "wait": "60s"});
+            let answer = client.post("/v1/leases/queue/acquire", &body).await.expect(200);
+            assert_eq!(answer["acquired"], true, "{answer}");
+            (number, answer["fencing_token"].as_i64().expect("a token"))
+        });
+        // The first one gets it; each of the others is known to wait before the next one asks.
+        if number == 0 {
+            eventually("the lease is held", async || {
+                (server.get("/v1/leases/queue").await.status == 200).then_some(())
+            })
+            .await;
+        }
+        eventually("it waits", async || (server.others_in_flight().await >= number).then_some(()))
+            .await;
+    }
+    let mut served = Vec::new();
+    while let Some(granted) = waiters.join_next().await {
+        let (number, token) = granted.expect("a grant");
+        served.push(number);
+        let release = json!({"fencing_token": token});
+        assert!(server.post("/v1/leases/queue/release", &release).await.status < 300);
+    }
+    assert_eq!(served, [0, 1, 2, 3, 4]);
+}
+
+#[tokio::test]
+async fn a_wait_ends_when_its_time_is_over() {
+    let server = Server::start().await;
+    let first = json!({"holder": "first", "ttl": "1h"});
+    server.post("/v1/leases/x/acquire", &first).await.expect(200);
+    let started = std::time::Instant::now();
+    let second = json!({"holder": "second", "ttl": "1h", "wait": "200ms"});
+    let answer = server.post("/v1/leases/x/acquire", &second).await.expect(200);
+    assert_eq!(answer["acquired"], false);
+    assert_eq!(answer["holder"], "first");
+    assert!(started.elapsed() >= Duration::from_millis(200));
+    let too_long = json!({"holder": "second", "ttl": "1h", "wait": "30days"});
+    server.post("/v1/leases/x/acquire", &too_long).await.expect_problem(400);
+}
