@@ -79,7 +79,7 @@ impl Fixture {
 
 fn open(folder: &Path, clock: &Arc<ManualClock>) -> Result<Arc<StateStore>, OpenError> {
     let clock = Arc::clone(clock);
-    StateStore::open(Some(&folder.join("state.db")), SyncMode::Normal, clock, DAY)
+    StateStore::load(Some(&folder.join("state.db")), SyncMode::Normal, DAY)?.serve(clock)
 }
 
 fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
