@@ -16,6 +16,9 @@ use holdall::model::time::Timestamp;
 use holdall::store::embedded::{EmbeddedSettings, SyncMode, open};
 use holdall::store::{AcquireOutcome, Stores};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const TTL: Duration = Duration::from_secs(3600);
 
 #[derive(Clone, Copy)]
@@ -25,34 +28,37 @@ enum Work {
     Checkpoints,
 }
 
-async fn call(store: &Stores, work: Work, caller: usize, stop: &AtomicBool) -> u64 {
+async fn call(stores: &Stores, work: Work, caller: usize, stop: &AtomicBool) -> Vec<u32> {
     let name = LeaseName::parse(format!("lease {caller}")).expect("valid");
     let holder = Holder::parse("bench").expect("valid");
-    let lease = store.leases.acquire(&name, &holder, TTL).await.expect("works");
+    let lease = stores.leases.acquire(&name, &holder, TTL).await.expect("works");
     let AcquireOutcome::Acquired(lease) = lease else { panic!("it is free") };
-    let mut done = 0;
+    let mut done = 0_u64;
+    let mut micros = Vec::new();
     while !stop.load(Ordering::Relaxed) {
+        let start = Instant::now();
         match work {
             Work::Locks => {
                 let key = LockKey::parse(LockKind::Job, format!("job {caller} {done}"));
                 let keys = vec![key.expect("valid")];
-                let outcome = store.locks.acquire(keys, TTL).await.expect("works");
+                let outcome = stores.locks.acquire(keys, TTL).await.expect("works");
                 assert!(outcome[0].acquired);
             }
             Work::Renewals => {
-                let renewed = store.leases.renew(&name, lease.token, None).await.expect("works");
+                let renewed = stores.leases.renew(&name, lease.token, None).await.expect("works");
                 assert!(renewed.is_some());
             }
             Work::Checkpoints => {
                 let key = CheckpointKey::parse("org", &format!("repo {}", done % 1000));
                 let at = Timestamp::from_nanos(0);
-                let key = key.expect("valid");
-                store.checkpoints.set(key, at, false, None).await.expect("works");
+                let outcome = stores.checkpoints.set(key.expect("valid"), at, false, None).await;
+                outcome.expect("works");
             }
         }
         done += 1;
+        micros.push(u32::try_from(start.elapsed().as_micros()).unwrap_or(u32::MAX));
     }
-    done
+    micros
 }
 
 async fn measure(name: &str, sync: SyncMode, work: Work, seconds: u64, callers: usize) {
@@ -60,35 +66,40 @@ async fn measure(name: &str, sync: SyncMode, work: Work, seconds: u64, callers: 
     let settings = EmbeddedSettings {
         path: Some(folder.path().to_owned()),
         sync,
-        ..EmbeddedSettings::in_memory()
+        series_retention: TTL,
+        max_series: 1,
+        max_tombstones: 1,
+        checkpoint_retention: TTL,
+        flush_threshold: 1,
     };
-    let (store, _) = open(&settings).expect("opens");
+    let (stores, _) = open(&settings).expect("opens");
     let stop = Arc::new(AtomicBool::new(false));
     let start = Instant::now();
     let tasks: Vec<_> = (0..callers)
         .map(|caller| {
-            let (store, stop) = (store.clone(), Arc::clone(&stop));
-            tokio::spawn(async move { call(&store, work, caller, &stop).await })
+            let (stores, stop) = (stores.clone(), Arc::clone(&stop));
+            tokio::spawn(async move { call(&stores, work, caller, &stop).await })
         })
         .collect();
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     stop.store(true, Ordering::Relaxed);
-    let mut done = 0;
+    let mut micros = Vec::new();
     for task in tasks {
-        done += task.await.expect("does not panic");
+        micros.append(&mut task.await.expect("does not panic"));
     }
-    let rate = done as f64 / start.elapsed().as_secs_f64();
-    let status = store.operation.status().await.expect("reports");
+    let rate = micros.len() as f64 / start.elapsed().as_secs_f64();
+    micros.sort_unstable();
+    let (p99, most) = (micros[micros.len() / 100 * 99], micros[micros.len() - 1]);
+    let status = stores.operation.status().await.expect("reports");
     let group = status.committed_writes as f64 / status.commits as f64;
     let start = Instant::now();
-    store.operation.close().await.expect("closes");
+    stores.operation.close().await.expect("closes");
     let close_ms = start.elapsed().as_millis();
     let start = Instant::now();
-    drop(store);
     drop(open(&settings).expect("opens again"));
-    let load_ms = start.elapsed().as_millis();
+    let open_ms = start.elapsed().as_millis();
     println!(
-        "{name:24} {rate:9.0} ops/s, {group:5.1} in a commit, close {close_ms} ms, load {load_ms} ms"
+        "{name:24} {rate:9.0} ops/s, {group:5.1} in a commit, p99 {p99} us, most {most} us, close {close_ms} ms, open {open_ms} ms"
     );
 }
 

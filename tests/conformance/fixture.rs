@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdall::clock::{ManualClock, SharedClock};
+use holdall::clock::{Clock, ManualClock, SharedClock};
 use holdall::model::time::Timestamp;
 use holdall::store::Stores;
 use holdall::store::embedded::{EmbeddedSettings, SyncMode, open_with};
+use tempfile::TempDir;
 
 /// How long series live.
 pub(crate) const RETENTION: Duration = Duration::from_secs(3600);
@@ -24,7 +25,34 @@ pub(crate) struct Fixture {
     /// Its clock.
     pub(crate) clock: Arc<ManualClock>,
     /// Lives as long as the store's files.
-    _folder: Option<tempfile::TempDir>,
+    folder: Option<TempDir>,
+}
+
+impl Fixture {
+    fn open(folder: Option<TempDir>, now: Timestamp) -> Self {
+        let settings = EmbeddedSettings {
+            path: folder.as_ref().map(|folder| folder.path().to_owned()),
+            sync: SyncMode::Normal,
+            series_retention: RETENTION,
+            max_series: MAX_SERIES,
+            max_tombstones: MAX_TOMBSTONES,
+            checkpoint_retention: CHECKPOINT_RETENTION,
+            flush_threshold: usize::MAX,
+        };
+        let clock = Arc::new(ManualClock::at(now));
+        let shared = Arc::clone(&clock) as SharedClock;
+        let (stores, _) = open_with(&settings, |_| shared).expect("the store opens");
+        Self { stores, clock, folder }
+    }
+
+    /// Stops the store and starts it again, `later`; `None` where nothing survives that.
+    pub(crate) async fn restart(self, later: Duration) -> Option<Self> {
+        self.stores.operation.close().await.expect("the store closes");
+        let survives = self.stores.operation.capabilities().survives_restart;
+        let now = self.clock.now().saturating_add(later);
+        drop(self.stores);
+        survives.then(|| Self::open(self.folder, now))
+    }
 }
 
 /// A backend that the cases run against.
@@ -43,20 +71,8 @@ impl Backend {
             Self::Memory => None,
             Self::Embedded => Some(tempfile::tempdir().expect("a folder")),
         };
-        let settings = EmbeddedSettings {
-            path: folder.as_ref().map(|folder| folder.path().to_owned()),
-            sync: SyncMode::Normal,
-            series_retention: RETENTION,
-            max_series: MAX_SERIES,
-            max_tombstones: MAX_TOMBSTONES,
-            checkpoint_retention: CHECKPOINT_RETENTION,
-            flush_threshold: usize::MAX,
-        };
         let start = Timestamp::parse("2026-11-21T10:00:00Z").expect("valid");
-        let clock = Arc::new(ManualClock::at(start));
-        let shared = Arc::clone(&clock) as SharedClock;
-        let (stores, _) = open_with(&settings, |_| shared).expect("the store opens");
-        Fixture { stores, clock, _folder: folder }
+        Fixture::open(folder, start)
     }
 }
 

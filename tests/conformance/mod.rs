@@ -1,7 +1,10 @@
 //! One suite for all backends: a case is an async function that is named as a sentence and
 //! listed once, and runs against each of them.
 
+mod checkpoints;
 pub(crate) mod fixture;
+mod leases;
+mod locks;
 mod series;
 
 use self::fixture::Backend;
@@ -10,23 +13,27 @@ use self::fixture::Backend;
 macro_rules! conformance {
     ($($resource:ident: $($case:ident),+ $(,)?;)+) => {
         mod memory {
-            use super::Backend;
-            $($(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $case() {
-                    super::$resource::$case(Backend::Memory.open()).await;
-                }
-            )+)+
+            $(mod $resource {
+                use crate::conformance::{$resource as cases, Backend};
+                $(
+                    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                    async fn $case() {
+                        cases::$case(Backend::Memory.open()).await;
+                    }
+                )+
+            })+
         }
 
         mod embedded {
-            use super::Backend;
-            $($(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $case() {
-                    super::$resource::$case(Backend::Embedded.open()).await;
-                }
-            )+)+
+            $(mod $resource {
+                use crate::conformance::{$resource as cases, Backend};
+                $(
+                    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                    async fn $case() {
+                        cases::$case(Backend::Embedded.open()).await;
+                    }
+                )+
+            })+
         }
     };
 }
@@ -46,5 +53,38 @@ conformance! {
         waiting_readers_are_woken_by_every_change,
         any_order_of_steps_equals_a_plain_model,
         snapshot_and_deltas_equal_a_fresh_snapshot_under_any_concurrency,
+        ;
+    locks:
+        exactly_one_of_many_concurrent_callers_gets_a_lock,
+        a_held_lock_is_an_answer_with_its_end,
+        a_lock_is_free_when_its_time_is_over_and_not_before,
+        a_batch_claims_what_is_free_and_each_key_once,
+        the_kinds_are_name_spaces_of_their_own,
+        keys_may_contain_anything,
+        locks_survive_a_restart,
+        what_expired_is_not_counted,
+        ;
+    leases:
+        one_of_many_concurrent_callers_gets_a_lease,
+        the_same_holder_acquires_again_under_a_new_token,
+        renewing_needs_the_current_token,
+        releasing_needs_the_current_token,
+        a_late_release_does_not_free_the_next_holders_lease,
+        a_lease_lives_as_long_as_promised_and_not_longer,
+        tokens_grow_over_all_leases_across_release_expiry_and_restart,
+        a_restart_does_not_shorten_a_lease,
+        leases_are_listed_by_name_in_pages,
+        ;
+    checkpoints:
+        what_was_set_is_read_to_the_nanosecond,
+        if_later_refuses_to_move_back,
+        org_and_repo_are_never_joined,
+        checkpoints_expire_with_the_retention_counted_from_the_write,
+        a_deleted_checkpoint_is_gone,
+        checkpoints_are_listed_by_org_in_pages,
+        a_fence_that_does_not_hold_refuses_the_write,
+        a_takeover_is_never_overwritten_by_the_former_holder,
+        checkpoints_survive_a_restart,
+        racing_writers_with_if_later_leave_the_latest,
         ;
 }

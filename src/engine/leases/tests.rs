@@ -64,7 +64,7 @@ impl LeaseStore for SlowStore {
     }
 
     async fn get(&self, name: &LeaseName) -> StoreResult<Option<Lease>> {
-        LeaseStore::get(&*self.inner, name).await
+        self.inner.get(name).await
     }
 
     async fn list(
@@ -72,7 +72,7 @@ impl LeaseStore for SlowStore {
         after: Option<&LeaseName>,
         limit: usize,
     ) -> StoreResult<Vec<(LeaseName, Lease)>> {
-        LeaseStore::list(&*self.inner, after, limit).await
+        self.inner.list(after, limit).await
     }
 }
 

@@ -156,20 +156,6 @@ impl StateStore {
         Ok(Loaded { tables, disk })
     }
 
-    /// Does [`Self::load`] and [`Loaded::serve`] in one.
-    ///
-    /// # Errors
-    /// See there.
-    #[cfg(test)]
-    pub(super) fn open(
-        path: Option<&Path>,
-        sync: SyncMode,
-        clock: SharedClock,
-        checkpoint_retention: Duration,
-    ) -> Result<Arc<Self>, OpenError> {
-        Self::load(path, sync, checkpoint_retention)?.serve(clock)
-    }
-
     /// Runs `work` as one atomic step, and gives its outcome when all that it did is on the disk.
     pub(super) async fn write<R, F>(&self, work: F) -> StoreResult<R>
     where

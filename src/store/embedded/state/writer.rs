@@ -223,9 +223,7 @@ impl Writer {
             changes.encode(&mut entry).map_err(|error| {
                 StoreError::new(ErrorKind::Internal, format!("encoding failed: {error}"))
             })?;
-            disk.append(entry).inspect_err(|error| {
-                tracing::error!(%error, "a commit of strong writes failed; nothing was changed");
-            })?;
+            disk.append(entry)?;
         }
         self.shared.publish(changes, writes);
         Ok(())
