@@ -144,8 +144,9 @@ fn measure(title: &str, series: &Series, changes: usize) {
     let full = refresh(&mut mirror, all.chunks(CHUNK).flat_map(|c| chunks(c, 1e6)));
     report("full build", full, full);
     let held = resident_bytes().saturating_sub(before);
+    // Later shapes live in the memory that the first one left.
     println!(
-        "{:.1} B a series resident; text {:.1} B a series, gzip {:.1} B",
+        "{:.1} B a series more resident; text {:.1} B a series, gzip {:.1} B",
         held as f64 / series.count as f64,
         full.sizes.text_bytes as f64 / series.count as f64,
         full.sizes.gzip_bytes as f64 / series.count as f64,

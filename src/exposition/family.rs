@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::naming::FamilyPlan;
 use super::order::Arrangement;
 use super::page::{Edit, MetadataId, Page, PageWriter, Scratch, Sorting};
 use crate::model::series::MetricType;
@@ -73,11 +72,6 @@ pub(super) struct Family {
 }
 
 impl Family {
-    /// Makes a family without series.
-    pub(super) fn new(plan: &FamilyPlan, scratch: &mut Scratch) -> Self {
-        Self::described(plan.description.clone(), scratch)
-    }
-
     /// Makes a family without series.
     pub(super) fn described(description: Description, scratch: &mut Scratch) -> Self {
         let header = Bytes::from(description.text_header());

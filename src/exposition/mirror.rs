@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::blocks::{BlockCache, PageReuse, Piece, Rendered, is_border};
-use super::family::Family;
+use super::cluster::{Cluster, Families, Name};
+use super::family::{Description, Family};
 use super::metadata::MetadataTable;
-use super::naming::{FamilyPlan, NameVotes, cluster_of, plan_cluster};
-use super::order::LineParts;
+use super::naming::cluster_of;
 use super::page::{Edit, MetadataId, NewValue, Scratch};
 use crate::model::series::SeriesKey;
 use crate::store::Change;
@@ -24,42 +24,12 @@ pub const OWN_PREFIX: &str = "holdall_";
 #[derive(Debug)]
 pub struct Mirror {
     clusters: HashMap<Arc<str>, Cluster>,
-    families: BTreeMap<Arc<str>, Arc<Family>>,
+    families: Families,
     metadata: MetadataTable,
     blocks: BlockCache,
     scratch: Scratch,
     series: usize,
     left_out: u64,
-}
-
-/// The names that can clash with each other.
-#[derive(Debug, Default)]
-struct Cluster {
-    names: BTreeMap<Arc<str>, Name>,
-    families: Vec<Arc<str>>,
-}
-
-/// What the series of one name say.
-#[derive(Debug, Default)]
-struct Name {
-    votes: BTreeMap<MetadataId, u64>,
-    /// The family that holds the lines.
-    family: Arc<str>,
-}
-
-impl Name {
-    fn vote(&mut self, id: MetadataId) {
-        *self.votes.entry(id).or_default() += 1;
-    }
-
-    fn unvote(&mut self, id: MetadataId) {
-        if let Some(count) = self.votes.get_mut(&id) {
-            *count -= 1;
-            if *count == 0 {
-                self.votes.remove(&id);
-            }
-        }
-    }
 }
 
 /// A change, as the mirror looks at it.
@@ -209,7 +179,8 @@ impl Mirror {
                 // The votes that found the family are counted again, line by line.
                 name.votes.clear();
             }
-            by_family.entry(Arc::clone(&name.family)).or_default().push(run);
+            let Some(family) = &name.family else { continue };
+            by_family.entry(Arc::clone(family)).or_default().push(run);
         }
         let mut touched: BTreeSet<Arc<str>> =
             newcomers.iter().map(|name| self.cluster_key(name)).collect();
@@ -259,40 +230,10 @@ impl Mirror {
         }
     }
 
-    /// Decides the families of a cluster again, and moves lines where that changed something.
+    /// Decides the families of a cluster again.
     fn settle(&mut self, root: &Arc<str>) {
         let Some(cluster) = self.clusters.get_mut(root) else { return };
-        cluster.names.retain(|_, name| !name.votes.is_empty());
-        let votes: Vec<NameVotes> = cluster
-            .names
-            .iter()
-            .map(|(name, said)| NameVotes {
-                name: Arc::clone(name),
-                votes: said
-                    .votes
-                    .iter()
-                    .filter_map(|(&id, &n)| Some((Arc::clone(self.metadata.get(id)?), n)))
-                    .collect(),
-            })
-            .collect();
-        let plans = plan_cluster(&votes);
-        let stays = plans.iter().all(|plan| fits(plan, cluster, &self.families));
-        if stays {
-            for plan in &plans {
-                if let Some(family) = self.families.get_mut(&plan.description.name)
-                    && family.description != plan.description
-                {
-                    Arc::make_mut(family).describe(plan.description.clone(), &mut self.scratch);
-                }
-            }
-        } else {
-            rebuild(cluster, &plans, &mut self.families, &mut self.scratch);
-        }
-        let planned: Vec<_> = plans.iter().map(|p| Arc::clone(&p.description.name)).collect();
-        for gone in cluster.families.iter().filter(|f| !planned.contains(f)) {
-            self.families.remove(gone);
-        }
-        cluster.families = planned;
+        cluster.settle(&mut self.families, &self.metadata, &mut self.scratch);
         if cluster.names.is_empty() {
             self.clusters.remove(root);
         }
@@ -340,10 +281,7 @@ fn compare_names(a: &Arc<str>, b: &Arc<str>) -> std::cmp::Ordering {
 }
 
 /// Makes the edits of one family: sorted, each series once, at its last state.
-fn sorted_edits<'a>(
-    runs: &[&'a [Item]],
-    description: &super::family::Description,
-) -> Vec<Edit<'a>> {
+fn sorted_edits<'a>(runs: &[&'a [Item]], description: &Description) -> Vec<Edit<'a>> {
     let arrangement = description.arrangement();
     let mut edits: Vec<Edit<'a>> = runs
         .iter()
@@ -363,57 +301,6 @@ fn sorted_edits<'a>(
     edits.dedup_by(|later, kept| later.place == kept.place);
     edits.reverse();
     edits
-}
-
-/// Tells whether the lines of a planned family already are where they should be.
-fn fits(plan: &FamilyPlan, cluster: &Cluster, families: &BTreeMap<Arc<str>, Arc<Family>>) -> bool {
-    let name = &plan.description.name;
-    families
-        .get(name)
-        .is_some_and(|family| family.description.arrangement() == plan.description.arrangement())
-        && plan.members.iter().all(|member| {
-            cluster.names.get(member).is_some_and(|assigned| assigned.family == *name)
-        })
-}
-
-/// Puts all lines of a cluster into the families of `plans`.
-fn rebuild(
-    cluster: &mut Cluster,
-    plans: &[FamilyPlan],
-    families: &mut BTreeMap<Arc<str>, Arc<Family>>,
-    scratch: &mut Scratch,
-) {
-    let old: Vec<_> = cluster.families.iter().filter_map(|name| families.remove(name)).collect();
-    for plan in plans {
-        let mut family = Family::new(plan, scratch);
-        let description = &plan.description;
-        let wanted: HashSet<&[u8]> = plan.members.iter().map(|m| m.as_bytes()).collect();
-        let mut edits: Vec<Edit<'_>> = old
-            .iter()
-            .flat_map(|family| family.lines())
-            .filter_map(|(line, id)| {
-                let LineParts { name, labels, value } = LineParts::of(line);
-                wanted.contains(name).then(|| Edit {
-                    place: description.arrangement().place(
-                        description.name.as_bytes(),
-                        name,
-                        labels,
-                    ),
-                    name,
-                    labels,
-                    state: Some((NewValue::Text(value), id)),
-                })
-            })
-            .collect();
-        edits.sort_by(|a, b| a.place.cmp(&b.place));
-        family.apply(&edits, scratch, &mut Vec::new());
-        for member in &plan.members {
-            if let Some(name) = cluster.names.get_mut(member) {
-                name.family = Arc::clone(&description.name);
-            }
-        }
-        families.insert(Arc::clone(&description.name), Arc::new(family));
-    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 mod blocks;
 mod body;
+mod cluster;
 mod family;
 mod forms;
 mod gzip;

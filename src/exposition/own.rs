@@ -58,7 +58,7 @@ pub struct StoreMetrics {
     pub up: IntGauge,
     /// What the store holds, by `resource`.
     pub entries: GaugeFamily,
-    /// Weak writes by `state`: `unflushed`.
+    /// Weak writes that are not on disk yet.
     pub unflushed: IntGauge,
     /// The age of the oldest of them.
     pub oldest_unflushed: Gauge,

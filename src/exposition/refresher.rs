@@ -117,8 +117,8 @@ impl Refresher {
 
     async fn refresh(&self) -> StoreResult<()> {
         let mut state = self.state.lock().await;
-        let mut read_at = self.pages.now();
         let mut built = false;
+        let mut caught_up_at = None;
         for _ in 0..MAX_CHUNKS {
             let Some(mirrored) = state.as_ref() else {
                 if std::mem::replace(&mut built, true) {
@@ -128,19 +128,22 @@ impl Refresher {
                 *state = Some(self.build().await?);
                 continue;
             };
-            read_at = self.pages.now();
+            let read_at = self.pages.now();
             match within(self.series.delta(&mirrored.cursor, self.chunk)).await? {
                 Delta::Gone => *state = None,
                 Delta::Changes { changes, next, more } => {
                     apply(&mut state, changes, Some(next)).await?;
                     if !more {
+                        caught_up_at = Some(read_at);
                         break;
                     }
                 }
             }
         }
         self.publish(&mut state).await?;
-        self.pages.refreshed(read_at);
+        if let Some(moment) = caught_up_at {
+            self.pages.refreshed(moment);
+        }
         Ok(())
     }
 

@@ -173,8 +173,9 @@ impl Pages {
             self.render_openmetrics();
         } else {
             let former = self.state.write().openmetrics.take();
-            drop(former);
-            *self.openmetrics.lock() = OpenMetrics::default();
+            if former.is_some() {
+                *self.openmetrics.lock() = OpenMetrics::default();
+            }
         }
     }
 

@@ -141,6 +141,8 @@ fn any_change() -> impl Strategy<Value = Change> {
         Just("x_sum"),
         Just("x_count_bucket"),
         Just("x_total"),
+        Just("x_sum_count"),
+        Just("x_info"),
         Just("y"),
         Just("y_sum"),
     ];
@@ -149,6 +151,7 @@ fn any_change() -> impl Strategy<Value = Change> {
         (0..3).prop_map(|a| format!("a=\"{a} }}\"")),
         (0..3, 8..12).prop_map(|(a, le)| format!("a=\"{a}\",le=\"{le}\"")),
         (0..2).prop_map(|q| format!("quantile=\"0.{q}\"")),
+        (0..3, 0..2).prop_map(|(x, z)| format!("x=\"{x}\",z=\"{z}\"")),
     ];
     let metadata = prop_oneof![
         Just(None),
