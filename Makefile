@@ -4,7 +4,7 @@
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 VENV := target/venv
 NPM := target/npm
-PYTEST := HOLDALL_BINARY=$(TARGET)/debug/holdall $(VENV)/bin/python -B -m pytest
+PYTEST := E2E_BINARY=$(TARGET)/debug/holdall $(VENV)/bin/python -B -m pytest
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Where `make run` keeps its data; ignored by git.
 DATA ?= data

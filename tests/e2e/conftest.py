@@ -1,6 +1,6 @@
 """What every test here starts from: the real binary, on a port and in a folder of its own.
 
-`HOLDALL_BINARY` names another binary than the one of the debug build.
+`E2E_BINARY` names another binary than the one of the debug build.
 """
 
 import json
@@ -24,7 +24,7 @@ sys.dont_write_bytecode = True
 @pytest.fixture(scope="session")
 def binary() -> str:
     """The binary under test."""
-    path = Path(os.environ.get("HOLDALL_BINARY", REPOSITORY / "target" / "debug" / "holdall"))
+    path = Path(os.environ.get("E2E_BINARY", REPOSITORY / "target" / "debug" / "holdall"))
     if not path.is_file():
         raise Failed(f"{path} is missing: cargo build")
     return str(path.resolve())
@@ -81,7 +81,7 @@ def run():
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
-            **options,
+            **{"timeout": 300, **options},
         )
         assert done.returncode == 0, f"{command[0]} ended with {done.returncode}:\n{done.stdout}"
         return done.stdout

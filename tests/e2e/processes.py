@@ -76,6 +76,11 @@ def wait_until(condition, what: str, seconds: float = START_SECONDS, pause: floa
     return time.perf_counter() - started
 
 
+def clean_environment() -> dict[str, str]:
+    """The environment without the settings of a holdall that the machine may run."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("HOLDALL_")}
+
+
 class Server:
     """A running process with a folder and a port.
 
@@ -103,7 +108,7 @@ class Server:
             self.process = subprocess.Popen(
                 self._command,
                 cwd=self.folder,
-                env=os.environ | self._environment,
+                env=clean_environment() | self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -1,11 +1,9 @@
 """The files in deploy/ and the compose file say what their readers understand."""
 
-import os
-
 import yaml
 
 from conftest import REPOSITORY
-from processes import program
+from processes import clean_environment, program
 
 COMPOSE = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())
 
@@ -17,7 +15,7 @@ def test_prometheus_accepts_its_configuration(run):
 def test_holdall_accepts_the_settings_of_the_compose_file(binary, run):
     settings = COMPOSE["services"]["holdall"]["environment"]
     assert all(name.startswith("HOLDALL_") for name in settings)
-    run(binary, "check-config", env=os.environ | settings)
+    run(binary, "check-config", env=clean_environment() | settings)
 
 
 def test_the_compose_file_names_what_is_there():

@@ -99,17 +99,13 @@ def test_prometheus_finds_every_series_with_its_exact_value(file, holdall, start
 
 
 def assert_metadata(pushed: expositions.Exposition, metadata: dict) -> None:
-    """Type and help are what was pushed, as far as Prometheus' format of choice can say it."""
-    for name, pushed_type in pushed.types.items():
-        family, allowed = name, {"unknown" if pushed_type == "untyped" else pushed_type}
-        if pushed_type == "counter":
-            if name.endswith("_total"):
-                # OpenMetrics names a counter's family without the suffix.
-                family = name if name in metadata else name.removesuffix("_total")
-            else:
-                # OpenMetrics has no counter without the suffix.
-                allowed.add("unknown")
-        assert family in metadata, f"{name} has no metadata"
-        (entry,) = metadata[family]
-        assert entry["type"] in allowed, name
-        assert entry["help"] == pushed.helps.get(name, ""), name
+    """Type and help are what was pushed."""
+    expected = {
+        name: [{"type": kind.replace("untyped", "unknown"), "help": pushed.helps.get(name, "")}]
+        for name, kind in pushed.types.items()
+    }
+    found = {
+        name: [{"type": entry["type"], "help": entry["help"]} for entry in metadata.get(name, [])]
+        for name in expected
+    }
+    assert found == expected

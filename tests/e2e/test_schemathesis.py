@@ -6,12 +6,21 @@ from pathlib import Path
 from conftest import OPENAPI, REPOSITORY
 
 CONFIGURATION = REPOSITORY / "tests" / "e2e" / "schemathesis.toml"
+TOKEN = "a-token-of-the-tests"
 
 
-def test_the_server_answers_as_the_document_says(holdall, run, tmp_path):
+def test_the_server_answers_as_the_document_says(start_holdall, run, tmp_path):
+    holdall = start_holdall(
+        # With tokens, because the document says that every resource asks for one.
+        HOLDALL_ACCESS__TOKENS=f"""[
+            {{ name = "all", token = "{TOKEN}", scopes = ["read", "write", "metrics", "admin"] }}
+        ]""",
+        # Made-up requests ask to wait, for what nobody will ever do.
+        HOLDALL_TIMEOUTS__MAX_WAIT="200ms",
+        HOLDALL_TIMEOUTS__HEARTBEAT="100ms",
+    )
     run(
         *(Path(sys.executable).with_name("schemathesis"), "--config-file", CONFIGURATION),
-        *("run", OPENAPI, "--url", holdall.url()),
+        *("run", OPENAPI, "--url", holdall.url(), "--header", f"Authorization: Bearer {TOKEN}"),
         cwd=tmp_path,
-        timeout=300,
     )
