@@ -44,19 +44,19 @@ impl SmallDisk {
     }
 
     /// Gives the folder as it is seen from outside of the namespace.
-    fn from_outside(&self) -> PathBuf {
+    fn seen_from_outside(&self) -> PathBuf {
         let inside = self.folder.strip_prefix("/").expect("an absolute path");
         PathBuf::from(format!("/proc/{}/root", self.keeper.id())).join(inside)
     }
 
     fn fill(&self) {
-        let path = self.from_outside().join("ballast");
+        let path = self.seen_from_outside().join("ballast");
         let ballast = std::fs::write(path, vec![1; 64 << 20]);
         assert!(ballast.is_err(), "the disk is larger than it should be");
     }
 
     fn make_room(&self) {
-        std::fs::remove_file(self.from_outside().join("ballast")).expect("the ballast goes");
+        std::fs::remove_file(self.seen_from_outside().join("ballast")).expect("the ballast goes");
     }
 }
 
