@@ -41,11 +41,14 @@ pub fn run_until_signal(config: &Config) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("the threads can't be started")?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let stop = stop_on_signal().context("signals can't be received")?;
         let listener = bind(config.server.listen).await?;
         run(config, listener, stop).await
-    })
+    });
+    // Everything is on disk; what still renders a page for nobody need not be waited for.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// Listens on an address.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::config::{self, Loaded, Mistakes};
+use crate::config::{self, Config, Loaded, Mistakes};
 use crate::{app, http};
 
 /// The exit code of a bad command line or configuration; clap's own.
@@ -64,7 +64,10 @@ enum OpenapiVersion {
 /// Does what the command line asks for.
 pub fn run(cli: &Cli) -> ExitCode {
     let outcome = match cli.command.as_ref().unwrap_or(&Command::Serve) {
-        Command::Serve => serve(cli),
+        Command::Serve => match start(cli) {
+            Ok(config) => return serve(&config),
+            Err(error) => Err(error),
+        },
         Command::Openapi { version } => print(&openapi(*version)),
         Command::CheckConfig => load(cli).and_then(|loaded| print(&loaded.show())),
         Command::Healthcheck { url } => healthcheck(cli, url.as_deref()),
@@ -86,10 +89,21 @@ fn load(cli: &Cli) -> anyhow::Result<Loaded> {
     Ok(config::load(file.as_deref(), std::env::vars_os())?)
 }
 
-fn serve(cli: &Cli) -> anyhow::Result<()> {
+fn start(cli: &Cli) -> anyhow::Result<Config> {
     let config = load(cli)?.config;
     app::start_tracing(&config.log)?;
-    app::run_until_signal(&config)
+    Ok(config)
+}
+
+/// Serves; from here on everything that is said goes to the log.
+fn serve(config: &Config) -> ExitCode {
+    match app::run_until_signal(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(cause = %format!("{error:#}"), "the server failed");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn openapi(version: OpenapiVersion) -> String {

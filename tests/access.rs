@@ -161,3 +161,30 @@ async fn no_secret_reaches_the_log() {
         assert!(!exit.log.contains(secret), "{secret} is in the log");
     }
 }
+
+#[tokio::test]
+async fn where_a_leader_lease_is_named_leaders_write_under_its_token() {
+    let server = Launch::new().env("HOLDALL_SERIES__LEADER_LEASE", "the leader").start().await;
+    let push = async |token: Option<&Value>| {
+        let mut request = server.request(reqwest::Method::POST, "/v1/series");
+        if let Some(token) = token {
+            request = request
+                .header("holdall-lease", "the leader")
+                .header("holdall-fencing-token", token.to_string());
+        }
+        server.send(request.json(&write("leader", "leader_scrape"))).await
+    };
+    assert_eq!(push(None).await.expect_problem(428), "fence_required");
+    let acquire = |holder: &str| json!({"holder": holder, "ttl": "1h"});
+    let path = "/v1/leases/the%20leader";
+    let first = server.post(&format!("{path}/acquire"), &acquire("first")).await.expect(200);
+    push(Some(&first["fencing_token"])).await.expect(200);
+    let release = json!({"fencing_token": first["fencing_token"]});
+    assert!(server.post(&format!("{path}/release"), &release).await.status < 300);
+    let second = server.post(&format!("{path}/acquire"), &acquire("second")).await.expect(200);
+    // The former leader was paused, and knows of nothing.
+    assert_eq!(push(Some(&first["fencing_token"])).await.expect_problem(412), "fence_refused");
+    push(Some(&second["fencing_token"])).await.expect(200);
+    // Followers are no leaders.
+    server.post("/v1/series", &write("follower", "worker_backfill")).await.expect(200);
+}

@@ -129,3 +129,12 @@ async fn a_server_that_does_not_start_was_never_ready() {
     let exit = launch.expect_exit().await;
     assert!(!exit.log.contains("\"ready\""), "{}", exit.log);
 }
+
+#[tokio::test]
+async fn a_folder_that_can_not_be_made_stops_the_start() {
+    let launch = Launch::new();
+    std::fs::write(launch.store(), "a file where the folder should be").expect("written");
+    let Exit { code, log } = launch.expect_exit().await;
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("the store can't be opened"), "{log}");
+}

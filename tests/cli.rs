@@ -66,11 +66,14 @@ async fn a_port_that_is_taken_stops_the_start() {
 }
 
 #[tokio::test]
-async fn text_logs_are_for_people_and_json_logs_for_programs() {
+async fn the_log_is_json_from_the_first_line_to_the_last_and_tells_the_life_of_the_server() {
     let launch = Launch::new();
     let (exit, _) = launch.start().await.terminate().await;
     assert_eq!(exit.code, Some(0));
     for line in exit.log.lines() {
         assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "{line}");
     }
+    let place = |word: &str| exit.log.find(&format!("\"{word}\"")).expect("it is in the log");
+    let order = ["listening", "ready", "stopping", "stopped"].map(place);
+    assert!(order.is_sorted(), "{}", exit.log);
 }

@@ -8,8 +8,11 @@ use crate::harness::rng::Rng;
 use crate::load::{Ledger, Load, verify_strong, verify_weak};
 
 const KILLS: u64 = 100;
-/// The server is killed after so many acknowledgements at most.
-const MOST_ACKNOWLEDGEMENTS: u64 = 300;
+/// The server is killed after so many acknowledgements at most ...
+const SHORT_LIFE: u64 = 300;
+/// ... but some live long enough for what the store does at its leisure.
+const LONG_LIFE: u64 = 6000;
+const LIVES_FOR_A_LONG_ONE: u64 = 10;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_kills_under_load_break_no_promise() {
@@ -25,7 +28,9 @@ async fn a_hundred_kills_under_load_break_no_promise() {
         verify_weak(&server, &ledger).await;
         locks_before = ledger.lock_count();
         let load = Load::start(&server, &ledger, &mut rng);
-        ledger.until_more(1 + rng.below(MOST_ACKNOWLEDGEMENTS)).await;
+        let is_long = kill % LIVES_FOR_A_LONG_ONE == LIVES_FOR_A_LONG_ONE - 1;
+        let life = if is_long { LONG_LIFE } else { SHORT_LIFE };
+        ledger.until_more(1 + rng.below(life)).await;
         server.kill();
         load.ended().await;
     }

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 
 use crate::harness::rng::Rng;
-use crate::harness::{DEADLINE, Launch, Server, eventually};
+use crate::harness::{Client, DEADLINE, Launch, Server, eventually};
 use crate::load::{Ledger, Load, verify_series_whole, verify_strong};
 
 const STOPS: u64 = 5;
@@ -104,4 +105,26 @@ async fn a_second_signal_ends_the_server_at_once() {
     let exit = server.wait_for_exit().await;
     assert_ne!(exit.code, Some(0), "{}", exit.log);
     drop(stuck);
+}
+
+#[tokio::test]
+async fn a_server_can_be_run_inside_another_program() {
+    let loaded = holdall::config::load(
+        None,
+        [("HOLDALL_STORE__BACKEND".into(), "memory".into())].into_iter(),
+    );
+    let config = loaded.expect("the settings are valid").config;
+    let any_port = "127.0.0.1:0".parse().expect("an address");
+    let listener = holdall::app::bind(any_port).await.expect("a free port");
+    let client = Client::new(listener.local_addr().expect("an address"));
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
+    let server = tokio::spawn(async move { holdall::app::run(&config, listener, stopped).await });
+    eventually("it is ready", async || {
+        (client.try_get("/readyz").await?.status == 200).then_some(())
+    })
+    .await;
+    stop.cancel();
+    let ended = tokio::time::timeout(DEADLINE, server).await.expect("in time");
+    ended.expect("no panic").expect("an orderly end");
 }

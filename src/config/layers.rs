@@ -212,3 +212,43 @@ pub(super) fn get<'a>(tree: &'a Map<String, Value>, name: &str) -> Option<&'a Va
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_is_explained() {
+        let mut explained = false;
+        let mut settings = 0;
+        for line in DEFAULT_TOML.lines() {
+            if line.starts_with('#') {
+                explained = true;
+            } else if line.contains('=') {
+                assert!(explained, "{line} is not explained");
+                // The entries of a table are explained together, in front of it.
+                explained = line.starts_with("leader = ");
+                settings += 1;
+            }
+        }
+        let names = names(&defaults().expect("the defaults are TOML"));
+        // One line for each setting, but two for the one that is a table.
+        assert_eq!(settings, names.len() + 1, "{names:?}");
+    }
+
+    #[test]
+    fn names_below_a_setting_that_is_a_table_are_no_settings() {
+        let defaults = defaults().expect("the defaults are TOML");
+        let known = |name| find(&defaults, name).is_some();
+        assert!(known("series.guards") && known("series") && known("limits.point.labels"));
+        assert!(!known("series.guards.leader") && !known("server.listen.port") && !known("x"));
+    }
+
+    #[test]
+    fn variables_of_kubernetes_are_no_settings() {
+        for variable in ["HOLDALL_PORT", "HOLDALL_PORT_80_TCP", "HOLDALL_SERVICE_HOST", "HOME"] {
+            assert!(!is_setting(variable), "{variable}");
+        }
+        assert!(is_setting("HOLDALL_STORE__PATH") && is_setting("HOLDALL_STORE_PATH"));
+    }
+}

@@ -1,7 +1,7 @@
 //! HTTP: routes, problems, limits, access, the listener.
 //!
 //! Not the rules: those are the engine's. Invariant: every answer that is not a success is a
-//! problem document, and status codes are chosen in [`problem`] alone.
+//! problem document, and status codes are chosen in `problem` alone.
 
 mod access;
 mod body;

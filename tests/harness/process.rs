@@ -209,6 +209,12 @@ impl Server {
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
+    /// Gives how many files and connections the process has open.
+    pub(crate) fn open_files(&self) -> usize {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", self.id()));
+        files.expect("the process runs").count()
+    }
+
     /// Gives the process id.
     pub(crate) fn id(&self) -> i32 {
         self.process.id().as_raw_nonzero().get()

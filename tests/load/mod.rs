@@ -23,6 +23,9 @@ const LOCK_WRITERS: u64 = 3;
 const LEASES: u64 = 4;
 const CHECKPOINTS: u64 = 3;
 const SERIES: u64 = 2;
+/// Makes some keys as long as those that people choose, and longer.
+const PADDING: &str =
+    "a/long/key/with/many/parts/that/says/what/it/is/for/and/for/whom/and/why/and/since/when";
 
 /// A load that runs until the server is gone.
 pub(crate) struct Load(JoinSet<()>);
@@ -61,7 +64,8 @@ async fn take_locks(client: Client, ledger: Arc<Ledger>, writer: u64) {
         let number = ledger.next_number();
         let ttl = "1h";
         if number.is_multiple_of(4) {
-            let keys: Vec<_> = (0..5).map(|i| format!("many/{writer}/{number}/{i}")).collect();
+            let keys: Vec<_> =
+                (0..5).map(|i| format!("many/{writer}/{number}/{i}/{PADDING}")).collect();
             let body = json!({"keys": keys, "ttl": ttl});
             let Some(answer) = client.try_post("/v1/locks/job", &body).await else { return };
             if answer.status == 503 {

@@ -1,0 +1,96 @@
+//! What the server does by itself: it flushes, collects garbage, refreshes the pages.
+
+use serde_json::json;
+
+use crate::harness::{Launch, Server, eventually};
+
+const NEVER: &str = "30days";
+
+async fn status(server: &Server, field: &str) -> i64 {
+    server.get("/v1/status").await.expect(200)[field].as_i64().expect("a number")
+}
+
+async fn until_flushed(server: &Server) {
+    eventually("everything is flushed", async || {
+        (status(server, "unflushed_writes").await == 0).then_some(())
+    })
+    .await;
+}
+
+async fn push(server: &Server, name: &str) {
+    server.try_push(name, 1.0).await.expect("the server answers").expect(200);
+}
+
+async fn assert_survived(launch: &Launch, name: &str) {
+    let server = launch.start().await;
+    let series = server.get("/v1/series").await.expect(200);
+    assert_eq!(series["points"][0]["name"], name, "{series}");
+}
+
+#[tokio::test]
+async fn weak_writes_reach_the_disk_with_the_interval() {
+    let launch = Launch::new().env("HOLDALL_FLUSH__INTERVAL", "20ms");
+    let server = launch.start().await;
+    push(&server, "by_interval").await;
+    until_flushed(&server).await;
+    assert_survived(&server.kill(), "by_interval").await;
+}
+
+#[tokio::test]
+async fn weak_writes_reach_the_disk_with_the_threshold() {
+    let launch =
+        Launch::new().env("HOLDALL_FLUSH__INTERVAL", NEVER).env("HOLDALL_FLUSH__THRESHOLD", "2");
+    let server = launch.start().await;
+    push(&server, "by_threshold").await;
+    push(&server, "by_threshold_too").await;
+    until_flushed(&server).await;
+    assert_survived(&server.kill(), "by_threshold").await;
+}
+
+#[tokio::test]
+async fn what_has_expired_is_removed() {
+    let launch = Launch::new()
+        .env("HOLDALL_GC__INTERVAL", "20ms")
+        .env("HOLDALL_SERIES__RETENTION", "100ms")
+        .env("HOLDALL_CHECKPOINTS__RETENTION", "100ms");
+    let server = launch.start().await;
+    push(&server, "short_lived").await;
+    server.post("/v1/locks/job/short", &json!({"ttl": "100ms"})).await.expect(200);
+    let lease = json!({"holder": "me", "ttl": "100ms"});
+    server.post("/v1/leases/short/acquire", &lease).await.expect(200);
+    let checkpoint = json!({"checkpoint": "2026-01-01T00:00:00Z"});
+    let request = server.request(reqwest::Method::PUT, "/v1/checkpoints/a/b").json(&checkpoint);
+    assert!(server.send(request).await.status < 300);
+    for field in ["series", "locks", "leases", "checkpoints"] {
+        eventually(field, async || (status(&server, field).await == 0).then_some(())).await;
+    }
+}
+
+#[tokio::test]
+async fn a_push_appears_on_the_page_and_stays_over_a_restart_without_a_gap() {
+    let launch = Launch::new().env("HOLDALL_REFRESH__INTERVAL", "20ms");
+    let server = launch.start().await;
+    push(&server, "shown").await;
+    eventually("the series is shown", async || {
+        server.get("/metrics").await.text().contains("\nshown 1\n").then_some(())
+    })
+    .await;
+    let (exit, launch) = server.terminate().await;
+    assert_eq!(exit.code, Some(0), "{}", exit.log);
+    // Not eventually: a server that is ready has a whole page.
+    let server = launch.env("HOLDALL_REFRESH__INTERVAL", NEVER).start().await;
+    let page = server.get("/metrics").await.text();
+    assert!(page.contains("\nshown 1\n"), "{page}");
+}
+
+#[tokio::test]
+async fn the_store_in_memory_leaves_nothing_behind() {
+    let launch = Launch::new().env("HOLDALL_STORE__BACKEND", "memory");
+    let server = launch.start().await;
+    server.post("/v1/locks/job/x", &json!({"ttl": "1h"})).await.expect(200);
+    let (exit, launch) = server.terminate().await;
+    assert_eq!(exit.code, Some(0), "{}", exit.log);
+    assert!(!launch.store().exists());
+    let server = launch.start().await;
+    assert_eq!(server.get("/v1/locks/job/x").await.expect(200)["held"], false);
+}
