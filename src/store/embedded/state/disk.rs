@@ -124,6 +124,11 @@ impl Disk {
         Ok(())
     }
 
+    /// Tells whether a commit waits for the disk.
+    pub(super) fn syncs(&self) -> bool {
+        self.sync == SyncMode::Full
+    }
+
     /// Tells whether entries wait to be folded, or pages to be written out.
     pub(super) fn has_backlog(&self) -> bool {
         self.backlog_bytes > 0 || self.log_pages > LOG_PAGES

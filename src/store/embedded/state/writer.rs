@@ -23,6 +23,13 @@ const MAX_QUEUED: usize = 1 << 17;
 /// The most commands in a group.
 const MAX_GROUP: usize = 4096;
 
+/// After a commit that the disk made slow, the thread waits for a part of that time before it takes
+/// the next group, so that those who were just answered can be in it. Else two half groups
+/// take turns, and each waits for both.
+const GATHER_AFTER: Duration = Duration::from_micros(300);
+const GATHER_PART: u32 = 8;
+const MAX_GATHER: Duration = Duration::from_micros(500);
+
 /// Without commands for this long, the thread folds.
 const IDLE: Duration = Duration::from_millis(20);
 const IDLE_ROWS: usize = 256;
@@ -184,8 +191,14 @@ impl Writer {
             let may_idle = self.disk.as_ref().is_some_and(Disk::has_backlog);
             match self.shared.queue.next(&mut group, may_idle) {
                 Next::Group => {
+                    let (size, start) = (group.len(), Instant::now());
                     self.commit(&mut group);
+                    let took = start.elapsed();
                     self.fold_while_busy();
+                    let syncs = self.disk.as_ref().is_some_and(Disk::syncs);
+                    if syncs && size > 1 && took > GATHER_AFTER {
+                        std::thread::sleep((took / GATHER_PART).min(MAX_GATHER));
+                    }
                 }
                 Next::Idle => self.fold_while_idle(),
                 Next::Closing => break,
