@@ -90,7 +90,7 @@ $(VENV)/.installed: tests/e2e/requirements.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-$(NPM)/.installed: tests/e2e/package.json tests/e2e/package-lock.json
+$(NPM)/.installed: tests/e2e/typescript/package.json tests/e2e/typescript/package-lock.json
 	$(call debian,npm,npm)
 	mkdir -p $(NPM)
 	cp $^ $(NPM)/

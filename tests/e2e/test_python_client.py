@@ -1,0 +1,203 @@
+"""A Python client generated from the committed document calls every operation of the server."""
+
+import datetime
+import importlib
+import json
+import math
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import OPENAPI, REPOSITORY
+
+PACKAGE = "holdall_client"
+WEIRD = "a/b c%25?é"
+NOON = datetime.datetime(2026, 1, 2, 12, 0, 0, tzinfo=datetime.timezone.utc)
+
+
+@pytest.fixture(scope="module")
+def package(run):
+    """Generates the client and makes it importable."""
+    folder = REPOSITORY / "target" / "e2e" / "python"
+    generator = Path(sys.executable).with_name("openapi-python-client")
+    run(
+        *(generator, "generate", "--path", OPENAPI, "--meta", "none", "--overwrite"),
+        *("--output-path", folder / PACKAGE),
+    )
+    sys.path.insert(0, str(folder))
+    yield importlib.import_module(PACKAGE)
+    sys.path.remove(str(folder))
+
+
+class Caller:
+    """Calls operations by their id and remembers which."""
+
+    def __init__(self, package, holdall, operations):
+        self.client = package.AuthenticatedClient(
+            base_url=holdall.url(), token="not-asked-for", raise_on_unexpected_status=True, timeout=30
+        )
+        self._operations = operations
+        self.called: set[str] = set()
+
+    def module(self, operation: str):
+        """The generated module of an operation."""
+        tag = self._operations[operation]["tags"][0]
+        name = re.sub(r"([A-Z])", lambda match: "_" + match[1].lower(), operation)
+        return importlib.import_module(f"{PACKAGE}.api.{tag}.{name}")
+
+    def __call__(self, operation: str, *path: str, status: int = 200, **parameters):
+        """The typed answer of one call."""
+        answer = self.module(operation).sync_detailed(*path, client=self.client, **parameters)
+        assert answer.status_code == status, answer.content
+        assert answer.parsed is not None
+        self.called.add(operation)
+        return answer.parsed
+
+    def first_event(self, operation: str, **parameters) -> str:
+        """The first event of a stream, which never ends."""
+        request = self.module(operation)._get_kwargs(**parameters)
+        with self.client.get_httpx_client().stream(**request) as answer:
+            assert answer.status_code == 200
+            assert answer.headers["content-type"] == "text/event-stream"
+            self.called.add(operation)
+            return next(line for line in answer.iter_lines() if line.startswith("data: "))
+
+
+@pytest.fixture
+def call(package, holdall, operations):
+    """Calls operations of a fresh server."""
+    return Caller(package, holdall, operations)
+
+
+def test_every_operation_was_generated_and_works(call, operations):
+    missing = set()
+    for operation in operations:
+        try:
+            call.module(operation)
+        except ModuleNotFoundError:
+            missing.add(operation)
+    assert missing == set()
+    call_health(call)
+    call_series(call)
+    call_locks(call)
+    call_leases(call)
+    call_checkpoints(call)
+    call_operation(call)
+    assert call.called == set(operations)
+
+
+def call_health(call):
+    """Health."""
+    assert call("getLiveness").status == "ok"
+    assert call("getReadiness").status == "ok"
+
+
+def call_series(call):
+    """Push, read, follow and delete."""
+    from holdall_client import models
+
+    start = call("getSeriesCursor").cursor
+    labels = models.PushedPointLabels.from_dict({"path": 'a"b\\c\n', "job": "x"})
+    points = [
+        models.PushedPoint(name="requests_total", labels=labels, value=0.1, type_="counter", help_="h"),
+        models.PushedPoint(name="load", value=None, special="-Inf", updated_at=NOON),
+    ]
+    push = models.SeriesPush(role="leader", source="leader_scrape", points=points)
+    # The moment of the second lies before every retention: it is dropped as stale.
+    counts = call("pushSeries", body=push)
+    assert (counts.created, counts.updated, counts.stale) == (1, 0, 1)
+    points[1].updated_at = datetime.datetime.now(datetime.timezone.utc)
+    counts = call("pushSeries", body=push)
+    assert (counts.created, counts.updated, counts.stale) == (1, 1, 0)
+
+    page = call("listSeries", match=['{job="x"}'], limit=10)
+    (point,) = page.points
+    assert (point.name, point.value, point.type_, point.help_) == ("requests_total", 0.1, "counter", "h")
+    assert point.labels.to_dict() == {"path": 'a"b\\c\n', "job": "x"}
+    first = call("listSeries", limit=1)
+    second = call("listSeries", limit=1, page=first.next_page)
+    names = [found.name for found in (*first.points, *second.points)]
+    assert names == ["load", "requests_total"]
+    assert (first.points[0].value, first.points[0].special) == (None, "-Inf")
+
+    delta = call("getSeriesDelta", cursor=start, wait="1s")
+    assert {event.id for event in delta.events} == {first.points[0].id, point.id}
+    assert call("getSeriesDelta", cursor=delta.next_cursor).events == []
+    event = json.loads(call.first_event("streamSeries", cursor=start).removeprefix("data: "))
+    assert len(event["events"]) == 2
+
+    assert math.isclose(call("getSeries", point.id).value, 0.1, rel_tol=0)
+    assert call("deleteSeries", point.id).deleted
+    problem = call("getSeries", point.id, status=404)
+    assert (problem.status, problem.code) == (404, "not_found")
+    selection = models.SeriesDeletion(match=['{__name__="load"}'], dry_run=True)
+    tried = call("deleteMatchingSeries", body=selection)
+    assert (tried.matched, tried.deleted) == (1, 0)
+    selection.dry_run = False
+    assert call("deleteMatchingSeries", body=selection).deleted == 1
+    assert call("listSeries").points == []
+
+
+def call_locks(call):
+    """One lock and many."""
+    from holdall_client import models
+
+    job = models.LockKindName.JOB
+    assert not call("getLock", job, WEIRD).held
+    assert call("acquireLock", job, WEIRD, body=models.LockRequest(ttl="1m")).acquired
+    assert not call("acquireLock", job, WEIRD, body=models.LockRequest(ttl="1m")).acquired
+    held = call("getLock", job, WEIRD)
+    assert held.held and held.expires_at.tzinfo is not None
+    batch = models.LockBatch(keys=[WEIRD, "other"], ttl="1m")
+    assert call("acquireLocks", job, body=batch).acquired == ["other"]
+    assert call("acquireLocks", models.LockKindName.DEDUP, body=batch).acquired == [WEIRD, "other"]
+    problem = call("acquireLock", job, "k", body=models.LockRequest(ttl="0s"), status=400)
+    assert problem.code
+
+
+def call_leases(call):
+    """A lease from its acquisition to its release, and the write that it fences."""
+    from holdall_client import models
+
+    ask = models.LeaseRequest(holder="one", ttl="1m", wait="10ms")
+    lease = call("acquireLease", WEIRD, body=ask)
+    assert lease.acquired and lease.fencing_token >= 1
+    ask.holder = "two"
+    other = call("acquireLease", WEIRD, body=ask)
+    assert (other.acquired, other.holder) == (False, "one")
+    assert call("getLease", WEIRD).holder == "one"
+    assert [found.name for found in call("listLeases").leases] == [WEIRD]
+    token = lease.fencing_token
+    renewed = call("renewLease", WEIRD, body=models.LeaseRenewal(fencing_token=token, ttl="2m"))
+    assert renewed.expires_at > lease.expires_at
+    call("renewLease", WEIRD, body=models.LeaseRenewal(fencing_token=token + 1), status=409)
+    fenced = {"holdall_lease": "plain-name", "body": models.CheckpointRequest(checkpoint=NOON)}
+    plain = call("acquireLease", "plain-name", body=ask).fencing_token
+    call("setCheckpoint", "fenced", "r", holdall_fencing_token=plain, **fenced)
+    call("setCheckpoint", "fenced", "r", holdall_fencing_token=plain + 1, status=412, **fenced)
+    assert call("releaseLease", WEIRD, body=models.LeaseRelease(fencing_token=token)).released
+    call("getLease", WEIRD, status=404)
+
+
+def call_checkpoints(call):
+    """A checkpoint from its first write to its deletion."""
+    from holdall_client import models
+
+    ask = models.CheckpointRequest(checkpoint=NOON)
+    assert call("setCheckpoint", "org/1", "repo é", body=ask).checkpoint == NOON
+    earlier = models.CheckpointRequest(checkpoint=NOON - datetime.timedelta(days=1), if_later=True)
+    call("setCheckpoint", "org/1", "repo é", body=earlier, status=409)
+    assert call("getCheckpoint", "org/1", "repo é").checkpoint == NOON
+    (found,) = call("listCheckpoints", org="org/1").checkpoints
+    assert (found.org, found.repo, found.checkpoint) == ("org/1", "repo é", NOON)
+    assert call("deleteCheckpoint", "org/1", "repo é").deleted
+    call("getCheckpoint", "org/1", "repo é", status=404)
+
+
+def call_operation(call):
+    """What operators ask for."""
+    assert call("getStatus").backend == "embedded"
+    assert call("flushStore").flushed >= 0
+    assert call("collectGarbage").removed >= 0

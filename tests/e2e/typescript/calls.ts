@@ -1,0 +1,134 @@
+// Calls every operation of a running server with the types that openapi-typescript generated.
+//
+// The address is the argument. Prints the called operations as JSON, a list of "METHOD path".
+// An answer that is not what it should be ends the program with an error.
+
+import assert from "node:assert/strict";
+import createClient, { type Middleware } from "openapi-fetch";
+import type { paths } from "./schema.js";
+
+const [, , baseUrl] = process.argv;
+assert(baseUrl, "the address of the server is missing");
+const client = createClient<paths>({ baseUrl });
+
+const called = new Set<string>();
+const remember: Middleware = {
+  onRequest({ request, schemaPath }) {
+    called.add(`${request.method} ${schemaPath}`);
+    return undefined;
+  },
+};
+client.use(remember);
+
+const weird = "a/b c%25?é";
+const noon = "2026-01-02T12:00:00Z";
+
+/** The data of an answer that has to be a success. */
+function data<T, E>(answer: { data?: T; error?: E; response: Response }): NonNullable<T> {
+  assert(answer.data, `${answer.response.status} ${JSON.stringify(answer.error)}`);
+  return answer.data;
+}
+
+/** The typed problem of an answer that has to be one, with the status that it has to have. */
+function problem<T, E>(answer: { data?: T; error?: E; response: Response }, status: number): NonNullable<E> {
+  assert.equal(answer.response.status, status);
+  assert(answer.error);
+  return answer.error;
+}
+
+async function health() {
+  assert.equal(data(await client.GET("/livez")).status, "ok");
+  assert.equal(data(await client.GET("/readyz")).status, "ok");
+}
+
+async function series() {
+  const start = data(await client.GET("/v1/series/cursor")).cursor;
+  const labels = { path: 'a"b\\c\n', job: "x" };
+  const body = {
+    role: "leader",
+    source: "leader_scrape",
+    points: [
+      { name: "requests_total", labels, value: 0.1, type: "counter", help: "h" },
+      { name: "load", value: null, special: "+Inf" },
+    ],
+  };
+  const counts = data(await client.POST("/v1/series", { body }));
+  assert.deepEqual(counts, { created: 2, updated: 0, stale: 0 });
+
+  const query = { "match[]": ['{job="x"}'], limit: 10 };
+  const [point] = data(await client.GET("/v1/series", { params: { query } })).points;
+  assert(point);
+  assert.deepEqual([point.name, point.labels, point.value, point.type], ["requests_total", labels, 0.1, "counter"]);
+
+  const delta = data(await client.GET("/v1/series/delta", { params: { query: { cursor: start, wait: "1s" } } }));
+  assert.deepEqual(delta.events.map((event) => event.point?.special).sort(), ["+Inf", undefined]);
+  await stream(start);
+
+  const params = { path: { id: point.id } };
+  assert.equal(data(await client.GET("/v1/series/{id}", { params })).value, 0.1);
+  assert.equal(data(await client.DELETE("/v1/series/{id}", { params })).deleted, true);
+  assert.equal(problem(await client.GET("/v1/series/{id}", { params }), 404).code, "not_found");
+  const deletion = data(await client.POST("/v1/series/delete", { body: { match: ["load"] } }));
+  assert.deepEqual(deletion, { matched: 1, deleted: 1 });
+}
+
+async function stream(cursor: string) {
+  const answer = await client.GET("/v1/series/stream", { params: { query: { cursor } }, parseAs: "stream" });
+  const reader = data(answer).pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  while (!text.includes("\n\n")) {
+    const { value, done } = await reader.read();
+    assert(!done, "the stream ended");
+    text += value;
+  }
+  await reader.cancel();
+  assert.match(text, /^event: change\nid: .+\ndata: \{/);
+}
+
+async function locks() {
+  const path = { kind: "job", key: weird } as const;
+  const ask = { params: { path }, body: { ttl: "1m" } };
+  assert.equal(data(await client.POST("/v1/locks/{kind}/{key}", ask)).acquired, true);
+  assert.equal(data(await client.POST("/v1/locks/{kind}/{key}", ask)).acquired, false);
+  assert.equal(data(await client.GET("/v1/locks/{kind}/{key}", { params: { path } })).held, true);
+  const batch = { params: { path: { kind: "job" as const } }, body: { keys: [weird, "other"], ttl: "1m" } };
+  assert.deepEqual(data(await client.POST("/v1/locks/{kind}", batch)).acquired, ["other"]);
+}
+
+async function leases() {
+  const params = { path: { name: weird } };
+  const body = { holder: "one", ttl: "1m" };
+  const lease = data(await client.POST("/v1/leases/{name}/acquire", { params, body }));
+  assert(lease.acquired && lease.fencing_token !== undefined);
+  const fencing_token = lease.fencing_token;
+  assert.equal(data(await client.GET("/v1/leases/{name}", { params })).holder, "one");
+  assert.deepEqual(data(await client.GET("/v1/leases")).leases.map((held) => held.name), [weird]);
+  const renewal = { params, body: { fencing_token, ttl: "2m" } };
+  assert.equal(data(await client.POST("/v1/leases/{name}/renew", renewal)).fencing_token, fencing_token);
+  const stranger = { params, body: { fencing_token: fencing_token + 1 } };
+  problem(await client.POST("/v1/leases/{name}/release", stranger), 409);
+  const release = { params, body: { fencing_token } };
+  assert.equal(data(await client.POST("/v1/leases/{name}/release", release)).released, true);
+}
+
+async function checkpoints() {
+  const params = { path: { org: "org/1", repo: "repo é" } };
+  const written = data(await client.PUT("/v1/checkpoints/{org}/{repo}", { params, body: { checkpoint: noon } }));
+  assert.equal(Date.parse(written.checkpoint), Date.parse(noon));
+  const earlier = { checkpoint: "2025-01-01T00:00:00Z", if_later: true };
+  problem(await client.PUT("/v1/checkpoints/{org}/{repo}", { params, body: earlier }), 409);
+  assert.equal(data(await client.GET("/v1/checkpoints/{org}/{repo}", { params })).repo, "repo é");
+  const listed = data(await client.GET("/v1/checkpoints", { params: { query: { org: "org/1" } } }));
+  assert.equal(listed.checkpoints.length, 1);
+  assert.equal(data(await client.DELETE("/v1/checkpoints/{org}/{repo}", { params })).deleted, true);
+}
+
+async function operation() {
+  assert.equal(data(await client.GET("/v1/status")).backend, "embedded");
+  assert(data(await client.POST("/v1/admin/flush")).flushed >= 0);
+  assert(data(await client.POST("/v1/admin/gc")).removed >= 0);
+}
+
+for (const part of [health, series, locks, leases, checkpoints, operation]) await part();
+console.log(JSON.stringify([...called].sort()));
+process.exit(0);
