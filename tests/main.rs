@@ -10,6 +10,7 @@ mod cli;
 mod config;
 mod conformance;
 mod crash;
+mod crowds;
 mod full_disk;
 mod house_rules;
 mod load;

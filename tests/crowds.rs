@@ -1,0 +1,98 @@
+//! More clients than there is room for, and clients that hold on to what they were given.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::harness::{DEADLINE, Launch, eventually};
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_let_go() {
+    const SERIES: usize = 60_000;
+    let server = Launch::new().env("HOLDALL_TIMEOUTS__WRITE", "300ms").start().await;
+    let label = "x".repeat(200);
+    let text: String =
+        (0..SERIES).map(|i| format!("unread{{a=\"{label}\",i=\"{i}\"}} 1\n")).collect();
+    let path = "/v1/series?role=leader&source=leader_scrape";
+    let push = server.request(Method::POST, path).header("content-type", "text/plain");
+    server.send(push.body(text.clone())).await.expect(200);
+    let whole = async || (server.get("/metrics").await.body.len() > text.len()).then_some(());
+    eventually("the page is there", whole).await;
+    let before = server.open_files();
+    let mut silent = Vec::new();
+    for _ in 0..5 {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("a small buffer");
+        let mut stream = socket.connect(server.address()).await.expect("the server listens");
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
+        stream.readable().await.expect("the answer begins");
+        silent.push(stream);
+    }
+    eventually("they are let go", async || (server.open_files() <= before).then_some(())).await;
+    assert_eq!(server.get("/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn requests_beyond_the_limits_are_refused_and_may_come_again() {
+    let server = Launch::new().env("HOLDALL_LIMITS__WAITING_REQUESTS", "1").start().await;
+    let taken = json!({"holder": "first", "ttl": "1h"});
+    server.post("/v1/leases/x/acquire", &taken).await.expect(200);
+    let waits = json!({"holder": "second", "ttl": "1h", "wait": "60s"});
+    let (client, body) = (server.client(), waits.clone());
+    let waiter = tokio::spawn(async move { client.try_post("/v1/leases/x/acquire", &body).await });
+    eventually("one waits", async || (server.others_in_flight().await == 1).then_some(())).await;
+    let refused = server.post("/v1/leases/x/acquire", &waits).await;
+    refused.expect_problem(503);
+    assert!(refused.headers.contains_key("retry-after"));
+    waiter.abort();
+    eventually("there is room again", async || {
+        let answer =
+            server.post("/v1/leases/x/acquire", &json!({"holder": "x", "ttl": "1h"})).await;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_for_their_turn() {
+    let server = Launch::new().env("HOLDALL_LIMITS__CONNECTIONS", "2").listening().await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(server.address()).await.expect("the server listens");
+        stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).await.expect("an answer");
+        held.push(stream);
+    }
+    let client = server.client();
+    let mut third = tokio::spawn(async move { client.get("/livez").await.status });
+    let early = tokio::time::timeout(Duration::from_millis(200), &mut third).await;
+    assert!(early.is_err(), "the third connection did not wait");
+    drop(held);
+    let status = tokio::time::timeout(DEADLINE, third).await.expect("in time").expect("an answer");
+    assert_eq!(status, 200);
+}
+
+#[tokio::test]
+async fn a_server_without_files_left_recovers() {
+    const CROWD: usize = 200;
+    let server = Launch::new().shell("ulimit -n 100").start().await;
+    assert!(server.log().contains("fewer files may be open"), "{}", server.log());
+    let mut crowd = Vec::new();
+    for _ in 0..CROWD {
+        crowd.push(TcpStream::connect(server.address()).await.expect("the queue is longer"));
+    }
+    eventually("the server notices", async || {
+        server.log().contains("could not be accepted").then_some(())
+    })
+    .await;
+    drop(crowd);
+    eventually("it serves again", async || {
+        (server.try_get("/readyz").await?.status == 200).then_some(())
+    })
+    .await;
+    server.post("/v1/locks/job/x", &json!({"ttl": "1h"})).await.expect(200);
+}
