@@ -158,6 +158,40 @@ def wait_for_page(holdall: Server, least_bytes: int) -> None:
     )
 
 
+def refreshes(fleet: Fleet, folder: Path, series: int, rounds: int):
+    """What the refresher does when a hundredth of all series has changed, beside when all have."""
+    holdall = fleet.holdall()
+    push(holdall.url(PUSH), write_exposition(folder, series, "a"))
+    wait_for_page(holdall, write_exposition(folder, series, "a").stat().st_size)
+
+    def after_push(changed: int):
+        def measure(turn):
+            file = write_exposition(folder, changed, "ba"[turn % 2])
+            spent, ticks = refresh_totals(holdall)
+            push(holdall.url(PUSH), file)
+            # The first tick that ends may have begun before the push; the second has not.
+            wait_until(
+                lambda: refresh_totals(holdall)[1] >= ticks + 2, "the refresher ticks", pause=0.2
+            )
+            return refresh_totals(holdall)[0] - spent
+
+        return measure
+
+    whole, part = interleaved(rounds, after_push(series), after_push(series // 100))
+    fleet.stop(holdall)
+    work = f"refresh, {series // 100:,} of {series:,} changed"
+    yield better(work, part, "all changed", whole, 20, seconds)
+
+
+def refresh_totals(holdall: Server) -> tuple[float, int]:
+    """The seconds that all refreshes have taken, and their number."""
+    with urllib.request.urlopen(holdall.url("/metrics"), timeout=60) as page:
+        name = "holdall_refresh_duration_seconds"
+        wanted = (f"{name}_sum ".encode(), f"{name}_count ".encode())
+        totals = dict(line.decode().split() for line in page if line.startswith(wanted))
+    return float(totals[f"{name}_sum"]), int(totals[f"{name}_count"])
+
+
 def settled_bytes(server: Server) -> int:
     """The memory of a server once it has stopped changing by more than a hundredth a second."""
     last = [server.resident_bytes()]

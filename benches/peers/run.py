@@ -52,6 +52,7 @@ def groups(arguments) -> dict:
         "new": group(rows.new_pushes, many, rounds),
         "single": group(rows.single_pushes, many, rounds),
         "scrapes": group(rows.scrapes, many, rounds),
+        "refreshes": group(rows.refreshes, many, rounds),
         "starts": group(rows.starts, many, rounds),
         "coordination": functools.partial(rows.coordination, rounds=rounds),
     }

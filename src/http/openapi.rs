@@ -16,6 +16,8 @@ use super::problem::ProblemBody;
 use super::router::document;
 use super::routes::locks::LockKindName;
 
+const LICENSE_URL: &str = "https://www.apache.org/licenses/LICENSE-2.0";
+
 const TAGS: [(&str, &str); 7] = [
     ("series", "The newest sample of every series, and what changed"),
     ("streams", "What changed, as server-sent events"),
@@ -80,6 +82,8 @@ pub(crate) fn downgraded(document: &OpenApi) -> String {
     value["openapi"] = json!("3.0.3");
     if let Some(license) = value.pointer_mut("/info/license").and_then(Value::as_object_mut) {
         license.remove("identifier");
+        // 3.0 knows licences by their address only.
+        license.insert("url".to_owned(), json!(LICENSE_URL));
     }
     downgrade(&mut value);
     serde_json::to_string_pretty(&value).map_or_else(|_| String::new(), |text| text + "\n")
@@ -91,6 +95,7 @@ fn downgrade(value: &mut Value) {
         Value::Object(object) => {
             null_type_to_nullable(object);
             null_variant_to_nullable(object);
+            described_reference_to_all_of(object);
             object.remove("propertyNames");
             if let Some(content) = object.get_mut("content").and_then(Value::as_object_mut) {
                 one_content(content);
@@ -125,6 +130,15 @@ fn null_variant_to_nullable(object: &mut Map<String, Value>) {
             if variants.as_array().is_some_and(|v| v.len() == 1) { "allOf" } else { "oneOf" };
         object.insert(word.to_owned(), variants);
         object.insert("nullable".to_owned(), json!(true));
+    }
+}
+
+/// `$ref: X, description: D` is `allOf: [$ref: X], description: D` in 3.0, which ignores what
+/// stands beside a reference.
+fn described_reference_to_all_of(object: &mut Map<String, Value>) {
+    if object.contains_key("description") && object.get("$ref").is_some_and(Value::is_string) {
+        let target = object.remove("$ref");
+        object.insert("allOf".to_owned(), json!([{ "$ref": target }]));
     }
 }
 

@@ -33,20 +33,7 @@ def test_the_linter_has_nothing_to_say(version, npm_tool, run):
     assert said == []
 
 
-def test_every_operation_is_fit_for_generators(operations, document):
-    ids = list(operations)
-    assert len(set(ids)) == len(ids) == sum(
-        len(set(methods) & {"get", "put", "post", "delete"}) for methods in document["paths"].values()
-    )
-    for name, operation in operations.items():
-        assert len(operation["tags"]) == 1, name
-        assert operation["summary"], name
-        assert "security" in operation, name
-        codes = [code for code in operation["responses"] if code.startswith("2")]
-        assert len(codes) == 1, name
-        # Health asks nothing of its callers that they could get wrong.
-        assert operation["tags"] == ["health"] or "400" in operation["responses"], name
-        for code, answer in operation["responses"].items():
-            assert code.isdigit(), f"{name}: {code}"
-            if code >= "400" and "$ref" not in answer:
-                assert set(answer["content"]) == {"application/problem+json"}, f"{name}: {code}"
+def test_every_operation_says_how_it_refuses(operations):
+    # Health asks nothing of its callers that they could get wrong.
+    silent = {name for name, operation in operations.items() if "400" not in operation["responses"]}
+    assert {operations[name]["tags"][0] for name in silent} == {"health"}
