@@ -12,8 +12,9 @@ use super::number::write_value;
 use super::order::{Arrangement, LineParts, Place};
 
 /// The size that pages are made at, in bytes. Below 8 KiB compression suffers, see
-/// [`super::gzip`]; the larger the page, the more is copied for one change.
-pub(super) const PAGE_TARGET_BYTES: usize = 16 * 1024;
+/// [`super::gzip`]; the larger the page, the more is copied for one change. With its last line a
+/// page should stay just below 16 KiB: allocators would give it a quarter more otherwise.
+pub(super) const PAGE_TARGET_BYTES: usize = 16 * 1024 - 256;
 /// A page that is larger is parted.
 const PAGE_MAX_BYTES: usize = 2 * PAGE_TARGET_BYTES;
 /// A page that is smaller is joined with its neighbour.
@@ -223,7 +224,8 @@ impl<'a> PageWriter<'a> {
     /// Makes pages of what was written: one, or when it is too large some of equal size.
     pub(super) fn finish(&mut self) {
         let Scratch { text, starts, metadata, last_id } = &mut *self.scratch;
-        let parts = if text.len() > PAGE_MAX_BYTES { text.len() / PAGE_TARGET_BYTES } else { 1 };
+        let parts =
+            if text.len() > PAGE_MAX_BYTES { text.len().div_ceil(PAGE_TARGET_BYTES) } else { 1 };
         let size = text.len().div_ceil(parts);
         let mut first = 0;
         while first < starts.len() {

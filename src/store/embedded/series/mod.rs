@@ -5,6 +5,7 @@
 //! that mutex, the leases as they stand, so that a takeover can't become visible in its middle.
 
 mod expiry;
+mod labels;
 mod log;
 mod metadata;
 mod names;

@@ -5,6 +5,8 @@
 //! push of known series rewrites few pages. Values are kept as their bits: SQLite would turn NaN
 //! into NULL. Invariant: a transaction holds the state of one moment.
 
+use std::sync::Arc;
+
 use rusqlite::{Connection, params};
 
 use super::record::{Record, State};
@@ -33,9 +35,9 @@ pub(super) const MIGRATIONS: &[&str] = &["
 #[derive(Debug, Default)]
 pub(super) struct FlushBatch {
     pub(super) marks: Option<Drained<u32>>,
-    names: Vec<(u32, std::sync::Arc<str>)>,
-    metadata: Vec<(u32, std::sync::Arc<Metadata>)>,
-    keys: Vec<(u32, u32, Box<str>)>,
+    names: Vec<(u32, Arc<str>)>,
+    metadata: Vec<(u32, Arc<Metadata>)>,
+    keys: Vec<(u32, u32, Arc<str>)>,
     samples: Vec<SampleRow>,
     deleted: Vec<u32>,
 }
@@ -71,10 +73,10 @@ impl SeriesTable {
             });
             let (name, metadata) = (record.name, record.metadata);
             if !std::mem::replace(&mut record.key_saved, true) {
-                batch.keys.push((slot, name, record.labels.clone()));
+                batch.keys.push((slot, name, Arc::clone(&record.labels)));
                 let entry = self.core.names.get_mut(name);
                 if !std::mem::replace(&mut entry.saved, true) {
-                    batch.names.push((name, std::sync::Arc::clone(&entry.name)));
+                    batch.names.push((name, Arc::clone(&entry.name)));
                 }
             }
             if !self.core.metadata.mark_saved(metadata) {
@@ -228,7 +230,10 @@ impl SeriesTable {
         let entry = self.core.names.get_mut(loaded.name);
         entry.add(loaded.slot);
         let hash = SeriesId::of(&entry.name, loaded.labels).prefix();
-        let mut record = Record::reserved(loaded.name, loaded.labels, hash);
+        let shared = self.core.labels.find(loaded.labels, &self.core.slab);
+        let first = shared.is_none();
+        let labels = shared.unwrap_or_else(|| loaded.labels.into());
+        let mut record = Record::reserved(loaded.name, labels, hash);
         record.state = State::Live;
         record.value = loaded.value;
         record.updated_at_nanos = loaded.updated_at_nanos;
@@ -236,7 +241,7 @@ impl SeriesTable {
         record.key_saved = true;
         self.core.metadata.retain(loaded.metadata);
         self.core.slab.insert_at(loaded.slot, record);
-        self.core.index(loaded.slot, hash);
+        self.core.index(loaded.slot, hash, first);
         self.live += 1;
         self.wheel.insert(loaded.slot, &mut self.core);
         let seq = self.log.append(loaded.slot, |_, _| true);

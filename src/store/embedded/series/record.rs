@@ -3,6 +3,8 @@
 //! Invariant: a slot's number means one series from its creation until it is freed, and it is
 //! freed only when nothing refers to it any more.
 
+use std::sync::Arc;
+
 use super::expiry::BucketRef;
 
 /// No slot.
@@ -30,7 +32,7 @@ pub(super) enum State {
 /// One series: 64 bytes and its labels.
 #[derive(Debug)]
 pub(super) struct Record {
-    pub(super) labels: Box<str>,
+    pub(super) labels: Arc<str>,
     pub(super) value: f64,
     pub(super) updated_at_nanos: i64,
     /// The number of its newest change.
@@ -117,7 +119,7 @@ impl Slab {
 impl Record {
     fn free() -> Self {
         Self {
-            labels: Box::default(),
+            labels: Arc::default(),
             value: 0.0,
             updated_at_nanos: 0,
             seq: 0,
@@ -132,8 +134,8 @@ impl Record {
     }
 
     /// Makes a record for a series that is not live yet.
-    pub(super) fn reserved(name: u32, labels: &str, hash: u32) -> Self {
-        Self { labels: labels.into(), hash, name, state: State::Reserved, ..Self::free() }
+    pub(super) fn reserved(name: u32, labels: Arc<str>, hash: u32) -> Self {
+        Self { labels, hash, name, state: State::Reserved, ..Self::free() }
     }
 }
 
@@ -149,11 +151,11 @@ mod tests {
     #[test]
     fn slots_are_reused_and_loaded_where_they_were() {
         let mut slab = Slab::default();
-        slab.insert_at(3, Record::reserved(0, "a", 1));
+        slab.insert_at(3, Record::reserved(0, "a".into(), 1));
         assert_eq!(slab.slots(), 4);
-        assert_eq!(slab.insert(Record::reserved(0, "b", 2)), Some(2));
+        assert_eq!(slab.insert(Record::reserved(0, "b".into(), 2)), Some(2));
         slab.remove(3);
-        assert_eq!(slab.insert(Record::reserved(0, "c", 3)), Some(3));
+        assert_eq!(slab.insert(Record::reserved(0, "c".into(), 3)), Some(3));
         assert_eq!(&*slab.get(3).labels, "c");
     }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use hashbrown::HashTable;
 
 use super::expiry::{BucketRef, Expiring, ExpiryWheel};
+use super::labels::SharedLabels;
 use super::log::ChangeLog;
 use super::metadata::MetadataTable;
 use super::names::Names;
@@ -52,6 +53,7 @@ pub(super) struct Core {
     pub(super) slab: Slab,
     pub(super) names: Names,
     pub(super) metadata: MetadataTable,
+    pub(super) labels: SharedLabels,
     by_key: HashTable<u32>,
     retention_nanos: Option<i64>,
 }
@@ -318,9 +320,12 @@ impl Core {
     fn reserve(&mut self, name: &str, labels: &str) -> Option<u32> {
         let name_id = self.names.intern(name);
         let hash = SeriesId::of(name, labels).prefix();
+        let shared = self.labels.find(labels, &self.slab);
+        let first = shared.is_none();
+        let labels = shared.unwrap_or_else(|| labels.into());
         let slot = self.slab.insert(Record::reserved(name_id, labels, hash))?;
         self.names.get_mut(name_id).reserve();
-        self.index(slot, hash);
+        self.index(slot, hash, first);
         Some(slot)
     }
 
@@ -343,13 +348,17 @@ impl Core {
         }
     }
 
-    /// Makes a slot findable by its key.
-    pub(super) fn index(&mut self, slot: u32, hash: u32) {
+    /// Makes a slot findable by its key, and when it is the `first` with its labels by these.
+    pub(super) fn index(&mut self, slot: u32, hash: u32, first: bool) {
         let slab = &self.slab;
+        if first {
+            self.labels.add(slot, slab);
+        }
         self.by_key.insert_unique(spread(hash), slot, |&slot| spread(slab.get(slot).hash));
     }
 
     fn unindex(&mut self, slot: u32) {
+        self.labels.remove(slot, &self.slab);
         let hash = self.slab.get(slot).hash;
         if let Ok(entry) = self.by_key.find_entry(spread(hash), |&other| other == slot) {
             entry.remove();
@@ -360,7 +369,7 @@ impl Core {
     pub(super) fn key(&self, slot: u32) -> SeriesKey {
         let record = self.slab.get(slot);
         let name = Arc::clone(&self.names.get(record.name).name);
-        SeriesKey { name, labels: Arc::from(&*record.labels) }
+        SeriesKey { name, labels: Arc::clone(&record.labels) }
     }
 
     /// Gives a live series.
