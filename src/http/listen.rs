@@ -87,8 +87,7 @@ fn connections(settings: &HttpSettings) -> http1::Builder {
         .timer(TokioTimer::new())
         // Runs from the end of the last request, so that it is the limit on idling, too.
         .header_read_timeout(settings.timeouts.idle)
-        .max_buf_size(settings.limits.head_bytes.max(8192))
-        .pipeline_flush(true);
+        .max_buf_size(settings.limits.head_bytes.max(8192));
     builder
 }
 
