@@ -8,6 +8,7 @@
 mod background;
 mod file_limit;
 mod logging;
+mod memory;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::background::Background;
 pub use self::logging::start_tracing;
+pub use self::memory::return_memory_promptly;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
 use crate::engine::Engine;

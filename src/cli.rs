@@ -90,6 +90,7 @@ fn load(cli: &Cli) -> anyhow::Result<Loaded> {
 }
 
 fn start(cli: &Cli) -> anyhow::Result<Config> {
+    app::return_memory_promptly();
     let config = load(cli)?.config;
     app::start_tracing(&config.log)?;
     Ok(config)

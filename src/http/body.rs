@@ -26,6 +26,10 @@ const UNIT_BYTES: usize = 4096;
 /// From how many bytes on a body is decoded off the async threads.
 pub(crate) const LARGE_BYTES: usize = 64 << 10;
 
+/// Who has sent this much is believed to send all that was announced: room for the whole is made
+/// in one go.
+const PROVEN_BYTES: usize = 1 << 20;
+
 /// How large one body may be.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BodyLimit {
@@ -144,7 +148,9 @@ async fn collect_within(
         return Err(Problem::too_large(sent_limit));
     }
     let mut share = Share::new(budget);
-    let sent = collect(request.into_body(), sent_limit, &mut share, patience).await?;
+    let announced = announced.unwrap_or(0);
+    let body = request.into_body();
+    let sent = collect(body, sent_limit, announced, &mut share, patience).await?;
     Ok((encoding, sent, share))
 }
 
@@ -155,6 +161,7 @@ fn announced_length(headers: &HeaderMap) -> Option<usize> {
 async fn collect(
     mut body: Body,
     limit_bytes: usize,
+    announced_bytes: usize,
     share: &mut Share,
     patience: Duration,
 ) -> Result<Bytes, Problem> {
@@ -177,6 +184,10 @@ async fn collect(
         }
         if let Some(first) = first.take() {
             joined.extend_from_slice(&first);
+        }
+        if joined.capacity() < length && length >= PROVEN_BYTES && announced_bytes > length {
+            share.cover(announced_bytes)?;
+            joined.reserve(announced_bytes - joined.len());
         }
         joined.extend_from_slice(&data);
     }

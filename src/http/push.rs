@@ -87,6 +87,10 @@ fn parse(format: PushFormat, body: WholeBody, limits: &InputLimits) -> Result<Pu
         PushFormat::Text => parse_text(&bytes, limits).map(unsigned),
         PushFormat::OpenMetrics => parse_openmetrics(&bytes, limits).map(unsigned),
     };
+    if bytes.len() > LARGE_BYTES {
+        // Giving a large body back to the system takes milliseconds; nobody should wait for it.
+        tokio::task::spawn_blocking(move || drop(bytes));
+    }
     let pushed = read.map(|(role, source, parsed)| Pushed { role, source, parsed, _share: share });
     pushed.map_err(|error| match error {
         ParseError::Malformed(why) => {

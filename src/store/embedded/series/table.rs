@@ -134,9 +134,8 @@ impl SeriesTable {
                 targets.push(Target::Stale);
                 continue;
             }
-            let found = self.core.find_behind(leader, &point);
-            let slot = match found {
-                Some(slot) => {
+            let slot = match self.core.find_behind(leader, &point) {
+                Ok(slot) => {
                     let record = self.core.slab.get_mut(slot);
                     if record.state == State::Tombstone {
                         record.state = State::Reviving;
@@ -144,11 +143,9 @@ impl SeriesTable {
                     }
                     Some(slot)
                 }
-                None => {
+                Err(hash) => {
                     new += 1;
-                    let reserved = (new <= room)
-                        .then(|| self.core.reserve(point.name, point.labels))
-                        .flatten();
+                    let reserved = (new <= room).then(|| self.core.reserve(&point, hash)).flatten();
                     // Every slot there can be is taken: over any budget.
                     new = if reserved.is_none() { new.max(room.saturating_add(1)) } else { new };
                     reserved
@@ -283,11 +280,13 @@ impl Core {
         record.seq == seq && record.state == State::Tombstone
     }
 
-    fn find_behind(&self, leader: u32, point: &BatchPoint<'_>) -> Option<u32> {
+    /// Gives the slot of a point's series, or the hash to reserve one with. `leader` is the series
+    /// of the point before.
+    fn find_behind(&self, leader: u32, point: &BatchPoint<'_>) -> Result<u32, u32> {
         if leader != NO_SLOT {
             let guess = self.slab.get(leader).follower;
             if guess != NO_SLOT && self.is(guess, point.name, point.labels) {
-                return Some(guess);
+                return Ok(guess);
             }
         }
         let hash = SeriesId::of(point.name, point.labels).prefix();
@@ -296,6 +295,7 @@ impl Core {
                 self.slab.get(slot).hash == hash && self.is(slot, point.name, point.labels)
             })
             .copied()
+            .ok_or(hash)
     }
 
     fn is(&self, slot: u32, name: &str, labels: &str) -> bool {
@@ -317,12 +317,11 @@ impl Core {
     }
 
     /// Makes a series that nobody sees yet.
-    fn reserve(&mut self, name: &str, labels: &str) -> Option<u32> {
-        let name_id = self.names.intern(name);
-        let hash = SeriesId::of(name, labels).prefix();
-        let shared = self.labels.find(labels, &self.slab);
+    fn reserve(&mut self, point: &BatchPoint<'_>, hash: u32) -> Option<u32> {
+        let name_id = self.names.intern(point.name);
+        let shared = self.labels.find(point.labels, &self.slab);
         let first = shared.is_none();
-        let labels = shared.unwrap_or_else(|| labels.into());
+        let labels = shared.unwrap_or_else(|| point.labels.into());
         let slot = self.slab.insert(Record::reserved(name_id, labels, hash))?;
         self.names.get_mut(name_id).reserve();
         self.index(slot, hash, first);
