@@ -18,6 +18,8 @@ use crate::model::time::Timestamp;
 pub(super) struct DirtySet<K> {
     keys: HashSet<K, RandomState>,
     oldest: Option<Timestamp>,
+    /// How many keys a flush that has not ended took out, and their oldest mark.
+    in_flight: (usize, Option<Timestamp>),
 }
 
 /// What a flush took out of a set.
@@ -29,7 +31,7 @@ pub(super) struct Drained<K> {
 
 impl<K> Default for DirtySet<K> {
     fn default() -> Self {
-        Self { keys: HashSet::default(), oldest: None }
+        Self { keys: HashSet::default(), oldest: None, in_flight: (0, None) }
     }
 }
 
@@ -40,29 +42,44 @@ impl<K: Eq + Hash> DirtySet<K> {
         self.keys.insert(key);
     }
 
-    /// Gives how many keys wait.
+    /// Gives how many keys are marked and in no flush yet.
     pub(super) fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// Gives how long the oldest mark has been waiting; zero when there is none.
-    pub(super) fn age(&self, now: Timestamp) -> Duration {
-        self.oldest.map_or(Duration::ZERO, |oldest| now.saturating_since(oldest))
+    /// Gives how many keys are not known to be on disk, those of a running flush included.
+    pub(super) fn unflushed(&self) -> usize {
+        self.keys.len() + self.in_flight.0
     }
 
-    /// Takes all keys out.
+    /// Gives how long the oldest write that is not on disk has been waiting; zero when all are.
+    pub(super) fn age(&self, now: Timestamp) -> Duration {
+        let oldest = earlier(self.oldest, self.in_flight.1);
+        oldest.map_or(Duration::ZERO, |oldest| now.saturating_since(oldest))
+    }
+
+    /// Takes all keys out. One flush at a time: [`Self::flushed`] or [`Self::merge_back`] ends it.
     pub(super) fn drain(&mut self) -> Drained<K> {
-        Drained { keys: std::mem::take(&mut self.keys), oldest: self.oldest.take() }
+        let drained = Drained { keys: std::mem::take(&mut self.keys), oldest: self.oldest.take() };
+        self.in_flight = (drained.keys.len(), drained.oldest);
+        drained
+    }
+
+    /// Notes that what was drained is on disk.
+    pub(super) fn flushed(&mut self) {
+        self.in_flight = (0, None);
     }
 
     /// Puts back what could not be flushed.
     pub(super) fn merge_back(&mut self, drained: Drained<K>) {
-        self.oldest = match (self.oldest, drained.oldest) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
+        self.flushed();
+        self.oldest = earlier(self.oldest, drained.oldest);
         self.keys.extend(drained.keys);
     }
+}
+
+fn earlier(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
+    a.into_iter().chain(b).min()
 }
 
 #[cfg(test)]
@@ -79,9 +96,13 @@ mod tests {
         assert_eq!(set.len(), 0);
         set.mark("b", at(5));
         set.mark("c", at(6));
-        assert_eq!(set.age(at(7)), Duration::from_secs(2));
+        assert_eq!(set.age(at(7)), Duration::from_secs(6), "a running flush is not done yet");
+        assert_eq!(set.unflushed(), 4);
         set.merge_back(drained);
         assert_eq!(set.len(), 3);
         assert_eq!(set.age(at(7)), Duration::from_secs(6));
+        drop(set.drain());
+        set.flushed();
+        assert_eq!((set.unflushed(), set.age(at(9))), (0, Duration::ZERO));
     }
 }

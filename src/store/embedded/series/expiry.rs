@@ -3,20 +3,26 @@
 //! A wheel of one-second buckets. A series that is updated moves nothing here: its entry comes
 //! up at the old time, is seen to live on, and is put where it belongs by then. So an update costs
 //! nothing, and each series is looked at about once per retention.
-//! Invariant: every live series that can expire has an entry at or before its expiry.
+//!
+//! An entry is valid only where its series' [`BucketRef`] points back at it; others are void, and
+//! are dropped when they come up, or by a sweep when they have become many.
+//! Invariant: every live series that can expire has a valid entry at or before its expiry.
 
 use std::collections::BTreeMap;
 
 const NANOS_PER_BUCKET: i64 = 1_000_000_000;
 
-/// Where the valid entry of a series is. Other entries of the same series are void.
+/// Fewer void entries than this are left alone.
+const SWEEP_FROM: usize = 4096;
+
+/// Where the valid entry of a series is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BucketRef(u32);
 
 impl BucketRef {
     /// There is no entry.
     pub(super) const NONE: Self = Self(u32::MAX);
-    /// The entry is among those of the second that is running.
+    /// The entry is among those of the seconds that have begun.
     const CURRENT: Self = Self(u32::MAX - 1);
     const LAST: u32 = u32::MAX - 2;
 
@@ -24,12 +30,21 @@ impl BucketRef {
         let bucket = due_nanos.div_euclid(NANOS_PER_BUCKET).max(0);
         Self(u32::try_from(bucket).map_or(Self::LAST, |b| b.min(Self::LAST)))
     }
+
+    /// Tells whether an entry here comes up no later than one in `bucket`.
+    fn is_in_time_for(self, bucket: Self) -> bool {
+        self == Self::CURRENT || (self != Self::NONE && self.0 <= bucket.0)
+    }
 }
 
 /// The wheel.
 #[derive(Debug, Default)]
 pub(super) struct ExpiryWheel {
     buckets: BTreeMap<u32, Vec<u32>>,
+    /// How many entries the buckets hold, void ones included.
+    entries: usize,
+    /// At how many entries the void ones are swept out.
+    sweep_at: usize,
     /// The buckets that have begun, as (due, slot), latest first.
     current: Vec<(i64, u32)>,
 }
@@ -45,11 +60,19 @@ pub(super) trait Expiring {
 }
 
 impl ExpiryWheel {
-    /// Adds the entry of a series that has just become live.
+    /// Adds the entry of a series that has just become live, unless it has one that serves: it
+    /// may have been deleted and made again.
     pub(super) fn insert(&mut self, slot: u32, series: &mut impl Expiring) {
         let Some(due) = series.due_nanos(slot) else { return };
         let bucket = BucketRef::of(due);
+        if series.bucket(slot).is_in_time_for(bucket) {
+            return;
+        }
+        if self.entries >= self.sweep_at.max(SWEEP_FROM) {
+            self.sweep(series);
+        }
         self.buckets.entry(bucket.0).or_default().push(slot);
+        self.entries += 1;
         series.set_bucket(slot, bucket);
     }
 
@@ -79,10 +102,13 @@ impl ExpiryWheel {
         let mut grown = false;
         while let Some(first) = self.buckets.first_entry().filter(|b| *b.key() <= now) {
             let bucket = BucketRef(*first.key());
-            for slot in first.remove() {
+            let slots = first.remove();
+            self.entries -= slots.len();
+            for slot in slots {
                 if series.bucket(slot) != bucket {
                     continue;
                 }
+                series.set_bucket(slot, BucketRef::NONE);
                 match series.due_nanos(slot) {
                     // It was updated: straight to where it belongs, without a sort.
                     Some(due) if BucketRef::of(due).0 > now => self.insert(slot, series),
@@ -91,7 +117,7 @@ impl ExpiryWheel {
                         self.current.push((due, slot));
                         grown = true;
                     }
-                    None => series.set_bucket(slot, BucketRef::NONE),
+                    None => {}
                 }
             }
         }
@@ -101,5 +127,78 @@ impl ExpiryWheel {
         if self.current.is_empty() {
             self.current = Vec::new();
         }
+    }
+
+    /// Drops the void entries, so that series which come and go do not pile them up.
+    fn sweep(&mut self, series: &impl Expiring) {
+        self.entries = 0;
+        self.buckets.retain(|bucket, slots| {
+            slots.retain(|&slot| series.bucket(slot) == BucketRef(*bucket));
+            slots.sort_unstable();
+            slots.dedup();
+            slots.shrink_to(slots.len() * 2);
+            self.entries += slots.len();
+            !slots.is_empty()
+        });
+        self.sweep_at = 2 * self.entries;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Series as the wheel sees them: due when, entry where.
+    #[derive(Default)]
+    struct Series(Vec<(Option<i64>, Option<BucketRef>)>);
+
+    impl Expiring for Series {
+        fn due_nanos(&self, slot: u32) -> Option<i64> {
+            self.0[slot as usize].0
+        }
+
+        fn bucket(&self, slot: u32) -> BucketRef {
+            self.0[slot as usize].1.unwrap_or(BucketRef::NONE)
+        }
+
+        fn set_bucket(&mut self, slot: u32, bucket: BucketRef) {
+            self.0[slot as usize].1 = Some(bucket);
+        }
+    }
+
+    const SECOND: i64 = NANOS_PER_BUCKET;
+
+    #[test]
+    fn series_come_up_exactly_when_they_are_due() {
+        let mut wheel = ExpiryWheel::default();
+        let dues = [5 * SECOND + 7, 5 * SECOND + 6, 9 * SECOND, 5 * SECOND + 8];
+        let mut series = Series(dues.iter().map(|due| (Some(*due), None)).collect());
+        (0..4).for_each(|slot| wheel.insert(slot, &mut series));
+        series.0[3].0 = Some(20 * SECOND);
+        assert_eq!(wheel.pop_due(5 * SECOND + 5, &mut series), None);
+        assert_eq!(wheel.pop_due(5 * SECOND + 6, &mut series), Some(1));
+        assert_eq!(wheel.pop_due(5 * SECOND + 6, &mut series), None);
+        assert_eq!(wheel.pop_due(10 * SECOND, &mut series), Some(0));
+        assert_eq!(wheel.pop_due(10 * SECOND, &mut series), Some(2));
+        assert_eq!(wheel.pop_due(20 * SECOND - 1, &mut series), None);
+        assert_eq!(wheel.pop_due(20 * SECOND, &mut series), Some(3));
+    }
+
+    #[test]
+    fn series_that_come_and_go_do_not_pile_up() {
+        let mut wheel = ExpiryWheel::default();
+        let mut series = Series(vec![(None, None); 10]);
+        for round in 0..100_000 {
+            let slot = u32::try_from(round % 10).expect("small");
+            // Freed and used again: the entry that it had is void.
+            series.0[slot as usize] = (Some((1000 + round) * SECOND), None);
+            wheel.insert(slot, &mut series);
+        }
+        assert!(wheel.entries <= SWEEP_FROM + 1, "{}", wheel.entries);
+        let mut seen = 0;
+        while wheel.pop_due(i64::MAX, &mut series).is_some() {
+            seen += 1;
+        }
+        assert_eq!(seen, 10);
     }
 }

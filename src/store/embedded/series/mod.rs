@@ -1,8 +1,10 @@
 //! The series of the embedded backend: served from memory, followed by `cache.db`.
 //!
-//! One mutex guards the table; it is held for a batch, a page of a snapshot, a chunk of a
-//! delta, never across an await and never while the disk works. A fenced write holds, around
-//! that mutex, the leases as they stand, so that a takeover can't become visible in its middle.
+//! One mutex guards the table; it is held for a batch, a chunk of a delta, a page of a snapshot
+//! with the scan that it takes, never across an await and never while the disk works. Async threads
+//! do small work themselves when the mutex is free, and leave the rest to others. A fenced write
+//! passes, around that mutex, the gate of its lease, so that a takeover can't become visible in its
+//! middle.
 
 mod expiry;
 mod labels;
@@ -15,7 +17,7 @@ mod record;
 mod table;
 mod tombstones;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -29,7 +31,7 @@ use self::persist::MIGRATIONS;
 use self::table::{SeriesTable, TableLimits};
 use super::sqlite;
 use super::state::StateStore;
-use super::{EmbeddedSettings, OpenError, SyncMode, off_thread};
+use super::{EmbeddedSettings, OpenError, off_thread};
 use crate::clock::SharedClock;
 use crate::model::batch::PointBatch;
 use crate::model::cursor::Cursor;
@@ -93,15 +95,8 @@ impl EmbeddedSeries {
         let disk = match folder.map(|folder| folder.join("cache.db")) {
             None => None,
             Some(path) => {
-                // Weak data: what the operating system holds when the power goes is lost,
-                // which is less than what the flush interval allows.
-                let disk =
-                    sqlite::open(Some(&path), "store of series", MIGRATIONS, SyncMode::Normal)?;
-                persist::load(&disk, &mut table).map_err(|error| OpenError::Damaged {
-                    what: "store of series",
-                    path,
-                    why: error.detail,
-                })?;
+                let disk = sqlite::open(Some(&path), "store of series", MIGRATIONS, settings.sync)?;
+                persist::load(&disk, &mut table).map_err(|error| load_error(path, error))?;
                 Some(disk)
             }
         };
@@ -141,6 +136,20 @@ impl EmbeddedSeries {
         }
     }
 
+    /// Does `work` here when it is `short` and the table is free, elsewhere otherwise: an async
+    /// thread that waited for the table would keep all its other requests waiting, too.
+    async fn small<T: Send + 'static>(
+        &self,
+        short: bool,
+        work: impl FnOnce(&Shared) -> StoreResult<T> + Send + 'static,
+    ) -> StoreResult<T> {
+        if short && !self.shared.table.is_locked() {
+            return work(&self.shared);
+        }
+        let shared = Arc::clone(&self.shared);
+        off_thread(move || work(&shared)).await
+    }
+
     /// Reports how the series stand.
     pub(super) fn status(&self) -> SeriesStatus {
         let now = self.shared.clock.now();
@@ -148,10 +157,18 @@ impl EmbeddedSeries {
         SeriesStatus {
             live: table.live,
             tombstones: table.tombstones.len(),
-            unflushed: table.dirty.len(),
+            unflushed: table.dirty.unflushed(),
             oldest_unflushed: table.dirty.age(now),
             flush_failures: self.shared.flush_failures.load(Ordering::Relaxed),
         }
+    }
+}
+
+fn load_error(path: PathBuf, error: StoreError) -> OpenError {
+    let why = error.detail;
+    match error.kind {
+        ErrorKind::Corrupt => OpenError::Damaged { what: "store of series", path, why },
+        _ => OpenError::Failed { path, why },
     }
 }
 
@@ -222,12 +239,15 @@ impl Shared {
     fn flush(&self) -> StoreResult<u64> {
         let mut disk = self.disk.lock();
         let batch = self.table.lock().begin_flush();
-        let Some(disk) = disk.as_mut() else { return Ok(0) };
-        if batch.len() == 0 {
+        let Some(disk) = disk.as_mut().filter(|_| batch.len() > 0) else {
+            self.table.lock().dirty.flushed();
             return Ok(0);
-        }
+        };
         match batch.write(disk) {
-            Ok(()) => Ok(batch.len() as u64),
+            Ok(()) => {
+                self.table.lock().dirty.flushed();
+                Ok(batch.len() as u64)
+            }
             Err(error) => {
                 self.table.lock().undo_flush(batch);
                 self.flush_failures.fetch_add(1, Ordering::Relaxed);
@@ -289,10 +309,17 @@ impl SeriesStore for EmbeddedSeries {
         batch: PointBatch,
         fence: Option<Fence>,
     ) -> StoreResult<Fenced<UpsertOutcome>> {
-        let shared = Arc::clone(&self.shared);
-        let long = batch.len() > INLINE_POINTS;
-        let upsert = move || shared.write(fence.as_ref(), |table, now| table.upsert(&batch, now));
-        if long { off_thread(upsert).await } else { upsert() }
+        let short = batch.len() <= INLINE_POINTS && fence.is_none();
+        let upsert = move |shared: &Shared| {
+            let outcome = shared.write(fence.as_ref(), |table, now| table.upsert(&batch, now));
+            Ok((outcome, batch))
+        };
+        let (outcome, batch) = self.small(short, upsert).await?;
+        if batch.len() > INLINE_POINTS {
+            // Giving a large batch back to the system takes milliseconds; nobody should wait for it.
+            tokio::task::spawn_blocking(move || drop(batch));
+        }
+        outcome
     }
 
     async fn snapshot(
@@ -307,11 +334,12 @@ impl SeriesStore for EmbeddedSeries {
     }
 
     async fn cursor(&self) -> StoreResult<Cursor> {
-        self.shared.read(|table| self.shared.cursor(table.log.head()))
+        self.small(true, |shared| shared.read(|table| shared.cursor(table.log.head()))).await
     }
 
     async fn delta(&self, after: &Cursor, limit: usize) -> StoreResult<Delta> {
-        self.shared.delta(after, limit)
+        let after = after.clone();
+        self.small(limit <= INLINE_POINTS, move |shared| shared.delta(&after, limit)).await
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
@@ -319,19 +347,25 @@ impl SeriesStore for EmbeddedSeries {
     }
 
     async fn get(&self, id: SeriesId) -> StoreResult<Option<Point>> {
-        self.shared.read(|table| table.find_live(id).map(|slot| table.core.point(slot)))
+        self.small(true, move |shared| {
+            shared.read(|table| table.find_live(id).map(|slot| table.core.point(slot)))
+        })
+        .await
     }
 
     async fn delete(&self, id: SeriesId, fence: Option<Fence>) -> StoreResult<Fenced<bool>> {
-        self.shared.write(fence.as_ref(), |table, now| {
-            table.expire(now);
-            let found = table.find_live(id);
-            if let Some(slot) = found {
-                table.delete_slot(slot, now);
-                table.trim();
-            }
-            found.is_some()
+        self.small(fence.is_none(), move |shared| {
+            shared.write(fence.as_ref(), |table, now| {
+                table.expire(now);
+                let found = table.find_live(id);
+                if let Some(slot) = found {
+                    table.delete_slot(slot, now);
+                    table.trim();
+                }
+                found.is_some()
+            })
         })
+        .await
     }
 
     async fn delete_matching(
