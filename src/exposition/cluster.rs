@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::family::Family;
 use super::metadata::MetadataTable;
 use super::naming::{FamilyPlan, NameVotes, plan_cluster};
-use super::order::LineParts;
+use super::order::{LineParts, has_unreadable_bound};
 use super::page::{Edit, MetadataId, NewValue, Scratch};
 
 /// All families, by name.
@@ -29,11 +29,29 @@ pub(super) struct Cluster {
 pub(super) struct Name {
     /// How many series have each metadata; no zeros.
     pub(super) votes: BTreeMap<MetadataId, u64>,
+    /// How many series can't stand in a histogram or summary.
+    unreadable: u64,
     /// The family that holds the lines; `None` while there are none.
     pub(super) family: Option<Arc<str>>,
 }
 
 impl Name {
+    /// Starts to count again.
+    pub(super) fn clear(&mut self) {
+        self.votes.clear();
+        self.unreadable = 0;
+    }
+
+    /// Takes in a series with these labels.
+    pub(super) fn enter(&mut self, labels: &[u8]) {
+        self.unreadable += u64::from(has_unreadable_bound(labels));
+    }
+
+    /// Lets a series with these labels go.
+    pub(super) fn leave(&mut self, labels: &[u8]) {
+        self.unreadable -= u64::from(has_unreadable_bound(labels));
+    }
+
     /// Counts one more series.
     pub(super) fn vote(&mut self, id: MetadataId) {
         *self.votes.entry(id).or_default() += 1;
@@ -90,7 +108,11 @@ impl Cluster {
         };
         self.names
             .iter()
-            .map(|(name, votes)| NameVotes { name: Arc::clone(name), votes: said(votes) })
+            .map(|(name, votes)| NameVotes {
+                name: Arc::clone(name),
+                votes: said(votes),
+                readable: votes.unreadable == 0,
+            })
             .collect()
     }
 

@@ -135,8 +135,11 @@ impl Mirror {
             }
             let Some(first) = run.first() else { continue };
             let mut name = Name::default();
-            for (_, id) in run.iter().filter_map(|item| item.state) {
-                name.vote(id);
+            for item in run.iter() {
+                if let Some((_, id)) = item.state {
+                    name.vote(id);
+                    name.enter(item.key.labels.as_bytes());
+                }
             }
             let root = self.cluster_key(&first.key.name);
             let cluster = self.clusters.entry(Arc::clone(&root)).or_default();
@@ -177,7 +180,7 @@ impl Mirror {
             let Some(name) = cluster.names.get_mut(&first.key.name) else { continue };
             if newcomers.contains(&first.key.name) {
                 // The votes that found the family are counted again, line by line.
-                name.votes.clear();
+                name.clear();
             }
             let Some(family) = &name.family else { continue };
             by_family.entry(Arc::clone(family)).or_default().push(run);
@@ -216,12 +219,18 @@ impl Mirror {
         let Some(name) = cluster.names.get_mut(edit_name) else { return };
         if let Some(id) = before {
             name.unvote(id);
+            if now.is_none() {
+                name.leave(edit.labels);
+            }
             self.metadata.remove(id);
             self.series -= 1;
             ids.insert(id);
         }
         if let Some(id) = now {
             name.vote(id);
+            if before.is_none() {
+                name.enter(edit.labels);
+            }
             self.metadata.add(id);
             self.series += 1;
         }

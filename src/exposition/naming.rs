@@ -36,6 +36,8 @@ pub(super) fn cluster_of(name: &str) -> &str {
 pub(super) struct NameVotes {
     pub(super) name: Arc<str>,
     pub(super) votes: Vec<(Arc<Metadata>, u64)>,
+    /// Every series has bounds that readers of a histogram or summary take.
+    pub(super) readable: bool,
 }
 
 /// A family as it should be.
@@ -139,7 +141,9 @@ fn grouped_families(names: &BTreeMap<&str, &NameVotes>) -> BTreeMap<String, Metr
             // A sample that is called like a histogram has no place beside it.
             let homeless =
                 metric_type == MetricType::Histogram && names.contains_key(family.as_str());
-            (weight > 0 && weight >= against && !homeless).then_some((family, metric_type))
+            let readable = members(names, &family, metric_type).iter().all(|name| name.readable);
+            (weight > 0 && weight >= against && !homeless && readable)
+                .then_some((family, metric_type))
         })
         .collect()
 }
@@ -192,6 +196,7 @@ mod tests {
             .map(|(name, votes)| NameVotes {
                 name: (*name).into(),
                 votes: votes.iter().map(|(t, n)| (says(t, ""), *n)).collect(),
+                readable: true,
             })
             .collect();
         plan_cluster(&names)

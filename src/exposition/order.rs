@@ -64,6 +64,22 @@ pub(super) fn parse_number(text: &[u8]) -> f64 {
     std::str::from_utf8(text).ok().and_then(|t| t.parse().ok()).unwrap_or(f64::NAN)
 }
 
+/// Tells whether a series with these labels would make a page with a histogram or summary of it
+/// unreadable: many readers refuse the whole page for one `le` or `quantile` that Go's
+/// `strconv.ParseFloat` does not take.
+pub(super) fn has_unreadable_bound(labels: &[u8]) -> bool {
+    [&b"le"[..], b"quantile"]
+        .iter()
+        .any(|label| LabelCut::of(labels, label).is_some_and(|cut| !is_go_float(cut.value)))
+}
+
+fn is_go_float(text: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(text) else { return false };
+    let says_infinity = text.contains(['i', 'I']);
+    // Where the number is too large, Go reports an error.
+    text.parse::<f64>().is_ok_and(|number| number.is_finite() || number.is_nan() || says_infinity)
+}
+
 /// Canonical labels, parted at one label: `before` and `after` joined are the labels without it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LabelCut<'a> {
@@ -182,6 +198,18 @@ impl<'a> LineParts<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bounds_are_read_as_go_reads_them() {
+        for good in ["1", "+Inf", "-inf", "1e-3", ".5", "NaN", "0.30000000000000004"] {
+            assert!(is_go_float(good.as_bytes()), "{good}");
+        }
+        for bad in ["x", "", "1e999", "1_0", " 1", "+\tInf", "1,5"] {
+            assert!(!is_go_float(bad.as_bytes()), "{bad}");
+        }
+        assert!(has_unreadable_bound(br#"a="1",le="x""#));
+        assert!(!has_unreadable_bound(br#"a="x",le="1""#));
+    }
 
     fn sorted(arrangement: Arrangement, family: &str, keys: &[(&str, &str)]) -> Vec<String> {
         let mut keys = keys.to_vec();

@@ -66,13 +66,48 @@ impl Timestamp {
     /// # Errors
     /// When the text is not RFC 3339, or outside the years 1678 to 2261.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let wrong = || Invalid::new("not an RFC 3339 time such as 2026-01-31T12:00:00Z");
+        if !looks_like_rfc_3339(text.as_bytes()) {
+            return Err(wrong());
+        }
+        // The year 9999 is RFC 3339, and jiff reads it only as far as every time zone has it.
         let time: jiff::Timestamp = text
             .parse()
-            .map_err(|_| Invalid::new("not an RFC 3339 time such as 2026-01-31T12:00:00Z"))?;
-        i64::try_from(time.as_nanosecond())
-            .map(Self)
-            .map_err(|_| Invalid::new("a time outside the years 1678 to 2261"))
+            .map_err(|_| if text.starts_with("9999-") { Invalid::new(OUTSIDE) } else { wrong() })?;
+        i64::try_from(time.as_nanosecond()).map(Self).map_err(|_| Invalid::new(OUTSIDE))
     }
+}
+
+const OUTSIDE: &str = "a time outside the years 1678 to 2261";
+
+/// Tells whether the signs stand where RFC 3339, section 5.6, wants them: other forms of ISO 8601
+/// are not taken, since other readers of the same text would not take them.
+fn looks_like_rfc_3339(text: &[u8]) -> bool {
+    let digits = |from: usize, to: usize| {
+        text.get(from..to).is_some_and(|part| part.iter().all(u8::is_ascii_digit))
+    };
+    let sign = |at: usize, signs: &[u8]| text.get(at).is_some_and(|b| signs.contains(b));
+    let date = digits(0, 4) && sign(4, b"-") && digits(5, 7) && sign(7, b"-") && digits(8, 10);
+    let time = sign(10, b"Tt ")
+        && digits(11, 13)
+        && sign(13, b":")
+        && digits(14, 16)
+        && sign(16, b":")
+        && digits(17, 19);
+    let Some(rest) = text.get(19..) else { return false };
+    let fraction = match rest {
+        [b'.', digits @ ..] => 1 + digits.iter().take_while(|b| b.is_ascii_digit()).count(),
+        _ => 0,
+    };
+    let offset = match &rest[fraction..] {
+        [b'Z' | b'z'] => true,
+        [b'+' | b'-', h, i, b':', m, n] => {
+            let hours = h.is_ascii_digit() && i.is_ascii_digit();
+            hours && [*h, *i] <= *b"23" && (b'0'..=b'5').contains(m) && n.is_ascii_digit()
+        }
+        _ => false,
+    };
+    date && time && fraction != 1 && offset
 }
 
 fn nanos(span: Duration) -> i64 {
@@ -148,6 +183,29 @@ mod tests {
         }
         let whole = Timestamp::parse("2026-11-21T12:00:00+02:00").expect("valid");
         assert_eq!(whole.to_string(), "2026-11-21T10:00:00.000Z");
+    }
+
+    #[test]
+    fn only_rfc_3339_is_read() {
+        for text in ["2026-11-21T10:00:00Z", "2026-11-21t10:00:00.5z", "2026-11-21 10:00:00+23:59"]
+        {
+            assert!(Timestamp::parse(text).is_ok(), "{text}");
+        }
+        for text in [
+            "20261121T220000Z",
+            "2026-11-21T22Z",
+            "2026-11-21T10:00:00Z[UTC]",
+            "2026-11-21T10:00:00+25:00",
+            "2026-11-21T10:00:00.Z",
+            "2026-11-21T10:00:00",
+            "2026-13-21T10:00:00Z",
+            "+002026-11-21T10:00:00Z",
+            "",
+        ] {
+            assert!(Timestamp::parse(text).is_err(), "{text}");
+        }
+        let outside = Timestamp::parse("9999-12-31T23:59:59Z").expect_err("too far");
+        assert!(outside.0.contains("outside"), "{outside}");
     }
 
     #[test]

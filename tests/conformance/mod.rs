@@ -42,6 +42,7 @@ conformance! {
     series:
         the_newest_sample_wins_and_keeps_its_life,
         a_point_past_the_retention_is_stale_and_creates_nothing,
+        a_point_without_a_time_is_not_older_than_one_of_the_same_millisecond,
         an_expired_series_is_gone_from_every_read_and_is_a_deletion,
         expired_series_do_not_use_up_the_budget,
         a_batch_over_the_budget_changes_nothing,

@@ -132,6 +132,18 @@ pub(super) async fn the_newest_sample_wins_and_keeps_its_life(fixture: Fixture) 
     assert_eq!(counts(store, batch).await.updated, 1, "equally old is not older");
 }
 
+pub(super) async fn a_point_without_a_time_is_not_older_than_one_of_the_same_millisecond(
+    fixture: Fixture,
+) {
+    let store = &fixture.stores.series;
+    let finer = fixture.clock.now().saturating_add(Duration::from_micros(456));
+    counts(store, one("m", &[], 1.0, Some(finer))).await;
+    let batch = one("m", &[], 2.0, None);
+    assert_eq!(counts(store, batch).await, UpsertCounts { created: 0, updated: 1, stale: 0 });
+    let held = &snapshot(store).await.points[0];
+    assert_eq!((held.sample.value, held.sample.updated_at), (2.0, finer));
+}
+
 pub(super) async fn a_point_past_the_retention_is_stale_and_creates_nothing(fixture: Fixture) {
     let store = &fixture.stores.series;
     let old = fixture.clock.now().saturating_sub(RETENTION);

@@ -11,6 +11,7 @@ use crate::exposition::family::Description;
 use crate::exposition::gzip::HEADER;
 use crate::exposition::naming::{NameVotes, cluster_of, plan_cluster};
 use crate::exposition::number::write_value;
+use crate::exposition::order::has_unreadable_bound;
 use crate::model::series::{Metadata, MetricType, Point, Sample, SeriesKey};
 use crate::model::time::Timestamp;
 use crate::store::Change;
@@ -55,10 +56,13 @@ fn render(state: &State) -> String {
     }
     let mut clusters: BTreeMap<String, Vec<NameVotes>> = BTreeMap::new();
     for (name, votes) in votes {
-        clusters
-            .entry(cluster_of(&name).to_owned())
-            .or_default()
-            .push(NameVotes { name, votes: votes.into_iter().collect() });
+        clusters.entry(cluster_of(&name).to_owned()).or_default().push(NameVotes {
+            readable: !state
+                .keys()
+                .any(|key| key.name == name && has_unreadable_bound(key.labels.as_bytes())),
+            name,
+            votes: votes.into_iter().collect(),
+        });
     }
     let mut plans: Vec<_> = clusters.values().flat_map(|names| plan_cluster(names)).collect();
     plans.sort_by(|a, b| a.description.name.cmp(&b.description.name));
@@ -150,6 +154,7 @@ fn any_change() -> impl Strategy<Value = Change> {
         Just(String::new()),
         (0..3).prop_map(|a| format!("a=\"{a} }}\"")),
         (0..3, 8..12).prop_map(|(a, le)| format!("a=\"{a}\",le=\"{le}\"")),
+        Just("le=\"1_0\"".to_owned()),
         (0..2).prop_map(|q| format!("quantile=\"0.{q}\"")),
         (0..3, 0..2).prop_map(|(x, z)| format!("x=\"{x}\",z=\"{z}\"")),
     ];
@@ -232,6 +237,25 @@ fn one_bad_push_does_not_flip_a_family() {
     mirror.apply(changes);
     let page = mirror.publish().rendered.text.concat();
     assert!(page.starts_with(b"# HELP jobs_total good\n# TYPE jobs_total counter\n"));
+}
+
+#[test]
+fn one_bound_that_is_no_number_dissolves_the_histogram_until_it_is_gone() {
+    let mut mirror = Mirror::new(Arc::default());
+    let histogram = says(MetricType::Histogram, "times");
+    mirror.apply(vec![
+        upsert("x_bucket", "le=\"1\"", 1.0, Some(&histogram)),
+        upsert("x_count", "", 1.0, Some(&histogram)),
+        upsert("x_bucket", "le=\"1e999\"", 1.0, None),
+    ]);
+    let page = |mirror: &mut Mirror| {
+        String::from_utf8(mirror.publish().rendered.text.concat()).expect("text")
+    };
+    let dissolved = page(&mut mirror);
+    assert!(!dissolved.contains("histogram"), "{dissolved}");
+    assert!(dissolved.contains("x_bucket{le=\"1e999\"} 1"), "no sample is lost");
+    mirror.apply(vec![Change::Deleted(key("x_bucket", "le=\"1e999\""))]);
+    assert!(page(&mut mirror).contains("# TYPE x histogram\n"));
 }
 
 #[test]

@@ -185,8 +185,8 @@ impl SeriesTable {
         now: Timestamp,
         counts: &mut UpsertCounts,
     ) {
-        let sample = point.sample(now);
         let record = self.core.slab.get_mut(slot);
+        let sample = Sample { value: point.value, updated_at: arrival(point, record, now) };
         let created = record.state != State::Live;
         if created {
             if record.state == State::Reserved {
@@ -383,6 +383,13 @@ impl Core {
             metadata: self.metadata.get(record.metadata).cloned(),
         }
     }
+}
+
+/// Gives when a point was taken. "Now" is a whole millisecond; where the sample that is held was given
+/// a finer time within it, the new one is not older.
+fn arrival(point: &BatchPoint<'_>, held: &Record, now: Timestamp) -> Timestamp {
+    let held = Timestamp::from_nanos(held.updated_at_nanos);
+    point.updated_at.unwrap_or(if held.floor_to_millis() == now { held } else { now })
 }
 
 /// Spreads the 32 bits of a record's hash over the 64 that the hash table wants.
