@@ -221,6 +221,25 @@ async fn a_head_that_is_too_large_is_refused() {
 }
 
 #[tokio::test]
+async fn what_follows_a_request_does_not_hold_back_its_answer() {
+    let server = Server::start().await;
+    let body = "{\"ttl\":\"1s\"}";
+    let length = body.len();
+    let head = format!(
+        "POST /v1/locks/job/follow HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+         content-length: {length}\r\n\r\n{body}"
+    );
+    for behind in ["", "\r\n", "GET /li"] {
+        let mut stream = TcpStream::connect(server.address()).await.expect("the server listens");
+        stream.write_all(format!("{head}{behind}").as_bytes()).await.expect("sent");
+        let mut answer = [0; 12];
+        let read = stream.read_exact(&mut answer);
+        tokio::time::timeout(DEADLINE, read).await.expect("answered in time").expect("answered");
+        assert_eq!(&answer, b"HTTP/1.1 200", "behind it: {behind:?}");
+    }
+}
+
+#[tokio::test]
 async fn garbage_instead_of_http_hurts_nobody() {
     let server = Server::start().await;
     for garbage in [&b"\x16\x03\x01\x02\x00\x01\x00"[..], b"\0\0\0\0\r\n\r\n", b"GET\r\n\r\n"] {

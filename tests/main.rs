@@ -14,6 +14,7 @@ mod crowds;
 mod full_disk;
 mod house_rules;
 mod load;
+mod loading;
 mod series_on_disk;
 mod shutdown;
 mod waiting;

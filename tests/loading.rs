@@ -1,0 +1,39 @@
+//! A server that is still reading its files: live at once, ready only when it can serve.
+
+use rusqlite::Connection;
+
+use crate::harness::{Launch, eventually};
+
+/// Holds a database so that nobody else can read it, as a slow disk would.
+fn hold(path: &std::path::Path) -> Connection {
+    let connection = Connection::open(path).expect("the database opens");
+    connection.pragma_update(None, "locking_mode", "EXCLUSIVE").expect("set");
+    connection.execute_batch("BEGIN EXCLUSIVE").expect("nobody else has it");
+    connection
+}
+
+#[tokio::test]
+async fn a_server_that_loads_is_live_but_not_ready() {
+    let launch = Launch::new();
+    let server = launch.start().await;
+    server.try_push("loaded", 1.0).await.expect("an answer").expect(200);
+    server.terminate().await;
+    let held = hold(&launch.store().join("cache.db"));
+    let server = launch.listening().await;
+    for path in ["/livez", "/-/healthy", "/metrics"] {
+        assert_eq!(server.get(path).await.status, 200, "{path}");
+    }
+    for path in ["/readyz", "/-/ready", "/v1/series", "/v1/status"] {
+        server.get(path).await.expect_problem(503);
+    }
+    let locks = server.post("/v1/locks/job/x", &serde_json::json!({"ttl": "1s"})).await;
+    assert_eq!(locks.expect_problem(503), "starting");
+    drop(held);
+    server.until_ready().await;
+    let series = server.get("/v1/series").await.expect(200);
+    assert_eq!(series["points"].as_array().map(Vec::len), Some(1));
+    eventually("the series on the page", async || {
+        server.get("/metrics").await.text().contains("\nloaded 1\n").then_some(())
+    })
+    .await;
+}
