@@ -30,6 +30,7 @@ impl Config {
                 batch_keys: limits.batch_keys.0,
                 batch_points: limits.batch_points.0,
                 selectors: limits.selectors.0,
+                selector_regexes: limits.selector_regexes.0,
                 page_items: limits.page_items.0,
                 max_page_items: limits.max_page_items.0,
             },

@@ -38,6 +38,7 @@ pub struct Limits {
     pub batch_keys: Count,
     pub batch_points: Count,
     pub selectors: Count,
+    pub selector_regexes: Count,
     pub page_items: Count,
     pub max_page_items: Count,
     pub point: PointLimits,

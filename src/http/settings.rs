@@ -33,6 +33,8 @@ pub struct LimitSettings {
     pub batch_points: usize,
     /// The most selectors of one request.
     pub selectors: usize,
+    /// The most regular expressions in all selectors of one request.
+    pub selector_regexes: usize,
     /// The items of a page when the request names no `limit`.
     pub page_items: usize,
     /// The most items of a page.
@@ -88,6 +90,7 @@ pub(crate) fn for_tests() -> HttpSettings {
             batch_keys: 100,
             batch_points: 100_000,
             selectors: 10,
+            selector_regexes: 10,
             page_items: 100,
             max_page_items: 1000,
         },

@@ -16,8 +16,9 @@ use crate::http::problem::Problem;
 use crate::http::push::{PushFormat, parse_push};
 use crate::http::state::AppState;
 use crate::http::wire::{Count, from_hex, to_hex};
+use crate::model::Invalid;
 use crate::model::cursor::Cursor;
-use crate::model::selector::Selector;
+use crate::model::selector::{Selector, SelectorText};
 use crate::model::series::{SeriesId, SeriesKey};
 
 /// Points to write.
@@ -161,7 +162,7 @@ pub(crate) async fn list_series(
     Query(query): Query<SeriesQuery>,
 ) -> Result<Response, Problem> {
     let limit = state.page_items(query.limit)?;
-    let selectors = parse_selectors(&query.matches, "match[]", &state)?;
+    let selectors = parse_selectors(&query.matches, "match[]", &state).await?;
     let page = query.page.as_deref().map(Page::parse).transpose()?;
     let after = page.as_ref().map(|page| &page.after);
     let snapshot = state.engine()?.series.snapshot(&selectors, after, limit).await?;
@@ -201,19 +202,39 @@ impl Page {
     }
 }
 
-fn parse_selectors(
+/// Reads the selectors of a request. Expressions are compiled off the async threads.
+async fn parse_selectors(
     texts: &[String],
-    pointer: &str,
+    pointer: &'static str,
     state: &AppState,
 ) -> Result<Vec<Selector>, Problem> {
-    let most = state.settings.limits.selectors;
+    let (most, most_regexes) =
+        (state.settings.limits.selectors, state.settings.limits.selector_regexes);
     if texts.len() > most {
         return Err(Problem::invalid(format!("a request has at most {most} selectors")));
     }
-    let parse = |(i, text): (usize, &String)| {
-        Selector::parse(text).map_err(|why| Problem::invalid_at(&format!("{pointer}/{i}"), &why))
+    let wrong = move |i: usize, why: &Invalid| Problem::invalid_at(&format!("{pointer}/{i}"), why);
+    let read =
+        |(i, text): (usize, &String)| SelectorText::parse(text).map_err(|why| wrong(i, &why));
+    let read: Vec<_> = texts.iter().enumerate().map(read).collect::<Result<_, _>>()?;
+    let regexes: usize = read.iter().map(SelectorText::regexes).sum();
+    if regexes > most_regexes {
+        return Err(Problem::invalid(format!(
+            "a request has at most {most_regexes} regular expressions in all its selectors"
+        )));
+    }
+    let compile = move || {
+        let compile =
+            |(i, text): (usize, SelectorText)| text.compile().map_err(|why| wrong(i, &why));
+        read.into_iter().enumerate().map(compile).collect()
     };
-    texts.iter().enumerate().map(parse).collect()
+    if regexes == 0 {
+        return compile();
+    }
+    tokio::task::spawn_blocking(compile).await.map_err(|error| {
+        tracing::error!(cause = %error, "compiling selectors failed");
+        Problem::internal()
+    })?
 }
 
 fn parse_id(id: &str) -> Result<SeriesId, Problem> {
@@ -279,7 +300,7 @@ pub(crate) async fn delete_matching_series(
     FenceHeader(fence): FenceHeader,
     Json(body): Json<SeriesDeletion>,
 ) -> Answer<DeletionAnswer> {
-    let selectors = parse_selectors(&body.matches, "/match", &state)?;
+    let selectors = parse_selectors(&body.matches, "/match", &state).await?;
     let dry_run = body.dry_run.unwrap_or(false);
     let series = &state.engine()?.series;
     let matched = series.delete_matching(&selectors, dry_run, fence).await?;

@@ -119,6 +119,24 @@ async fn series_are_pushed_read_and_deleted() {
 }
 
 #[tokio::test]
+async fn expressions_are_few_in_a_request_over_all_its_selectors() {
+    let api = api();
+    api.push(json!([{"name": "a", "labels": {"x": "1"}, "value": 1}])).await;
+    // Ten for each request, see `for_tests`.
+    let all = |count| {
+        let more = format!("a{{{}}}", "x!~\"2\",".repeat(count));
+        json!({"match": ["a{x=~\"1|2\"}", more]})
+    };
+    let nine = api.send("POST", "/v1/series/delete", &all(9)).await;
+    assert_eq!(nine.json, json!({"matched": 1, "deleted": 1}));
+    let ten = api.send("POST", "/v1/series/delete", &all(10)).await;
+    assert_eq!(code(&ten), (400, "invalid_request"));
+    let broken =
+        api.send("POST", "/v1/series/delete", &json!({"match": ["a", "a{x=~\"(\"}"]})).await;
+    assert_eq!(broken.json["errors"][0]["pointer"], "/match/1");
+}
+
+#[tokio::test]
 async fn every_format_reads_the_same() {
     let api = api();
     let bodies = [
