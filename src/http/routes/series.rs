@@ -255,7 +255,9 @@ pub(crate) async fn get_series(
     Ok(json_response(out))
 }
 
-/// Deletes one series.
+/// Deletes one series. A token that is bound to a role other than the leader's may not; one that
+/// is bound to the leader's role must carry the fence of the leader lease, where one is configured.
+/// A fence that is sent is always checked.
 #[utoipa::path(delete, path = "/v1/series/{id}", tag = "series",
     params(("id" = String, Path, description = "The series' id"), FenceParams),
     responses((status = 200, description = "It is gone", body = DeletedAnswer)))]
@@ -263,8 +265,10 @@ pub(crate) async fn delete_series(
     State(state): State<AppState>,
     Path(id): Path<String>,
     FenceHeader(fence): FenceHeader,
+    Role(bound): Role,
 ) -> Answer<DeletedAnswer> {
-    state.engine()?.series.delete(parse_id(&id)?, fence).await?;
+    let bound_role = bound.as_ref().map(|bound| &*bound.0);
+    state.engine()?.series.delete(parse_id(&id)?, bound_role, fence).await?;
     Ok(Json(DeletedAnswer { deleted: true }))
 }
 
@@ -292,18 +296,21 @@ pub(crate) struct DeletionAnswer {
     deleted: usize,
 }
 
-/// Deletes every series that a selector matches, in one step.
+/// Deletes every series that a selector matches, in one step. Who may is as for deleting one, also
+/// in a dry run.
 #[utoipa::path(post, path = "/v1/series/delete", tag = "series", params(FenceParams),
     responses((status = 200, description = "What was deleted", body = DeletionAnswer)))]
 pub(crate) async fn delete_matching_series(
     State(state): State<AppState>,
     FenceHeader(fence): FenceHeader,
+    Role(bound): Role,
     Json(body): Json<SeriesDeletion>,
 ) -> Answer<DeletionAnswer> {
     let selectors = parse_selectors(&body.matches, "/match", &state).await?;
     let dry_run = body.dry_run.unwrap_or(false);
     let series = &state.engine()?.series;
-    let matched = series.delete_matching(&selectors, dry_run, fence).await?;
+    let bound_role = bound.as_ref().map(|bound| &*bound.0);
+    let matched = series.delete_matching(&selectors, dry_run, bound_role, fence).await?;
     Ok(Json(DeletionAnswer { matched, deleted: if dry_run { 0 } else { matched } }))
 }
 
