@@ -36,6 +36,7 @@ impl Config {
             },
             timeouts: TimeoutSettings {
                 request: timeouts.request.0,
+                upload: timeouts.upload.0,
                 body: timeouts.body.0,
                 idle: timeouts.idle.0,
                 write: timeouts.write.0,

@@ -50,6 +50,7 @@ pub struct Limits {
 #[expect(missing_docs, reason = "default.toml says what each setting means, once")]
 pub struct Timeouts {
     pub request: Span,
+    pub upload: Span,
     pub body: Span,
     pub idle: Span,
     pub write: Span,

@@ -30,7 +30,7 @@ use super::{decorate, openapi};
 /// Every route of the API.
 fn table() -> Vec<Entry> {
     vec![
-        write(routes!(series::push_series)).takes_body().fenced().fails(&[422, 428, 507]),
+        write(routes!(series::push_series)).uploads().fenced().fails(&[422, 428, 507]),
         read(routes!(series::list_series)).compressed(),
         read(routes!(series_changes::get_series_cursor)),
         read(routes!(series_changes::get_series_delta)).waits().compressed().fails(&[410]),
@@ -169,6 +169,11 @@ impl Entry {
     fn takes_body(mut self) -> Self {
         self.takes_body = true;
         self.fails(&[408, 413, 415])
+    }
+
+    fn uploads(mut self) -> Self {
+        self.patience = Patience::Uploads;
+        self.takes_body()
     }
 
     fn waits(mut self) -> Self {

@@ -46,6 +46,8 @@ pub struct LimitSettings {
 pub struct TimeoutSettings {
     /// How long a request may take, beside what it asked to wait for.
     pub request: Duration,
+    /// How long a push of series may take, with the reading of its body.
+    pub upload: Duration,
     /// How long a client may stay silent in the middle of a body.
     pub body: Duration,
     /// How long a connection may be idle, or take to send the head of a request.
@@ -96,6 +98,7 @@ pub(crate) fn for_tests() -> HttpSettings {
         },
         timeouts: TimeoutSettings {
             request: second * 30,
+            upload: second * 60,
             body: second * 30,
             idle: second * 30,
             write: second * 30,
