@@ -17,7 +17,8 @@ pub struct LimitSettings {
     pub series_decoded_bytes: usize,
     /// The largest body of any other request, in bytes, before and after decompression.
     pub body_bytes: usize,
-    /// How many bytes of request bodies may lie in memory at a time, over all requests.
+    /// How many bytes of request bodies, and of points that were read from them, may lie in memory
+    /// at a time, over all requests.
     pub buffered_body_bytes: usize,
     /// How many requests may run at a time; those that wait for something do not count.
     pub concurrent_requests: usize,

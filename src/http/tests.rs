@@ -1,6 +1,7 @@
 //! Tests of the whole router, and of the listener, without a store.
 
 mod api;
+mod hung_up;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Series: pushed, read page by page, deleted.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::Request;
@@ -9,6 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{Answer, DeletedAnswer, FenceParams};
 use crate::engine::series::Writer;
+use crate::exposition::input::ParsedBatch;
 use crate::http::body::read_whole;
 use crate::http::extract::{FenceHeader, Json, Path, Query, Role, json_response, media_type};
 use crate::http::points::{SeriesPoint, points_body, write_point};
@@ -115,11 +118,22 @@ pub(crate) async fn push_series(
     let missing = |what| Problem::invalid(format!("{what} is missing: name it in the request"));
     let role = pushed.role.or(params.role).ok_or_else(|| missing("role"))?;
     let source = pushed.source.or(params.source).ok_or_else(|| missing("source"))?;
-    let bound_role = bound.as_ref().map(|bound| &*bound.0);
-    let writer = Writer { role: &role, source: &source, bound_role };
-    let positions = pushed.parsed.positions;
-    let position_of = |index| positions.position(index);
-    let counts = engine.series.upsert(pushed.parsed.batch, position_of, &writer, fence).await?;
+    let engine = Arc::clone(engine);
+    let (ParsedBatch { batch, positions }, share) = (pushed.parsed, pushed.share);
+    // In a task of its own: when the client hangs up, the store goes on, and the points still
+    // take the memory that the share stands for.
+    let applied = tokio::spawn(async move {
+        let bound_role = bound.as_ref().map(|bound| &*bound.0);
+        let writer = Writer { role: &role, source: &source, bound_role };
+        let position_of = |index| positions.position(index);
+        let counts = engine.series.upsert(batch, position_of, &writer, fence).await;
+        drop(share);
+        counts
+    });
+    let counts = applied.await.map_err(|error| {
+        tracing::error!(cause = %error, "applying a push failed");
+        Problem::internal()
+    })??;
     Ok(Json(PushAnswer { created: counts.created, updated: counts.updated, stale: counts.stale }))
 }
 
