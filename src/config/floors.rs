@@ -25,6 +25,7 @@ impl Config {
                 buffered_body_bytes: limits.buffered_body_bytes.0,
                 concurrent_requests: limits.concurrent_requests.0,
                 waiting_requests: limits.waiting_requests.0,
+                concurrent_scrapes: limits.concurrent_scrapes.0,
                 connections: limits.connections.0,
                 head_bytes: limits.head_bytes.0,
                 batch_keys: limits.batch_keys.0,

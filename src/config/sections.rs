@@ -33,6 +33,7 @@ pub struct Limits {
     pub buffered_body_bytes: Size,
     pub concurrent_requests: Count,
     pub waiting_requests: Count,
+    pub concurrent_scrapes: Count,
     pub connections: Count,
     pub head_bytes: Size,
     pub batch_keys: Count,

@@ -35,7 +35,9 @@ pub(crate) enum Patience {
     Uploads,
     /// The request may ask to wait.
     Waits,
-    /// The answer comes at once, also when the server is busy: health, scrapes, documents.
+    /// The answer comes at once, but it may be large: it counts until it is sent.
+    Scrapes,
+    /// The answer comes at once, also when the server is busy: health, documents.
     Unbounded,
 }
 
@@ -72,6 +74,7 @@ impl Gate {
                 (&self.state.running, "too many requests are running")
             }
             Patience::Waits => (&self.state.waiting, "too many requests are waiting"),
+            Patience::Scrapes => (&self.state.scraping, "too many scrapes are being answered"),
             Patience::Unbounded => return Ok(None),
         };
         let permit = Arc::clone(bound).try_acquire_owned();
@@ -94,7 +97,7 @@ impl Gate {
     fn time_limit(&self) -> Duration {
         let timeouts = &self.state.settings.timeouts;
         match self.patience {
-            Patience::Prompt | Patience::Unbounded => timeouts.request,
+            Patience::Prompt | Patience::Scrapes | Patience::Unbounded => timeouts.request,
             Patience::Uploads => timeouts.upload,
             Patience::Waits => timeouts.request + timeouts.max_wait,
         }

@@ -61,7 +61,9 @@ fn table() -> Vec<Entry> {
 /// The routes that clients are not generated for.
 fn undocumented(state: &AppState, document: &utoipa::openapi::OpenApi) -> Router<AppState> {
     let gated = |path: &'static str, scope: Option<Scope>, handler: MethodRouter<AppState>| {
-        let gate = Gate::new(state.clone(), scope, Patience::Unbounded, "GET", path);
+        let scrapes = scope == Some(Scope::Metrics);
+        let patience = if scrapes { Patience::Scrapes } else { Patience::Unbounded };
+        let gate = Gate::new(state.clone(), scope, patience, "GET", path);
         Router::new().route(path, handler.layer(GateLayer(Arc::new(gate))))
     };
     let current = documents::json_document(openapi::pretty(document));

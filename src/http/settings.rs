@@ -24,6 +24,8 @@ pub struct LimitSettings {
     pub concurrent_requests: usize,
     /// How many requests may wait at a time for a lease or for changes.
     pub waiting_requests: usize,
+    /// How many scrapes of /metrics may be answered at a time.
+    pub concurrent_scrapes: usize,
     /// How many connections may be open at a time; more wait to be accepted.
     pub connections: usize,
     /// The largest head of a request, in bytes; at least 8 KiB.
@@ -88,6 +90,7 @@ pub(crate) fn for_tests() -> HttpSettings {
             buffered_body_bytes: 16 << 20,
             concurrent_requests: 64,
             waiting_requests: 64,
+            concurrent_scrapes: 8,
             connections: 64,
             head_bytes: 32 << 10,
             batch_keys: 100,
