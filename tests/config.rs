@@ -64,6 +64,7 @@ fn every_mistake_is_named_at_once_with_its_origin() {
          [sries]\nretention = \"1h\"\n\
          [store]\nbackend = \"paper\"\n\
          [limits]\nbody_bytes = \"1 apple\"\npage_items = 200000\n\
+         [timeouts]\nupload = \"10s\"\n\
          [access]\nmetrics_allow = [\"10.0.0.0/8\", \"nowhere\"]\n",
     );
     let (code, shown, log) = check_with(
@@ -88,6 +89,7 @@ fn every_mistake_is_named_at_once_with_its_origin() {
         ("store.backend", "must be one of embedded, memory", &from_file),
         ("limits.body_bytes", "not a size", &from_file),
         ("limits.page_items", "must not be larger than limits.max_page_items", &from_file),
+        ("timeouts.upload", "must not be shorter than timeouts.request", &from_file),
         ("access.metrics_allow", "\"nowhere\" is not an address range", &from_file),
         ("server.listen", "", "HOLDALL_SERVER__LISTEN)"),
         ("refresh.interval", "longer than zero", "HOLDALL_REFRESH__INTERVAL)"),
@@ -102,7 +104,7 @@ fn every_mistake_is_named_at_once_with_its_origin() {
         });
         assert!(named, "{setting} is not named with {what:?} and {origin:?}:\n{log}");
     }
-    assert!(log.contains("has 14 mistake(s)"), "{log}");
+    assert!(log.contains("has 15 mistake(s)"), "{log}");
 }
 
 #[test]

@@ -7,12 +7,12 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::harness::{DEADLINE, Launch, eventually};
+use crate::harness::{DEADLINE, Launch, Server, eventually};
 
-#[tokio::test]
-async fn a_client_that_does_not_read_is_let_go() {
+/// Starts a server whose page of metrics fits into no buffer of a connection.
+async fn with_large_page(launch: &Launch) -> Server {
     const SERIES: usize = 60_000;
-    let server = Launch::new().env("HOLDALL_TIMEOUTS__WRITE", "300ms").start().await;
+    let server = launch.start().await;
     let label = "x".repeat(200);
     let text: String =
         (0..SERIES).map(|i| format!("unread{{a=\"{label}\",i=\"{i}\"}} 1\n")).collect();
@@ -21,18 +21,46 @@ async fn a_client_that_does_not_read_is_let_go() {
     server.send(push.body(text.clone())).await.expect(200);
     let whole = async || (server.get("/metrics").await.body.len() > text.len()).then_some(());
     eventually("the page is there", whole).await;
+    server
+}
+
+/// Asks for the page of metrics, and takes none of it.
+async fn silent_scraper(server: &Server) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a small buffer");
+    let mut stream = socket.connect(server.address()).await.expect("the server listens");
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
+    stream.readable().await.expect("the answer begins");
+    stream
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_let_go() {
+    let server = with_large_page(&Launch::new().env("HOLDALL_TIMEOUTS__WRITE", "300ms")).await;
     let before = server.open_files();
     let mut silent = Vec::new();
     for _ in 0..5 {
-        let socket = TcpSocket::new_v4().expect("a socket");
-        socket.set_recv_buffer_size(4096).expect("a small buffer");
-        let mut stream = socket.connect(server.address()).await.expect("the server listens");
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
-        stream.readable().await.expect("the answer begins");
-        silent.push(stream);
+        silent.push(silent_scraper(&server).await);
     }
     eventually("they are let go", async || (server.open_files() <= before).then_some(())).await;
     assert_eq!(server.get("/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn scrapes_count_until_they_are_read() {
+    let launch = Launch::new()
+        .env("HOLDALL_TIMEOUTS__WRITE", "1h")
+        .env("HOLDALL_LIMITS__CONCURRENT_SCRAPES", "2");
+    let server = with_large_page(&launch).await;
+    let silent = [silent_scraper(&server).await, silent_scraper(&server).await];
+    let refused = server.get("/metrics").await;
+    assert_eq!(refused.expect_problem(503), "overloaded");
+    assert!(refused.headers.contains_key("retry-after"));
+    drop(silent);
+    eventually("scrapes are answered again", async || {
+        (server.get("/metrics").await.status == 200).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -25,6 +25,7 @@ pub(super) fn check(
 ) -> Config {
     let mut check = Check { tree, bad, mistakes };
     check.limits(&config);
+    check.timeouts(&config);
     check.series(&config);
     check.log(&config);
     check.tokens(&mut config);
@@ -71,6 +72,15 @@ impl Check<'_> {
         self.require(limits.head_bytes.0 >= MIN_HEAD_BYTES, &["limits.head_bytes"], || {
             format!("must be at least {MIN_HEAD_BYTES}")
         });
+    }
+
+    fn timeouts(&mut self, config: &Config) {
+        let timeouts = &config.timeouts;
+        self.require(
+            timeouts.upload.0 >= timeouts.request.0,
+            &["timeouts.upload", "timeouts.request"],
+            || "must not be shorter than timeouts.request".to_owned(),
+        );
     }
 
     fn series(&mut self, config: &Config) {

@@ -33,11 +33,13 @@ pub struct Limits {
     pub buffered_body_bytes: Size,
     pub concurrent_requests: Count,
     pub waiting_requests: Count,
+    pub concurrent_scrapes: Count,
     pub connections: Count,
     pub head_bytes: Size,
     pub batch_keys: Count,
     pub batch_points: Count,
     pub selectors: Count,
+    pub selector_regexes: Count,
     pub page_items: Count,
     pub max_page_items: Count,
     pub point: PointLimits,
@@ -49,6 +51,7 @@ pub struct Limits {
 #[expect(missing_docs, reason = "default.toml says what each setting means, once")]
 pub struct Timeouts {
     pub request: Span,
+    pub upload: Span,
     pub body: Span,
     pub idle: Span,
     pub write: Span,

@@ -107,12 +107,31 @@ impl SeriesEngine {
         if !sources.iter().any(|allowed| allowed == source) {
             return refuse(format!("the role {role:?} may not write this source"));
         }
-        match &self.rules.leader_lease {
-            Some(lease) if role == self.rules.leader_role => match fence {
-                Some(fence) if fence.lease.as_str() == lease => Ok(()),
-                _ => Err(EngineError::FenceRequired { lease: lease.clone() }),
-            },
-            _ => Ok(()),
+        if role == self.rules.leader_role { self.check_leader_fence(fence) } else { Ok(()) }
+    }
+
+    /// Checks whether a caller whose access token is bound to `bound_role` may delete series, with
+    /// the fence that it brings. A token that is bound to no role is an operator's.
+    ///
+    /// # Errors
+    /// [`EngineError::GuardRefused`] or [`EngineError::FenceRequired`].
+    pub fn check_deleter(
+        &self,
+        bound_role: Option<&str>,
+        fence: Option<&Fence>,
+    ) -> EngineResult<()> {
+        let Some(role) = bound_role else { return Ok(()) };
+        if role != self.rules.leader_role {
+            return Err(EngineError::GuardRefused(format!("the role {role:?} deletes no series")));
+        }
+        self.check_leader_fence(fence)
+    }
+
+    fn check_leader_fence(&self, fence: Option<&Fence>) -> EngineResult<()> {
+        let Some(lease) = &self.rules.leader_lease else { return Ok(()) };
+        match fence {
+            Some(fence) if fence.lease.as_str() == lease => Ok(()),
+            _ => Err(EngineError::FenceRequired { lease: lease.clone() }),
         }
     }
 
@@ -221,8 +240,15 @@ impl SeriesEngine {
     /// Deletes one series.
     ///
     /// # Errors
-    /// [`EngineError::NotFound`], [`EngineError::FenceRefused`], and failures of the store.
-    pub async fn delete(&self, id: SeriesId, fence: Option<Fence>) -> EngineResult<()> {
+    /// As [`Self::check_deleter`]; [`EngineError::NotFound`], [`EngineError::FenceRefused`], and
+    /// failures of the store.
+    pub async fn delete(
+        &self,
+        id: SeriesId,
+        bound_role: Option<&str>,
+        fence: Option<Fence>,
+    ) -> EngineResult<()> {
+        self.check_deleter(bound_role, fence.as_ref())?;
         if unfence(self.store.delete(id, fence).await?)? {
             Ok(())
         } else {
@@ -233,14 +259,17 @@ impl SeriesEngine {
     /// Deletes what any of `selectors` matches, or with `dry_run` only counts it.
     ///
     /// # Errors
+    /// As [`Self::check_deleter`], also in a dry run;
     /// [`EngineError::Invalid`] when there is no selector: "everything" has to be said;
     /// [`EngineError::FenceRefused`], and failures of the store.
     pub async fn delete_matching(
         &self,
         selectors: &[Selector],
         dry_run: bool,
+        bound_role: Option<&str>,
         fence: Option<Fence>,
     ) -> EngineResult<usize> {
+        self.check_deleter(bound_role, fence.as_ref())?;
         if selectors.is_empty() {
             return Err(crate::model::Invalid::new("match must hold at least one selector").into());
         }

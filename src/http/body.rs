@@ -1,7 +1,8 @@
 //! Reading a request's body: bounded in bytes, in time, and over all requests together.
 //!
-//! Invariant: whatever clients send, and however slowly, the bodies that lie in memory never
-//! hold more than the budget, apart from the first few KiB of each running request.
+//! Invariant: whatever clients send, and however slowly, the bodies that lie in memory, with what
+//! was read from them, never hold more than the budget, apart from the first few KiB of each
+//! running request.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -41,13 +42,16 @@ pub(crate) struct BodyLimit {
 
 /// The bytes of bodies that may lie in memory at a time.
 #[derive(Debug, Clone)]
-pub(crate) struct BodyBudget(Arc<Semaphore>);
+pub(crate) struct BodyBudget {
+    units: Arc<Semaphore>,
+    all_bytes: usize,
+}
 
 impl BodyBudget {
     /// Makes a budget of about `bytes`.
     pub(crate) fn new(bytes: usize) -> Self {
         let units = (bytes / UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS);
-        Self(Arc::new(Semaphore::new(units)))
+        Self { units: Arc::new(Semaphore::new(units)), all_bytes: units * UNIT_BYTES }
     }
 }
 
@@ -68,7 +72,7 @@ impl Share {
             return Ok(());
         };
         let units = u32::try_from(missing.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
-        let more = Arc::clone(&self.budget.0).try_acquire_many_owned(units).map_err(|_| {
+        let more = Arc::clone(&self.budget.units).try_acquire_many_owned(units).map_err(|_| {
             Problem::overloaded("too many bytes of request bodies are in memory already")
         })?;
         self.paid_bytes += units as usize * UNIT_BYTES;
@@ -77,6 +81,17 @@ impl Share {
             None => self.permit = Some(more),
         }
         Ok(())
+    }
+
+    /// Covers a body of `bytes` and what will be read from it, which takes `more_bytes`. Whoever
+    /// has the whole budget may go on: a body that nobody could ever pay for would get 503 for
+    /// ever.
+    ///
+    /// # Errors
+    /// 503 when the budget is spent.
+    pub(crate) fn cover_reading(&mut self, bytes: usize, more_bytes: usize) -> Result<(), Problem> {
+        let affordable = self.budget.all_bytes.saturating_add(FREE_BYTES).max(bytes);
+        self.cover(bytes.saturating_add(more_bytes).min(affordable))
     }
 }
 

@@ -31,9 +31,13 @@ use super::state::AppState;
 pub(crate) enum Patience {
     /// The answer comes at once.
     Prompt,
+    /// The answer comes at once, but the body may be large, and come over a slow line.
+    Uploads,
     /// The request may ask to wait.
     Waits,
-    /// The answer comes at once, also when the server is busy: health, scrapes, documents.
+    /// The answer comes at once, but it may be large: it counts until it is sent.
+    Scrapes,
+    /// The answer comes at once, also when the server is busy: health, documents.
     Unbounded,
 }
 
@@ -66,8 +70,11 @@ impl Gate {
             self.check_access(request, scope)?;
         }
         let (bound, busy) = match self.patience {
-            Patience::Prompt => (&self.state.running, "too many requests are running"),
+            Patience::Prompt | Patience::Uploads => {
+                (&self.state.running, "too many requests are running")
+            }
             Patience::Waits => (&self.state.waiting, "too many requests are waiting"),
+            Patience::Scrapes => (&self.state.scraping, "too many scrapes are being answered"),
             Patience::Unbounded => return Ok(None),
         };
         let permit = Arc::clone(bound).try_acquire_owned();
@@ -90,7 +97,8 @@ impl Gate {
     fn time_limit(&self) -> Duration {
         let timeouts = &self.state.settings.timeouts;
         match self.patience {
-            Patience::Prompt | Patience::Unbounded => timeouts.request,
+            Patience::Prompt | Patience::Scrapes | Patience::Unbounded => timeouts.request,
+            Patience::Uploads => timeouts.upload,
             Patience::Waits => timeouts.request + timeouts.max_wait,
         }
     }
@@ -252,6 +260,7 @@ mod tests {
             Response::new(Body::empty())
         };
         assert_eq!(status(&state, Patience::Waits, slow).await, 200);
+        assert_eq!(status(&state, Patience::Uploads, slow).await, 200);
         assert_eq!(status(&state, Patience::Prompt, slow).await, 503);
     }
 

@@ -43,6 +43,9 @@ impl PushFormat {
     }
 }
 
+/// How much memory a point takes beside its text, in bytes.
+const POINT_BYTES: usize = 64;
+
 /// What a push holds.
 pub(crate) struct Pushed {
     /// Who writes, where the body says so.
@@ -51,15 +54,15 @@ pub(crate) struct Pushed {
     pub(crate) source: Option<String>,
     /// The points.
     pub(crate) parsed: ParsedBatch,
-    /// Points take about as much memory as the text that they were read from, so that they go on
-    /// counting for it.
-    _share: Share,
+    /// What the points take of the budget for bodies: to be kept until the store has applied them.
+    pub(crate) share: Share,
 }
 
 /// Parses a push.
 ///
 /// # Errors
-/// 400 for a body that is not in its format, 422 for points that are not valid, 413 for too many.
+/// 400 for a body that is not in its format, 422 for points that are not valid, 413 for too many,
+/// 503 when there is no room in memory for its points.
 pub(crate) async fn parse_push(
     format: PushFormat,
     body: WholeBody,
@@ -77,7 +80,9 @@ pub(crate) async fn parse_push(
 }
 
 fn parse(format: PushFormat, body: WholeBody, limits: &InputLimits) -> Result<Pushed, Problem> {
-    let WholeBody { bytes, share } = body;
+    let WholeBody { bytes, mut share } = body;
+    let points = most_points(format, &bytes).min(limits.points);
+    share.cover_reading(bytes.len(), points * POINT_BYTES)?;
     let unsigned = |parsed| (None, None, parsed);
     let read = match format {
         PushFormat::Json => {
@@ -91,7 +96,7 @@ fn parse(format: PushFormat, body: WholeBody, limits: &InputLimits) -> Result<Pu
         // Giving a large body back to the system takes milliseconds; nobody should wait for it.
         tokio::task::spawn_blocking(move || drop(bytes));
     }
-    let pushed = read.map(|(role, source, parsed)| Pushed { role, source, parsed, _share: share });
+    let pushed = read.map(|(role, source, parsed)| Pushed { role, source, parsed, share });
     pushed.map_err(|error| match error {
         ParseError::Malformed(why) => {
             Problem::new(axum::http::StatusCode::BAD_REQUEST, "malformed_body").detail(why)
@@ -104,9 +109,50 @@ fn parse(format: PushFormat, body: WholeBody, limits: &InputLimits) -> Result<Pu
     })
 }
 
+/// Gives a number of points that a body can't exceed, without reading it.
+fn most_points(format: PushFormat, body: &[u8]) -> usize {
+    match format {
+        PushFormat::Json => memchr::memchr_iter(b'{', body).count(),
+        PushFormat::Ndjson | PushFormat::Text | PushFormat::OpenMetrics => {
+            memchr::memchr_iter(b'\n', body).count() + 1
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+    use axum::http::Request;
+
     use super::*;
+    use crate::http::body::{BodyBudget, BodyLimit, read_whole};
+    use crate::http::settings::for_tests;
+
+    #[tokio::test]
+    async fn points_count_as_what_they_take_in_memory_while_they_live() {
+        let budget = BodyBudget::new(128 << 10);
+        let json = |count| format!("{{\"points\":[{}{{}}]}}", "{},".repeat(count));
+        for (format, body) in [
+            (PushFormat::Text, "a 1\n".repeat(3000)),
+            (PushFormat::OpenMetrics, "a 1\n".repeat(3000) + "# EOF\n"),
+            (PushFormat::Ndjson, "{\"name\":\"a\",\"value\":1}\n".repeat(3000)),
+            (PushFormat::Json, json(3000).replace("{}", "{\"name\":\"a\",\"value\":1}")),
+        ] {
+            let push = async || {
+                let limit = BodyLimit { sent_bytes: 1 << 20, decoded_bytes: 1 << 20 };
+                let request = Request::new(Body::from(body.clone()));
+                let settings = for_tests();
+                let patience = settings.timeouts.body;
+                let whole = read_whole(request, limit, &budget, patience).await?;
+                parse_push(format, whole, &settings).await
+            };
+            let first = push().await.unwrap_or_else(|problem| panic!("{format:?}: {problem:?}"));
+            let problem = push().await.err().unwrap_or_else(|| panic!("{format:?}: no room"));
+            assert_eq!(problem.status().as_u16(), 503, "{format:?}: {problem:?}");
+            drop(first);
+            assert!(push().await.is_ok(), "{format:?}");
+        }
+    }
 
     #[test]
     fn the_media_type_tells_the_format() {

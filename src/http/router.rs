@@ -30,14 +30,14 @@ use super::{decorate, openapi};
 /// Every route of the API.
 fn table() -> Vec<Entry> {
     vec![
-        write(routes!(series::push_series)).takes_body().fenced().fails(&[422, 428, 507]),
+        write(routes!(series::push_series)).uploads().fenced().fails(&[422, 428, 507]),
         read(routes!(series::list_series)).compressed(),
         read(routes!(series_changes::get_series_cursor)),
         read(routes!(series_changes::get_series_delta)).waits().compressed().fails(&[410]),
         read(routes!(series_changes::stream_series)).waits().fails(&[410]),
         read(routes!(series::get_series)).fails(&[404]),
-        write(routes!(series::delete_series)).fenced().fails(&[404]),
-        write(routes!(series::delete_matching_series)).takes_body().fenced(),
+        write(routes!(series::delete_series)).fenced().fails(&[404, 428]),
+        write(routes!(series::delete_matching_series)).takes_body().fenced().fails(&[428]),
         write(routes!(locks::acquire_lock)).takes_body().fails(&[404, 507]),
         write(routes!(locks::acquire_locks)).takes_body().fails(&[404, 507]),
         read(routes!(locks::get_lock)).fails(&[404]),
@@ -61,7 +61,9 @@ fn table() -> Vec<Entry> {
 /// The routes that clients are not generated for.
 fn undocumented(state: &AppState, document: &utoipa::openapi::OpenApi) -> Router<AppState> {
     let gated = |path: &'static str, scope: Option<Scope>, handler: MethodRouter<AppState>| {
-        let gate = Gate::new(state.clone(), scope, Patience::Unbounded, "GET", path);
+        let scrapes = scope == Some(Scope::Metrics);
+        let patience = if scrapes { Patience::Scrapes } else { Patience::Unbounded };
+        let gate = Gate::new(state.clone(), scope, patience, "GET", path);
         Router::new().route(path, handler.layer(GateLayer(Arc::new(gate))))
     };
     let current = documents::json_document(openapi::pretty(document));
@@ -169,6 +171,11 @@ impl Entry {
     fn takes_body(mut self) -> Self {
         self.takes_body = true;
         self.fails(&[408, 413, 415])
+    }
+
+    fn uploads(mut self) -> Self {
+        self.patience = Patience::Uploads;
+        self.takes_body()
     }
 
     fn waits(mut self) -> Self {

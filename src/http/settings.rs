@@ -17,12 +17,15 @@ pub struct LimitSettings {
     pub series_decoded_bytes: usize,
     /// The largest body of any other request, in bytes, before and after decompression.
     pub body_bytes: usize,
-    /// How many bytes of request bodies may lie in memory at a time, over all requests.
+    /// How many bytes of request bodies, and of points that were read from them, may lie in memory
+    /// at a time, over all requests.
     pub buffered_body_bytes: usize,
     /// How many requests may run at a time; those that wait for something do not count.
     pub concurrent_requests: usize,
     /// How many requests may wait at a time for a lease or for changes.
     pub waiting_requests: usize,
+    /// How many scrapes of /metrics may be answered at a time.
+    pub concurrent_scrapes: usize,
     /// How many connections may be open at a time; more wait to be accepted.
     pub connections: usize,
     /// The largest head of a request, in bytes; at least 8 KiB.
@@ -33,6 +36,8 @@ pub struct LimitSettings {
     pub batch_points: usize,
     /// The most selectors of one request.
     pub selectors: usize,
+    /// The most regular expressions in all selectors of one request.
+    pub selector_regexes: usize,
     /// The items of a page when the request names no `limit`.
     pub page_items: usize,
     /// The most items of a page.
@@ -44,6 +49,8 @@ pub struct LimitSettings {
 pub struct TimeoutSettings {
     /// How long a request may take, beside what it asked to wait for.
     pub request: Duration,
+    /// How long a push of series may take, with the reading of its body.
+    pub upload: Duration,
     /// How long a client may stay silent in the middle of a body.
     pub body: Duration,
     /// How long a connection may be idle, or take to send the head of a request.
@@ -83,16 +90,19 @@ pub(crate) fn for_tests() -> HttpSettings {
             buffered_body_bytes: 16 << 20,
             concurrent_requests: 64,
             waiting_requests: 64,
+            concurrent_scrapes: 8,
             connections: 64,
             head_bytes: 32 << 10,
             batch_keys: 100,
             batch_points: 100_000,
             selectors: 10,
+            selector_regexes: 10,
             page_items: 100,
             max_page_items: 1000,
         },
         timeouts: TimeoutSettings {
             request: second * 30,
+            upload: second * 60,
             body: second * 30,
             idle: second * 30,
             write: second * 30,

@@ -1,6 +1,7 @@
 //! Tests of the whole router, and of the listener, without a store.
 
 mod api;
+mod hung_up;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -193,6 +194,26 @@ async fn the_limit_on_running_requests_spares_health() {
     is_problem(&seen, 503, "overloaded");
     assert!(seen.headers.contains_key(header::RETRY_AFTER));
     assert_eq!(ask(&router, get("/livez")).await.status, 200);
+}
+
+#[tokio::test]
+async fn scrapes_that_are_being_sent_are_bounded() {
+    let mut settings = for_tests();
+    settings.limits.concurrent_scrapes = 0;
+    settings.limits.concurrent_requests = 0;
+    let none = router(parts(settings));
+    let seen = ask(&none, get("/metrics")).await;
+    is_problem(&seen, 503, "overloaded");
+    assert!(seen.headers.contains_key(header::RETRY_AFTER));
+    assert_eq!(ask(&none, get("/livez")).await.status, 200);
+    let mut settings = for_tests();
+    settings.limits.concurrent_scrapes = 1;
+    settings.limits.concurrent_requests = 0;
+    let one = router(parts(settings));
+    // One after the other; and whoever runs does not deny the scrapes.
+    for _ in 0..3 {
+        assert_eq!(ask(&one, get("/metrics")).await.status, 200);
+    }
 }
 
 struct Running {

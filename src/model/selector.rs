@@ -13,6 +13,7 @@ use std::borrow::Cow;
 
 use regex::{Regex, RegexBuilder};
 
+use self::parse::{Operator, Written};
 use super::Invalid;
 use super::series::{split_canonical, unescape_label_value};
 
@@ -23,7 +24,7 @@ pub const MAX_SELECTOR_BYTES: usize = 8 * 1024;
 pub const MAX_MATCHERS: usize = 64;
 
 /// The most memory that one compiled expression may take, in bytes.
-const MAX_REGEX_BYTES: usize = 2 * 1024 * 1024;
+const MAX_REGEX_BYTES: usize = 256 * 1024;
 
 /// The label that stands for the metric name.
 const NAME_LABEL: &str = "__name__";
@@ -62,6 +63,61 @@ impl Condition {
     }
 }
 
+/// A selector that was read, but whose expressions are not compiled yet: reading is cheap,
+/// compiling may take milliseconds for each expression.
+#[derive(Debug, Clone)]
+pub struct SelectorText {
+    written: Vec<Written>,
+}
+
+impl SelectorText {
+    /// Reads a selector such as `name`, `name{a="b", c!~"d|e"}` or `{__name__=~"x.*"}`.
+    ///
+    /// # Errors
+    /// When the text is not an instant vector selector, or exceeds [`MAX_SELECTOR_BYTES`] or
+    /// [`MAX_MATCHERS`].
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        if text.len() > MAX_SELECTOR_BYTES {
+            return Err(Invalid::new(format!(
+                "a selector of more than {MAX_SELECTOR_BYTES} bytes"
+            )));
+        }
+        Ok(Self { written: parse::matchers(text)? })
+    }
+
+    /// Gives how many regular expressions there are to compile.
+    pub fn regexes(&self) -> usize {
+        let is_regex = |written: &&Written| {
+            matches!(written.operator, Operator::Matches | Operator::NotMatches)
+        };
+        self.written.iter().filter(is_regex).count()
+    }
+
+    /// Compiles the expressions.
+    ///
+    /// # Errors
+    /// When one is broken or too large, or when the selector would match the empty label set.
+    pub fn compile(self) -> Result<Selector, Invalid> {
+        let matcher = |Written { label, operator, value }| {
+            let condition = match operator {
+                Operator::Equal => Condition::Equal(value),
+                Operator::NotEqual => Condition::NotEqual(value),
+                Operator::Matches => Condition::Matches(compile(&value)?),
+                Operator::NotMatches => Condition::NotMatches(compile(&value)?),
+            };
+            Ok(Matcher { label, condition })
+        };
+        let matchers: Vec<Matcher> =
+            self.written.into_iter().map(matcher).collect::<Result<_, Invalid>>()?;
+        if matchers.iter().all(|matcher| matcher.condition.holds("")) {
+            return Err(Invalid::new(
+                "a selector needs at least one matcher that does not match the empty value",
+            ));
+        }
+        Ok(Selector { matchers })
+    }
+}
+
 /// All conditions of one selector; they must hold together.
 #[derive(Debug, Clone)]
 pub struct Selector {
@@ -70,25 +126,14 @@ pub struct Selector {
 }
 
 impl Selector {
-    /// Reads a selector such as `name`, `name{a="b", c!~"d|e"}` or `{__name__=~"x.*"}`.
+    /// Reads and compiles a selector, see [`SelectorText`].
     ///
     /// # Errors
     /// When the text is not an instant vector selector, would match the empty label set,
     /// holds an expression that is broken or too large, or exceeds
     /// [`MAX_SELECTOR_BYTES`] or [`MAX_MATCHERS`].
     pub fn parse(text: &str) -> Result<Self, Invalid> {
-        if text.len() > MAX_SELECTOR_BYTES {
-            return Err(Invalid::new(format!(
-                "a selector of more than {MAX_SELECTOR_BYTES} bytes"
-            )));
-        }
-        let matchers = parse::matchers(text)?;
-        if matchers.iter().all(|matcher| matcher.condition.holds("")) {
-            return Err(Invalid::new(
-                "a selector needs at least one matcher that does not match the empty value",
-            ));
-        }
-        Ok(Self { matchers })
+        SelectorText::parse(text)?.compile()
     }
 
     /// Tells whether the series with this metric name and these canonical labels is selected.
@@ -122,17 +167,16 @@ fn label_value<'a>(canonical_labels: &'a str, label: &str) -> Cow<'a, str> {
 
 /// Compiles an expression as Prometheus does: anchored, and `.` matches line feeds too.
 fn compile(pattern: &str) -> Result<Regex, Invalid> {
-    let build = |pattern: &str| {
-        RegexBuilder::new(pattern)
-            .size_limit(MAX_REGEX_BYTES)
-            .dfa_size_limit(MAX_REGEX_BYTES)
-            .build()
-            .map_err(|error| Invalid::new(format!("a bad regular expression: {error}")))
-    };
-    // On its own first: `a)|(b` is broken, but would compile between the anchors and
+    let bad =
+        |error: &dyn std::fmt::Display| Invalid::new(format!("a bad regular expression: {error}"));
+    // Read on its own first: `a)|(b` is broken, but would compile between the anchors and
     // slip out of them.
-    build(pattern)?;
-    build(&format!("^(?s:{pattern})$"))
+    regex_syntax::ast::parse::Parser::new().parse(pattern).map_err(|error| bad(&error))?;
+    RegexBuilder::new(&format!("^(?s:{pattern})$"))
+        .size_limit(MAX_REGEX_BYTES)
+        .dfa_size_limit(MAX_REGEX_BYTES)
+        .build()
+        .map_err(|error| bad(&error))
 }
 
 #[cfg(test)]
@@ -140,7 +184,7 @@ mod tests {
     use proptest::prelude::{Just, Strategy, prop_oneof};
     use proptest::{prop_assert, prop_assert_eq, proptest};
 
-    use super::{Condition, MAX_MATCHERS, MAX_SELECTOR_BYTES, Selector};
+    use super::{Condition, MAX_MATCHERS, MAX_SELECTOR_BYTES, Selector, SelectorText};
     use crate::model::series::{PointLimits, canonicalize};
 
     fn selects(selector: &str, name: &str, labels: &str) -> bool {
@@ -220,6 +264,16 @@ mod tests {
         let many = |n: usize| format!("up{{{}}}", "a=\"b\",".repeat(n));
         assert!(Selector::parse(&many(MAX_MATCHERS - 1)).is_ok());
         assert!(Selector::parse(&many(MAX_MATCHERS)).is_err());
+    }
+
+    #[test]
+    fn expressions_are_counted_before_they_are_compiled_and_stay_small() {
+        let text = SelectorText::parse("up{a=~\"(\",b!~\"c\",d=\"e\",f!=\"g\"}").expect("readable");
+        assert_eq!(text.regexes(), 2);
+        assert!(text.compile().is_err());
+        assert!(Selector::parse("up{a=~\"[a-z]{1000}\"}").is_ok());
+        // Half a MiB.
+        assert!(Selector::parse("up{a=~\"[a-z]{10000}\"}").is_err());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Series: pushed, read page by page, deleted.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::Request;
@@ -9,6 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{Answer, DeletedAnswer, FenceParams};
 use crate::engine::series::Writer;
+use crate::exposition::input::ParsedBatch;
 use crate::http::body::read_whole;
 use crate::http::extract::{FenceHeader, Json, Path, Query, Role, json_response, media_type};
 use crate::http::points::{SeriesPoint, points_body, write_point};
@@ -16,8 +19,9 @@ use crate::http::problem::Problem;
 use crate::http::push::{PushFormat, parse_push};
 use crate::http::state::AppState;
 use crate::http::wire::{Count, from_hex, to_hex};
+use crate::model::Invalid;
 use crate::model::cursor::Cursor;
-use crate::model::selector::Selector;
+use crate::model::selector::{Selector, SelectorText};
 use crate::model::series::{SeriesId, SeriesKey};
 
 /// Points to write.
@@ -114,11 +118,22 @@ pub(crate) async fn push_series(
     let missing = |what| Problem::invalid(format!("{what} is missing: name it in the request"));
     let role = pushed.role.or(params.role).ok_or_else(|| missing("role"))?;
     let source = pushed.source.or(params.source).ok_or_else(|| missing("source"))?;
-    let bound_role = bound.as_ref().map(|bound| &*bound.0);
-    let writer = Writer { role: &role, source: &source, bound_role };
-    let positions = pushed.parsed.positions;
-    let position_of = |index| positions.position(index);
-    let counts = engine.series.upsert(pushed.parsed.batch, position_of, &writer, fence).await?;
+    let engine = Arc::clone(engine);
+    let (ParsedBatch { batch, positions }, share) = (pushed.parsed, pushed.share);
+    // In a task of its own: when the client hangs up, the store goes on, and the points still
+    // take the memory that the share stands for.
+    let applied = tokio::spawn(async move {
+        let bound_role = bound.as_ref().map(|bound| &*bound.0);
+        let writer = Writer { role: &role, source: &source, bound_role };
+        let position_of = |index| positions.position(index);
+        let counts = engine.series.upsert(batch, position_of, &writer, fence).await;
+        drop(share);
+        counts
+    });
+    let counts = applied.await.map_err(|error| {
+        tracing::error!(cause = %error, "applying a push failed");
+        Problem::internal()
+    })??;
     Ok(Json(PushAnswer { created: counts.created, updated: counts.updated, stale: counts.stale }))
 }
 
@@ -161,7 +176,7 @@ pub(crate) async fn list_series(
     Query(query): Query<SeriesQuery>,
 ) -> Result<Response, Problem> {
     let limit = state.page_items(query.limit)?;
-    let selectors = parse_selectors(&query.matches, "match[]", &state)?;
+    let selectors = parse_selectors(&query.matches, "match[]", &state).await?;
     let page = query.page.as_deref().map(Page::parse).transpose()?;
     let after = page.as_ref().map(|page| &page.after);
     let snapshot = state.engine()?.series.snapshot(&selectors, after, limit).await?;
@@ -201,19 +216,39 @@ impl Page {
     }
 }
 
-fn parse_selectors(
+/// Reads the selectors of a request. Expressions are compiled off the async threads.
+async fn parse_selectors(
     texts: &[String],
-    pointer: &str,
+    pointer: &'static str,
     state: &AppState,
 ) -> Result<Vec<Selector>, Problem> {
-    let most = state.settings.limits.selectors;
+    let (most, most_regexes) =
+        (state.settings.limits.selectors, state.settings.limits.selector_regexes);
     if texts.len() > most {
         return Err(Problem::invalid(format!("a request has at most {most} selectors")));
     }
-    let parse = |(i, text): (usize, &String)| {
-        Selector::parse(text).map_err(|why| Problem::invalid_at(&format!("{pointer}/{i}"), &why))
+    let wrong = move |i: usize, why: &Invalid| Problem::invalid_at(&format!("{pointer}/{i}"), why);
+    let read =
+        |(i, text): (usize, &String)| SelectorText::parse(text).map_err(|why| wrong(i, &why));
+    let read: Vec<_> = texts.iter().enumerate().map(read).collect::<Result<_, _>>()?;
+    let regexes: usize = read.iter().map(SelectorText::regexes).sum();
+    if regexes > most_regexes {
+        return Err(Problem::invalid(format!(
+            "a request has at most {most_regexes} regular expressions in all its selectors"
+        )));
+    }
+    let compile = move || {
+        let compile =
+            |(i, text): (usize, SelectorText)| text.compile().map_err(|why| wrong(i, &why));
+        read.into_iter().enumerate().map(compile).collect()
     };
-    texts.iter().enumerate().map(parse).collect()
+    if regexes == 0 {
+        return compile();
+    }
+    tokio::task::spawn_blocking(compile).await.map_err(|error| {
+        tracing::error!(cause = %error, "compiling selectors failed");
+        Problem::internal()
+    })?
 }
 
 fn parse_id(id: &str) -> Result<SeriesId, Problem> {
@@ -234,7 +269,9 @@ pub(crate) async fn get_series(
     Ok(json_response(out))
 }
 
-/// Deletes one series.
+/// Deletes one series. A token that is bound to a role other than the leader's may not; one that
+/// is bound to the leader's role must carry the fence of the leader lease, where one is configured.
+/// A fence that is sent is always checked.
 #[utoipa::path(delete, path = "/v1/series/{id}", tag = "series",
     params(("id" = String, Path, description = "The series' id"), FenceParams),
     responses((status = 200, description = "It is gone", body = DeletedAnswer)))]
@@ -242,8 +279,10 @@ pub(crate) async fn delete_series(
     State(state): State<AppState>,
     Path(id): Path<String>,
     FenceHeader(fence): FenceHeader,
+    Role(bound): Role,
 ) -> Answer<DeletedAnswer> {
-    state.engine()?.series.delete(parse_id(&id)?, fence).await?;
+    let bound_role = bound.as_ref().map(|bound| &*bound.0);
+    state.engine()?.series.delete(parse_id(&id)?, bound_role, fence).await?;
     Ok(Json(DeletedAnswer { deleted: true }))
 }
 
@@ -271,18 +310,21 @@ pub(crate) struct DeletionAnswer {
     deleted: usize,
 }
 
-/// Deletes every series that a selector matches, in one step.
+/// Deletes every series that a selector matches, in one step. Who may is as for deleting one, also
+/// in a dry run.
 #[utoipa::path(post, path = "/v1/series/delete", tag = "series", params(FenceParams),
     responses((status = 200, description = "What was deleted", body = DeletionAnswer)))]
 pub(crate) async fn delete_matching_series(
     State(state): State<AppState>,
     FenceHeader(fence): FenceHeader,
+    Role(bound): Role,
     Json(body): Json<SeriesDeletion>,
 ) -> Answer<DeletionAnswer> {
-    let selectors = parse_selectors(&body.matches, "/match", &state)?;
+    let selectors = parse_selectors(&body.matches, "/match", &state).await?;
     let dry_run = body.dry_run.unwrap_or(false);
     let series = &state.engine()?.series;
-    let matched = series.delete_matching(&selectors, dry_run, fence).await?;
+    let bound_role = bound.as_ref().map(|bound| &*bound.0);
+    let matched = series.delete_matching(&selectors, dry_run, bound_role, fence).await?;
     Ok(Json(DeletionAnswer { matched, deleted: if dry_run { 0 } else { matched } }))
 }
 

@@ -119,6 +119,45 @@ async fn series_are_pushed_read_and_deleted() {
 }
 
 #[tokio::test]
+async fn a_push_over_a_slow_line_arrives() {
+    let mut settings = for_tests();
+    settings.timeouts.request = Duration::from_millis(20);
+    let api = api_with(settings, SeriesRules::default(), &EmbeddedSettings::in_memory());
+    let slow = |lines: &'static [&'static str]| {
+        Body::from_stream(futures_util::stream::unfold(lines.iter(), |mut lines| async move {
+            let pause = Duration::from_millis(50);
+            let _ = tokio::time::timeout(pause, std::future::pending::<()>()).await;
+            Some((Ok::<_, std::convert::Infallible>(*lines.next()?), lines))
+        }))
+    };
+    let path = "/v1/series?role=leader&source=leader_scrape";
+    let text = [("content-type", "text/plain")];
+    let push = send("POST", path, &text, slow(&["a 1\n", "b 2\n"]));
+    assert_eq!(ask(&api.router, push).await.json["created"], 2);
+    let json = [("content-type", "application/json")];
+    let lock = send("POST", "/v1/locks/job/x", &json, slow(&["{\"ttl\":", "\"1s\"}"]));
+    assert_eq!(code(&ask(&api.router, lock).await), (503, "request_timeout"));
+}
+
+#[tokio::test]
+async fn expressions_are_few_in_a_request_over_all_its_selectors() {
+    let api = api();
+    api.push(json!([{"name": "a", "labels": {"x": "1"}, "value": 1}])).await;
+    // Ten for each request, see `for_tests`.
+    let all = |count| {
+        let more = format!("a{{{}}}", "x!~\"2\",".repeat(count));
+        json!({"match": ["a{x=~\"1|2\"}", more]})
+    };
+    let nine = api.send("POST", "/v1/series/delete", &all(9)).await;
+    assert_eq!(nine.json, json!({"matched": 1, "deleted": 1}));
+    let ten = api.send("POST", "/v1/series/delete", &all(10)).await;
+    assert_eq!(code(&ten), (400, "invalid_request"));
+    let broken =
+        api.send("POST", "/v1/series/delete", &json!({"match": ["a", "a{x=~\"(\"}"]})).await;
+    assert_eq!(broken.json["errors"][0]["pointer"], "/match/1");
+}
+
+#[tokio::test]
 async fn every_format_reads_the_same() {
     let api = api();
     let bodies = [

@@ -1,13 +1,30 @@
-//! The reader of selectors' text. Not the matching, which is in the parent.
+//! The reader of selectors' text. Not the compiling, nor the matching, which are in the parent.
 //!
 //! Invariant: it consumes the whole text or refuses it.
 
-use super::{Condition, MAX_MATCHERS, Matcher, NAME_LABEL, compile};
+use super::{MAX_MATCHERS, NAME_LABEL};
 use crate::model::Invalid;
 use crate::model::series::{is_label_name, is_metric_name};
 
+/// What stands between a label and a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Operator {
+    Equal,
+    NotEqual,
+    Matches,
+    NotMatches,
+}
+
+/// A matcher as it was written.
+#[derive(Debug, Clone)]
+pub(super) struct Written {
+    pub(super) label: String,
+    pub(super) operator: Operator,
+    pub(super) value: String,
+}
+
 /// Reads all matchers of a selector, the metric name first.
-pub(super) fn matchers(text: &str) -> Result<Vec<Matcher>, Invalid> {
+pub(super) fn matchers(text: &str) -> Result<Vec<Written>, Invalid> {
     let mut reader = Reader { rest: text.trim_matches(BLANKS) };
     let mut matchers = Vec::new();
     let name = reader.word(|b| b == b':');
@@ -28,12 +45,12 @@ pub(super) fn matchers(text: &str) -> Result<Vec<Matcher>, Invalid> {
 
 const BLANKS: [char; 4] = [' ', '\t', '\n', '\r'];
 
-fn named(name: String) -> Matcher {
-    Matcher { label: NAME_LABEL.to_owned(), condition: Condition::Equal(name) }
+fn named(name: String) -> Written {
+    Written { label: NAME_LABEL.to_owned(), operator: Operator::Equal, value: name }
 }
 
 /// Reads what follows a `{`, up to and with its `}`.
-fn braces(reader: &mut Reader<'_>, matchers: &mut Vec<Matcher>) -> Result<(), Invalid> {
+fn braces(reader: &mut Reader<'_>, matchers: &mut Vec<Written>) -> Result<(), Invalid> {
     let name_before = !matchers.is_empty();
     let mut quoted_name = false;
     loop {
@@ -74,23 +91,22 @@ fn braces(reader: &mut Reader<'_>, matchers: &mut Vec<Matcher>) -> Result<(), In
 }
 
 /// Reads the operator and the value that follow a label's name.
-fn condition(reader: &mut Reader<'_>, label: String) -> Result<Matcher, Invalid> {
+fn condition(reader: &mut Reader<'_>, label: String) -> Result<Written, Invalid> {
     reader.skip_blanks();
-    let operator = ["=~", "!~", "!=", "="].into_iter().find(|operator| reader.take(operator));
-    let Some(operator) = operator else {
+    let operators = [
+        ("=~", Operator::Matches),
+        ("!~", Operator::NotMatches),
+        ("!=", Operator::NotEqual),
+        ("=", Operator::Equal),
+    ];
+    let Some((_, operator)) = operators.into_iter().find(|(text, _)| reader.take(text)) else {
         return Err(reader.unexpected("one of `=`, `!=`, `=~`, `!~`"));
     };
     reader.skip_blanks();
     let Some(value) = reader.string()? else {
         return Err(reader.unexpected("a quoted string"));
     };
-    let condition = match operator {
-        "=~" => Condition::Matches(compile(&value)?),
-        "!~" => Condition::NotMatches(compile(&value)?),
-        "!=" => Condition::NotEqual(value),
-        _ => Condition::Equal(value),
-    };
-    Ok(Matcher { label, condition })
+    Ok(Written { label, operator, value })
 }
 
 struct Reader<'a> {
