@@ -86,7 +86,8 @@ impl Loaded {
     ///
     /// # Errors
     /// When the writer's thread can't be started.
-    pub(super) fn serve(self, clock: SharedClock) -> Result<Arc<StateStore>, OpenError> {
+    pub(super) fn serve(mut self, clock: SharedClock) -> Result<Arc<StateStore>, OpenError> {
+        self.tables.counters.start_tokens(clock.now());
         let shared = Arc::new(Shared {
             clock,
             tables: RwLock::new(self.tables),

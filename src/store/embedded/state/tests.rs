@@ -182,6 +182,48 @@ async fn tokens_go_on_growing_when_every_lease_is_gone() {
 }
 
 #[tokio::test]
+async fn a_life_that_knows_nothing_of_earlier_ones_repeats_none_of_their_tokens() {
+    const MICROSECOND: Duration = Duration::from_micros(1);
+    let clock = Fixture::new().clock;
+    let backup = tempfile::tempdir().expect("tempdir");
+    open(backup.path(), &clock).expect("opens").close().await.expect("closes");
+    let mut last = FencingToken(0);
+    for life in 0..9 {
+        // A later start, by no more than the tokens that were given meanwhile need.
+        clock.advance(2 * MICROSECOND);
+        let wiped = tempfile::tempdir().expect("tempdir");
+        let store = match life % 3 {
+            0 => StateStore::load(None, SyncMode::Normal, DAY).and_then(|l| l.serve(clock.clone())),
+            1 => open(wiped.path(), &clock),
+            _ => {
+                for (name, bytes) in files(backup.path()) {
+                    fs::write(wiped.path().join(name), bytes).expect("copies");
+                }
+                open(wiped.path(), &clock)
+            }
+        };
+        let fixture = Fixture { folder: wiped, clock: clock.clone(), store: store.expect("opens") };
+        for name in ["a", "b"] {
+            let lease = fixture.lease(name, "me").await.expect("free");
+            assert!(lease.token > last, "life {life}: {lease:?} after {last:?}");
+            assert!(lease.token.0 < 1 << 53);
+            last = lease.token;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_does_not_lower_the_tokens() {
+    let fixture = Fixture::new();
+    let lease = fixture.lease("l", "me").await.expect("free");
+    fixture.store.close().await.expect("closes");
+    let clock = Arc::new(ManualClock::at(Timestamp::from_nanos(0)));
+    let store = open(fixture.folder.path(), &clock).expect("opens again");
+    let fixture = Fixture { store, clock, ..fixture };
+    assert!(fixture.lease("other", "me").await.expect("free").token > lease.token);
+}
+
+#[tokio::test]
 async fn closing_folds_all_into_the_tables_and_ends_the_store() {
     let fixture = Fixture::new();
     assert!(fixture.lock("a").await.expect("answers"));
