@@ -220,6 +220,17 @@ impl StateStore {
         }
     }
 
+    /// Waits until the writer is gone although nobody closed the store; says why.
+    pub(super) async fn lost(&self) -> String {
+        let mut closed = self.shared.closed.subscribe();
+        // The sender lives in `self`.
+        drop(closed.wait_for(|closed| *closed).await);
+        match self.shared.queue.lost() {
+            Some(why) => why,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Reports on the store.
     ///
     /// # Errors

@@ -314,6 +314,23 @@ async fn a_command_that_panics_fails_and_the_store_goes_on() {
 }
 
 #[tokio::test]
+async fn a_writer_that_dies_is_noticed_and_one_that_is_closed_is_not_lost() {
+    let fixture = Fixture::new();
+    fixture.before_next_commit(|_| panic!("as the test wants"));
+    let error = fixture.lock("a").await.expect_err("the writer dies");
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    let why = tokio::time::timeout(MINUTE, fixture.store.lost()).await.expect("in time");
+    assert!(why.contains("failed"), "{why}");
+    assert!(fixture.store.ready().is_err());
+    fixture.store.close().await.expect("closes nevertheless");
+
+    let fixture = Fixture::new();
+    fixture.store.close().await.expect("closes");
+    let lost = fixture.store.lost();
+    assert!(tokio::time::timeout(Duration::ZERO, lost).await.is_err());
+}
+
+#[tokio::test]
 async fn damage_stops_the_start_and_the_file_stays_as_it_is() {
     for damage in [
         "UPDATE journal SET entry = zeroblob(30)",

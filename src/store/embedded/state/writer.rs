@@ -152,6 +152,12 @@ impl Queue {
         }
     }
 
+    /// Gives why the thread is gone although nobody wanted it to end.
+    pub(super) fn lost(&self) -> Option<String> {
+        let state = self.state.lock();
+        state.ended.clone().filter(|_| !state.closing)
+    }
+
     fn end(&self, why: &str) {
         let mut state = self.state.lock();
         state.ended.get_or_insert_with(|| why.to_owned());
