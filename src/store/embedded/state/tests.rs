@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use super::counters::Counter;
 use super::disk::Disk;
+use super::writer::MAX_GROUP_ROWS;
 use super::{StateStatus, StateStore};
 use crate::clock::ManualClock;
 use crate::model::checkpoints::CheckpointKey;
@@ -311,6 +313,37 @@ async fn a_command_that_panics_fails_and_the_store_goes_on() {
         .expect_err("panics");
     assert_eq!(error.kind, ErrorKind::Internal);
     assert!(fixture.lock("half done").await.expect("answers"));
+}
+
+#[tokio::test]
+async fn a_group_of_large_batches_is_committed_in_parts() {
+    const BATCHES: u64 = 8;
+    let fixture = Arc::new(Fixture::new());
+    let (entered, has_entered) = mpsc::channel();
+    let (leave, may_leave) = mpsc::channel::<()>();
+    fixture.before_next_commit(move |_| {
+        entered.send(()).expect("is awaited");
+        may_leave.recv().expect("comes");
+    });
+    let store = Arc::clone(&fixture.store);
+    let first = tokio::spawn(async move { store.write(|txn| txn.next(Counter::Clock)).await });
+    tokio::task::spawn_blocking(move || has_entered.recv()).await.expect("ends").expect("enters");
+    // They all wait in the queue together; each is polled once, which is when it is queued.
+    let mut batches = futures_util::stream::FuturesUnordered::new();
+    for batch in 0..BATCHES {
+        let key = |n| LockKey::parse(LockKind::Job, format!("{batch} {n}")).expect("valid");
+        let keys: Vec<_> = (0..MAX_GROUP_ROWS / 2).map(key).collect();
+        batches.push(LockStore::acquire(&*fixture.store, keys, MINUTE));
+    }
+    let next = futures_util::StreamExt::next;
+    assert!(tokio::time::timeout(Duration::ZERO, next(&mut batches)).await.is_err());
+    leave.send(()).expect("is awaited");
+    while let Some(outcomes) = next(&mut batches).await {
+        assert!(outcomes.expect("answers").iter().all(|outcome| outcome.acquired));
+    }
+    first.await.expect("ends").expect("answers");
+    let status = fixture.store.status().expect("reports");
+    assert_eq!((status.commits, status.committed_writes), (1 + BATCHES / 2, 1 + BATCHES));
 }
 
 #[tokio::test]
