@@ -9,6 +9,7 @@
 pub(super) mod counters;
 mod disk;
 mod fold;
+mod gates;
 mod journal;
 pub(super) mod table;
 pub(super) mod txn;
@@ -25,10 +26,10 @@ use tokio::sync::{oneshot, watch};
 
 use self::counters::Counter;
 use self::disk::Disk;
+use self::gates::FenceGates;
 use self::txn::{Changes, Tables, Txn};
 use self::writer::{Job, Queue, Writer};
 use super::SyncMode;
-use super::leases::FenceGates;
 use super::sqlite::OpenError;
 use crate::clock::SharedClock;
 use crate::model::leases::Fence;
@@ -60,9 +61,9 @@ type TestHook = Box<dyn FnOnce(&mut Disk) + Send>;
 impl Shared {
     /// Makes a committed group visible.
     fn publish(&self, changes: Changes, writes: u64) {
-        let ended = self.gates.shut_for(&changes.leases, &self.tables);
+        let shut = self.gates.shut_for(&changes.leases, &self.tables);
         self.tables.write().promote(changes);
-        drop(ended);
+        drop(shut);
         self.commits.fetch_add(1, Ordering::Relaxed);
         self.committed_writes.fetch_add(writes, Ordering::Relaxed);
     }

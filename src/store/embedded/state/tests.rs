@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::sync::oneshot;
 
 use super::counters::Counter;
 use super::disk::Disk;
@@ -422,6 +423,35 @@ async fn a_lease_does_not_change_hands_in_the_middle_of_a_fenced_write() {
     let taken = takeover.await.expect("ends").expect("free");
     assert!(taken.token > lease.token);
     assert!(!fixture.store.with_fence(&fence, |holds| holds));
+}
+
+#[tokio::test]
+async fn other_leases_change_hands_in_the_middle_of_a_fenced_write() {
+    let fixture = Fixture::new();
+    let lease = fixture.lease("l", "me").await.expect("free");
+    for n in 0..500 {
+        fixture.lease(&format!("other {n}"), "me").await.expect("free");
+    }
+    let fence = Fence { lease: lease_name("l"), token: lease.token };
+    let store = Arc::clone(&fixture.store);
+    let (entered, has_entered) = oneshot::channel();
+    let (leave, may_leave) = mpsc::channel::<()>();
+    let writer = std::thread::spawn(move || {
+        store.with_fence(&fence, |holds| {
+            entered.send(holds).expect("is awaited");
+            may_leave.recv().expect("comes");
+        });
+    });
+    assert!(has_entered.await.expect("enters"));
+    fixture.clock.advance(2 * MINUTE);
+    let takeovers = async {
+        for n in 0..500 {
+            fixture.lease(&format!("other {n}"), "another").await.expect("free");
+        }
+    };
+    tokio::time::timeout(MINUTE, takeovers).await.expect("nobody waits");
+    leave.send(()).expect("is awaited");
+    writer.join().expect("ends");
 }
 
 impl Fixture {
