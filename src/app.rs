@@ -12,6 +12,7 @@ mod memory;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
@@ -31,6 +32,10 @@ use crate::store::{Operation, Stores, embedded};
 
 /// What a shell shows for a program that SIGINT ended.
 const ENDED_AT_ONCE: i32 = 130;
+
+/// How often the system's clock is looked at.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
+const FAR_OFF_SECONDS: f64 = 1.0;
 
 /// Serves until SIGTERM or SIGINT; a second one ends the process at once.
 ///
@@ -103,20 +108,26 @@ pub async fn run(
         stop: stop.clone(),
     });
     let stop_serving = stop.clone();
-    let server =
-        tokio::spawn(async move { http::serve(listener, router, &settings, stop_serving).await });
+    let served = CancellationToken::new();
+    let serving = served.clone().drop_guard();
+    let server = tokio::spawn(async move {
+        // Let go also when this panics.
+        let _serving = serving;
+        http::serve(listener, router, &settings, stop_serving).await;
+    });
     tracing::info!(addr = %address, version = env!("CARGO_PKG_VERSION"), "listening");
 
     let worked = match open(config).await {
         Ok((stores, clock)) => {
             let operation = Arc::clone(&stores.operation);
-            let engine = Arc::new(Engine::new(stores, config.engine(), clock));
-            let worked = work(config, engine, pages, &readiness, &stop).await;
+            let engine = Arc::new(Engine::new(stores, config.engine(), Arc::clone(&clock)));
+            let work = work(config, engine, Arc::clone(&clock), pages, &readiness, &stop);
+            let worked = while_whole(work, &served, operation.lost(), &stop).await;
             // The requests that still run need the store.
             stop.cancel();
             let served = server.await.context("the listener failed");
             let closed = operation.close().await.context("the store can't be closed");
-            worked.and(served).and(closed)
+            served.and(worked).and(closed)
         }
         Err(error) => {
             stop.cancel();
@@ -136,10 +147,34 @@ async fn open(config: &Config) -> anyhow::Result<(Stores, SharedClock)> {
     opened.context("opening the store failed")?.context("the store can't be opened")
 }
 
+/// Runs `work` to its end.
+///
+/// # Errors
+/// Those of `work`; and at once, when the listener is gone though nobody said stop, or the store is.
+async fn while_whole(
+    work: impl Future<Output = anyhow::Result<()>>,
+    served: &CancellationToken,
+    lost: impl Future<Output = String>,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let deserted = async {
+        served.cancelled().await;
+        if stop.is_cancelled() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        worked = work => worked,
+        () = deserted => Err(anyhow::anyhow!("the listener ended by itself")),
+        why = lost => Err(anyhow::anyhow!("the store can't serve any more: {why}")),
+    }
+}
+
 /// Keeps the server working until it is told to stop.
 async fn work(
     config: &Config,
     engine: Arc<Engine>,
+    clock: SharedClock,
     pages: Arc<Pages>,
     readiness: &Readiness,
     stop: &CancellationToken,
@@ -147,6 +182,7 @@ async fn work(
     let mut background = Background::default();
     collect_garbage(&mut background, config, &engine.operation, stop);
     flush(&mut background, config, &engine.operation, stop);
+    watch_clock(&mut background, clock, pages.own(), stop);
     refresh(&mut background, config, &engine, pages, readiness, stop).await;
     readiness.set_engine(engine);
     tracing::info!("ready");
@@ -216,4 +252,59 @@ fn flush(
             Ok(())
         }
     });
+}
+
+/// Shows how far the system's clock is off, and warns once when that is more than a second.
+fn watch_clock(
+    background: &mut Background,
+    clock: SharedClock,
+    own: &Arc<OwnMetrics>,
+    stop: &CancellationToken,
+) {
+    let own = Arc::clone(own);
+    let mut was_far = false;
+    background.every("clock", CLOCK_INTERVAL, stop.clone(), move || {
+        let offset = clock.offset_seconds();
+        own.clock_offset.set(offset);
+        let far = offset.abs() > FAR_OFF_SECONDS;
+        if far && !was_far {
+            tracing::warn!(
+                offset_seconds = offset,
+                "the system's clock was set; this server's follows slowly"
+            );
+        }
+        was_far = far;
+        std::future::ready(Ok(()))
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_without_its_listener_or_its_store_ends() {
+        let (served, stop) = (CancellationToken::new(), CancellationToken::new());
+        let lost = ready("no disk".to_owned());
+        let error = while_whole(pending(), &served, lost, &stop).await.expect_err("it is lost");
+        assert!(error.to_string().contains("no disk"), "{error}");
+        served.cancel();
+        let error =
+            while_whole(pending(), &served, pending(), &stop).await.expect_err("it is gone");
+        assert!(error.to_string().contains("listener"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_listener_that_ends_in_a_stop_does_not_cut_the_work_short() {
+        let (served, stop) = (CancellationToken::new(), CancellationToken::new());
+        stop.cancel();
+        served.cancel();
+        let work = async {
+            tokio::task::yield_now().await;
+            Ok(())
+        };
+        while_whole(work, &served, pending(), &stop).await.expect("the work ends well");
+    }
 }

@@ -77,3 +77,31 @@ async fn the_log_is_json_from_the_first_line_to_the_last_and_tells_the_life_of_t
     let order = ["listening", "ready", "stopping", "stopped"].map(place);
     assert!(order.is_sorted(), "{}", exit.log);
 }
+
+/// Gives what `/proc` says of the process, such as its `environ`: words that end in zeros.
+fn words_of(server: &Server, what: &str) -> Vec<String> {
+    let path = format!("/proc/{}/{what}", server.id());
+    let text = std::fs::read_to_string(path).expect("the process runs");
+    text.split_terminator('\0').map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn the_server_gives_memory_back_at_once_unless_told_otherwise() {
+    const OPTION: &str = "MIMALLOC_PURGE_DELAY";
+    let set = |server: &Server| {
+        let environment = words_of(server, "environ");
+        environment.iter().filter(|word| word.starts_with(OPTION)).cloned().collect::<Vec<_>>()
+    };
+    let launch = Launch::new().config("");
+    let server = launch.start().await;
+    assert_eq!(set(&server), [format!("{OPTION}=0")]);
+    // It is the process that was started, with the words it was started with.
+    let words = words_of(&server, "cmdline");
+    let file = launch.folder().join("holdall.toml");
+    assert_eq!(words[1..], ["--config", file.to_str().expect("UTF-8")]);
+    let (exit, _) = server.terminate().await;
+    assert_eq!(exit.code, Some(0), "{}", exit.log);
+
+    let server = Launch::new().env(OPTION, "7").start().await;
+    assert_eq!(set(&server), [format!("{OPTION}=7")]);
+}

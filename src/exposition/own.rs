@@ -43,6 +43,8 @@ pub struct OwnMetrics {
     pub mirrored_series: IntGauge,
     /// Pushed samples that /metrics does not show because of their names.
     pub mirror_clashes: IntCounter,
+    /// How far the system's clock is ahead of the server's; negative when behind.
+    pub clock_offset: Gauge,
     /// Lookups that found what they sought, by `cache`.
     pub cache_hits: IntCounterVec,
     /// Lookups that did not, by `cache`.
@@ -116,6 +118,10 @@ impl OwnMetrics {
             mirror_clashes: r.counter(
                 "holdall_mirror_clashes_total",
                 "Pushed samples not shown on /metrics, their names being reserved for holdall.",
+            )?,
+            clock_offset: r.gauge(
+                "holdall_clock_offset_seconds",
+                "How far the system's clock is ahead of the server's, which follows it slowly.",
             )?,
             cache_hits: r.counters(
                 "holdall_cache_hits_total",

@@ -1,15 +1,22 @@
-//! What the operating system says of this process, read when it is asked for.
+//! What the operating system says of this process, read when it is asked for, but at most once a
+//! second: the kernel takes its time to count memory and files, and scrapes read on async threads.
 //!
 //! Only Linux has `/proc`; elsewhere nothing is shown.
 
 use std::fs;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Counter, Gauge};
 
 /// The unit of times in `/proc`: fixed at 100 a second for programs, whatever the kernel uses.
 const TICKS_PER_SECOND: f64 = 100.0;
+
+/// How long what was read is good enough.
+const GOOD_FOR: Duration = Duration::from_secs(1);
 
 /// CPU time, memory, open files and start time.
 #[derive(Clone)]
@@ -18,6 +25,8 @@ pub(super) struct ProcessCollector {
     memory: Gauge,
     files: Gauge,
     start: Gauge,
+    /// When it was read, and whether that went well.
+    last: Arc<Mutex<Option<(Instant, bool)>>>,
 }
 
 impl ProcessCollector {
@@ -30,7 +39,21 @@ impl ProcessCollector {
                 "holdall_process_start_time_seconds",
                 "When the process was started, in seconds since 1970.",
             )?,
+            last: Arc::default(),
         })
+    }
+
+    /// Reads what is older than a second; tells whether there is anything to show.
+    fn is_read(&self) -> bool {
+        let mut last = self.last.lock();
+        if let Some((at, went_well)) = *last
+            && at.elapsed() < GOOD_FOR
+        {
+            return went_well;
+        }
+        let went_well = self.read().is_some();
+        *last = Some((Instant::now(), went_well));
+        went_well
     }
 
     fn read(&self) -> Option<()> {
@@ -44,8 +67,18 @@ impl ProcessCollector {
         self.start.set(boot + ticks(19)? / TICKS_PER_SECOND);
         self.memory.set(number_after("/proc/self/status", "VmRSS:")? * 1024.0);
         #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52 files")]
-        self.files.set(fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1) as f64);
+        self.files.set(open_files()? as f64);
         Some(())
+    }
+}
+
+/// Counts the open files. Linux gives the number as the folder's size since 6.2; before, the size
+/// is 0, and they are counted one by one.
+fn open_files() -> Option<u64> {
+    const FOLDER: &str = "/proc/self/fd";
+    match fs::metadata(FOLDER).ok()?.len() {
+        0 => Some((fs::read_dir(FOLDER).ok()?.count() as u64).saturating_sub(1)),
+        files => Some(files),
     }
 }
 
@@ -61,10 +94,29 @@ impl Collector for ProcessCollector {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        if self.read().is_none() {
+        if !self.is_read() {
             return Vec::new();
         }
         [self.cpu.collect(), self.memory.collect(), self.files.collect(), self.start.collect()]
             .concat()
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_process_is_shown_and_not_read_twice_in_a_second() {
+        let process = ProcessCollector::new().expect("valid names");
+        assert_eq!(process.collect().len(), 4);
+        assert!(process.files.get() >= 3.0 && process.memory.get() > 0.0);
+        process.files.set(-1.0);
+        // As if no time could pass.
+        *process.last.lock() = Some((Instant::now() + 3600 * GOOD_FOR, true));
+        assert_eq!((process.collect().len(), process.files.get()), (4, -1.0));
+        *process.last.lock() = Instant::now().checked_sub(GOOD_FOR).map(|at| (at, true));
+        process.collect();
+        assert!(process.files.get() >= 3.0);
     }
 }

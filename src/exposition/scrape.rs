@@ -148,7 +148,9 @@ impl Pages {
         let mut openmetrics = self.openmetrics.lock();
         let families = Arc::clone(&self.state.read().families);
         let ready = Arc::new(Ready::from(openmetrics.render(&families)));
-        self.state.write().openmetrics = Some(Arc::clone(&ready));
+        let former = self.state.write().openmetrics.replace(Arc::clone(&ready));
+        // Outside the lock, which scrapes wait for.
+        drop(former);
         ready
     }
 
@@ -156,12 +158,14 @@ impl Pages {
     pub(super) fn publish(&self, page: Published) {
         self.own.mirrored_series.set(i64::try_from(page.series).unwrap_or(i64::MAX));
         let ready = Arc::new(Ready::from(page.rendered));
+        let families = page.families.into();
         let former = {
             let mut state = self.state.write();
-            let former = std::mem::replace(&mut state.text, ready);
-            state.families = page.families.into();
             state.complete = true;
-            former
+            (
+                std::mem::replace(&mut state.text, ready),
+                std::mem::replace(&mut state.families, families),
+            )
         };
         // Outside the lock: it may be the last hand on a million series.
         drop(former);

@@ -330,6 +330,12 @@ pub trait Operation: Send + Sync {
     /// Tells whether the store can serve now, and if not why.
     async fn ready(&self) -> Result<(), String>;
 
+    /// Waits until the store can't serve any more, nor ever will in this process, and says why.
+    /// Trouble that may pass is none of this, and neither is [`Self::close`].
+    async fn lost(&self) -> String {
+        std::future::pending().await
+    }
+
     /// Waits until so many weak writes wait for the disk that a flush is worth while before
     /// its time has come.
     async fn flush_wanted(&self);

@@ -1,22 +1,16 @@
 //! Leases of the embedded store, and the fences that other resources check. The rules of their
 //! table; what commits it is in `state`.
-//!
-//! Invariant: while a fenced write of another store is under way ([`FenceGates`]), its lease
-//! does not change hands visibly.
 
-use std::hash::BuildHasher;
 use std::ops::Bound;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use foldhash::fast::FixedState;
-use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::locks::end_of;
 use super::state::StateStore;
 use super::state::counters::Counter;
-use super::state::table::{Pending, Resource};
-use super::state::txn::{Tables, Txn};
+use super::state::table::Resource;
+use super::state::txn::Txn;
 use crate::model::leases::{Fence, FencingToken, Holder, Lease, LeaseName};
 use crate::model::time::Timestamp;
 use crate::store::{AcquireOutcome, Fenced, LeaseStore, StoreResult};
@@ -50,58 +44,6 @@ pub(super) fn fenced<T>(
     match fence {
         Some(fence) if !holds(txn.leases.get(&fence.lease), fence) => Fenced::Refused,
         _ => Fenced::Done(write(txn)),
-    }
-}
-
-/// How many gates there are. Leases share them by hash, so that a long fenced write delays
-/// few but its own.
-const GATES: usize = 64;
-
-/// What a fenced write holds open, and a change of hands must shut.
-#[derive(Debug)]
-pub(super) struct FenceGates(Vec<RwLock<()>>);
-
-impl Default for FenceGates {
-    fn default() -> Self {
-        Self((0..GATES).map(|_| RwLock::new(())).collect())
-    }
-}
-
-impl FenceGates {
-    fn index(name: &LeaseName) -> usize {
-        // Below GATES, so that the cast is exact.
-        (FixedState::default().hash_one(name) % GATES as u64) as usize
-    }
-
-    /// Holds a lease in the hands it is in.
-    pub(super) fn pass(&self, name: &LeaseName) -> RwLockReadGuard<'_, ()> {
-        self.0[Self::index(name)].read()
-    }
-
-    /// Waits until no fenced write is under way for a lease that `changes` takes from its holder.
-    pub(super) fn shut_for(
-        &self,
-        changes: &Pending<Leases>,
-        tables: &RwLock<Tables>,
-    ) -> Vec<RwLockWriteGuard<'_, ()>> {
-        if changes.rows.is_empty() {
-            return Vec::new();
-        }
-        let tables = tables.read();
-        let mut gates: Vec<usize> = changes
-            .rows
-            .iter()
-            .filter(|(name, after)| {
-                // One that is over already may still be held open by a write that began before.
-                let before = tables.leases.get(name, Timestamp::MIN).map(|lease| lease.token);
-                before.is_some() && before != after.as_ref().map(|lease| lease.token)
-            })
-            .map(|(name, _)| Self::index(name))
-            .collect();
-        drop(tables);
-        gates.sort_unstable();
-        gates.dedup();
-        gates.into_iter().map(|gate| self.0[gate].write()).collect()
     }
 }
 

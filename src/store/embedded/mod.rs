@@ -147,6 +147,10 @@ impl Operation for EmbeddedOperation {
         self.state.ready()
     }
 
+    async fn lost(&self) -> String {
+        self.state.lost().await
+    }
+
     async fn flush_wanted(&self) {
         self.series.flush_wanted().await;
     }

@@ -104,7 +104,7 @@ impl FolderLock {
     /// [`OpenError::Locked`] when another server has it, [`OpenError::Failed`] otherwise.
     pub(super) fn take(folder: &Path) -> Result<Self, OpenError> {
         let failed = |error: io::Error| failed(folder, &error);
-        fs::create_dir_all(folder).map_err(failed)?;
+        make_durably(folder).map_err(failed)?;
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -117,6 +117,19 @@ impl FolderLock {
             Err(TryLockError::Error(error)) => Err(failed(error)),
         }
     }
+}
+
+/// Makes a folder, and those above it, so that a power cut can't take the folder with all that was
+/// acknowledged in it.
+fn make_durably(folder: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = folder.ancestors().take_while(|at| !at.exists()).collect();
+    fs::create_dir_all(folder)?;
+    for made in missing.iter().rev() {
+        // The parent of a relative name is written as nothing.
+        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
 }
 
 /// Opens the file at `path`, or a database in memory when there is none, and brings its schema to
@@ -415,6 +428,16 @@ mod tests {
         let path = folder.path().join("t.db");
         fs::write(folder.path().join("t.db-wal"), b"something").expect("writes");
         assert!(matches!(refused_untouched(folder.path(), &path), OpenError::Damaged { .. }));
+    }
+
+    #[test]
+    fn a_folder_is_made_with_all_above_it() {
+        let above = tempfile::tempdir().expect("tempdir");
+        let folder = above.path().join("one").join("two");
+        for _ in 0..2 {
+            drop(FolderLock::take(&folder).expect("takes"));
+        }
+        assert!(folder.join("lock").exists());
     }
 
     #[test]

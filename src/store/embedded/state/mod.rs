@@ -9,6 +9,7 @@
 pub(super) mod counters;
 mod disk;
 mod fold;
+mod gates;
 mod journal;
 pub(super) mod table;
 pub(super) mod txn;
@@ -25,10 +26,10 @@ use tokio::sync::{oneshot, watch};
 
 use self::counters::Counter;
 use self::disk::Disk;
+use self::gates::FenceGates;
 use self::txn::{Changes, Tables, Txn};
 use self::writer::{Job, Queue, Writer};
 use super::SyncMode;
-use super::leases::FenceGates;
 use super::sqlite::OpenError;
 use crate::clock::SharedClock;
 use crate::model::leases::Fence;
@@ -60,9 +61,9 @@ type TestHook = Box<dyn FnOnce(&mut Disk) + Send>;
 impl Shared {
     /// Makes a committed group visible.
     fn publish(&self, changes: Changes, writes: u64) {
-        let ended = self.gates.shut_for(&changes.leases, &self.tables);
+        let shut = self.gates.shut_for(&changes.leases, &self.tables);
         self.tables.write().promote(changes);
-        drop(ended);
+        drop(shut);
         self.commits.fetch_add(1, Ordering::Relaxed);
         self.committed_writes.fetch_add(writes, Ordering::Relaxed);
     }
@@ -86,7 +87,8 @@ impl Loaded {
     ///
     /// # Errors
     /// When the writer's thread can't be started.
-    pub(super) fn serve(self, clock: SharedClock) -> Result<Arc<StateStore>, OpenError> {
+    pub(super) fn serve(mut self, clock: SharedClock) -> Result<Arc<StateStore>, OpenError> {
+        self.tables.counters.start_tokens(clock.now());
         let shared = Arc::new(Shared {
             clock,
             tables: RwLock::new(self.tables),
@@ -216,6 +218,17 @@ impl StateStore {
         match &*self.shared.fold_trouble.lock() {
             Some(why) => Err(format!("folding the journal of the state database fails: {why}")),
             None => Ok(()),
+        }
+    }
+
+    /// Waits until the writer is gone although nobody closed the store; says why.
+    pub(super) async fn lost(&self) -> String {
+        let mut closed = self.shared.closed.subscribe();
+        // The sender lives in `self`.
+        drop(closed.wait_for(|closed| *closed).await);
+        match self.shared.queue.lost() {
+            Some(why) => why,
+            None => std::future::pending().await,
         }
     }
 

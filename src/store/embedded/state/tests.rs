@@ -9,8 +9,11 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::sync::oneshot;
 
+use super::counters::Counter;
 use super::disk::Disk;
+use super::writer::MAX_GROUP_ROWS;
 use super::{StateStatus, StateStore};
 use crate::clock::ManualClock;
 use crate::model::checkpoints::CheckpointKey;
@@ -182,6 +185,48 @@ async fn tokens_go_on_growing_when_every_lease_is_gone() {
 }
 
 #[tokio::test]
+async fn a_life_that_knows_nothing_of_earlier_ones_repeats_none_of_their_tokens() {
+    const MICROSECOND: Duration = Duration::from_micros(1);
+    let clock = Fixture::new().clock;
+    let backup = tempfile::tempdir().expect("tempdir");
+    open(backup.path(), &clock).expect("opens").close().await.expect("closes");
+    let mut last = FencingToken(0);
+    for life in 0..9 {
+        // A later start, by no more than the tokens that were given meanwhile need.
+        clock.advance(2 * MICROSECOND);
+        let wiped = tempfile::tempdir().expect("tempdir");
+        let store = match life % 3 {
+            0 => StateStore::load(None, SyncMode::Normal, DAY).and_then(|l| l.serve(clock.clone())),
+            1 => open(wiped.path(), &clock),
+            _ => {
+                for (name, bytes) in files(backup.path()) {
+                    fs::write(wiped.path().join(name), bytes).expect("copies");
+                }
+                open(wiped.path(), &clock)
+            }
+        };
+        let fixture = Fixture { folder: wiped, clock: clock.clone(), store: store.expect("opens") };
+        for name in ["a", "b"] {
+            let lease = fixture.lease(name, "me").await.expect("free");
+            assert!(lease.token > last, "life {life}: {lease:?} after {last:?}");
+            assert!(lease.token.0 < 1 << 53);
+            last = lease.token;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_does_not_lower_the_tokens() {
+    let fixture = Fixture::new();
+    let lease = fixture.lease("l", "me").await.expect("free");
+    fixture.store.close().await.expect("closes");
+    let clock = Arc::new(ManualClock::at(Timestamp::from_nanos(0)));
+    let store = open(fixture.folder.path(), &clock).expect("opens again");
+    let fixture = Fixture { store, clock, ..fixture };
+    assert!(fixture.lease("other", "me").await.expect("free").token > lease.token);
+}
+
+#[tokio::test]
 async fn closing_folds_all_into_the_tables_and_ends_the_store() {
     let fixture = Fixture::new();
     assert!(fixture.lock("a").await.expect("answers"));
@@ -272,6 +317,54 @@ async fn a_command_that_panics_fails_and_the_store_goes_on() {
 }
 
 #[tokio::test]
+async fn a_group_of_large_batches_is_committed_in_parts() {
+    const BATCHES: u64 = 8;
+    let fixture = Arc::new(Fixture::new());
+    let (entered, has_entered) = mpsc::channel();
+    let (leave, may_leave) = mpsc::channel::<()>();
+    fixture.before_next_commit(move |_| {
+        entered.send(()).expect("is awaited");
+        may_leave.recv().expect("comes");
+    });
+    let store = Arc::clone(&fixture.store);
+    let first = tokio::spawn(async move { store.write(|txn| txn.next(Counter::Clock)).await });
+    tokio::task::spawn_blocking(move || has_entered.recv()).await.expect("ends").expect("enters");
+    // They all wait in the queue together; each is polled once, which is when it is queued.
+    let mut batches = futures_util::stream::FuturesUnordered::new();
+    for batch in 0..BATCHES {
+        let key = |n| LockKey::parse(LockKind::Job, format!("{batch} {n}")).expect("valid");
+        let keys: Vec<_> = (0..MAX_GROUP_ROWS / 2).map(key).collect();
+        batches.push(LockStore::acquire(&*fixture.store, keys, MINUTE));
+    }
+    let next = futures_util::StreamExt::next;
+    assert!(tokio::time::timeout(Duration::ZERO, next(&mut batches)).await.is_err());
+    leave.send(()).expect("is awaited");
+    while let Some(outcomes) = next(&mut batches).await {
+        assert!(outcomes.expect("answers").iter().all(|outcome| outcome.acquired));
+    }
+    first.await.expect("ends").expect("answers");
+    let status = fixture.store.status().expect("reports");
+    assert_eq!((status.commits, status.committed_writes), (1 + BATCHES / 2, 1 + BATCHES));
+}
+
+#[tokio::test]
+async fn a_writer_that_dies_is_noticed_and_one_that_is_closed_is_not_lost() {
+    let fixture = Fixture::new();
+    fixture.before_next_commit(|_| panic!("as the test wants"));
+    let error = fixture.lock("a").await.expect_err("the writer dies");
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    let why = tokio::time::timeout(MINUTE, fixture.store.lost()).await.expect("in time");
+    assert!(why.contains("failed"), "{why}");
+    assert!(fixture.store.ready().is_err());
+    fixture.store.close().await.expect("closes nevertheless");
+
+    let fixture = Fixture::new();
+    fixture.store.close().await.expect("closes");
+    let lost = fixture.store.lost();
+    assert!(tokio::time::timeout(Duration::ZERO, lost).await.is_err());
+}
+
+#[tokio::test]
 async fn damage_stops_the_start_and_the_file_stays_as_it_is() {
     for damage in [
         "UPDATE journal SET entry = zeroblob(30)",
@@ -330,6 +423,35 @@ async fn a_lease_does_not_change_hands_in_the_middle_of_a_fenced_write() {
     let taken = takeover.await.expect("ends").expect("free");
     assert!(taken.token > lease.token);
     assert!(!fixture.store.with_fence(&fence, |holds| holds));
+}
+
+#[tokio::test]
+async fn other_leases_change_hands_in_the_middle_of_a_fenced_write() {
+    let fixture = Fixture::new();
+    let lease = fixture.lease("l", "me").await.expect("free");
+    for n in 0..500 {
+        fixture.lease(&format!("other {n}"), "me").await.expect("free");
+    }
+    let fence = Fence { lease: lease_name("l"), token: lease.token };
+    let store = Arc::clone(&fixture.store);
+    let (entered, has_entered) = oneshot::channel();
+    let (leave, may_leave) = mpsc::channel::<()>();
+    let writer = std::thread::spawn(move || {
+        store.with_fence(&fence, |holds| {
+            entered.send(holds).expect("is awaited");
+            may_leave.recv().expect("comes");
+        });
+    });
+    assert!(has_entered.await.expect("enters"));
+    fixture.clock.advance(2 * MINUTE);
+    let takeovers = async {
+        for n in 0..500 {
+            fixture.lease(&format!("other {n}"), "another").await.expect("free");
+        }
+    };
+    tokio::time::timeout(MINUTE, takeovers).await.expect("nobody waits");
+    leave.send(()).expect("is awaited");
+    writer.join().expect("ends");
 }
 
 impl Fixture {

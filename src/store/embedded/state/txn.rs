@@ -58,6 +58,11 @@ macro_rules! tables {
         }
 
         impl Changes {
+            /// Counts the rows that are changed.
+            pub(super) fn len(&self) -> usize {
+                0 $(+ self.$field.rows.len())+
+            }
+
             /// Writes the changes down for the journal.
             pub(super) fn encode(&self, entry: &mut Entry) -> serde_json::Result<()> {
                 $(for (key, row) in &self.$field.rows {

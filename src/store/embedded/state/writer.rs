@@ -1,6 +1,6 @@
 //! The one thread that changes the strong data, and the queue of commands before it.
 //!
-//! All that is queued forms a group: one commit, then it becomes visible, then all are
+//! What is queued forms groups: for each, one commit, then it becomes visible, then all are
 //! answered. Invariant: a command is answered with success only when it, and all that it has
 //! seen, is committed; a group whose commit failed was never there.
 
@@ -22,6 +22,10 @@ use crate::store::{ErrorKind, StoreError, StoreResult};
 const MAX_QUEUED: usize = 1 << 17;
 /// The most commands in a group.
 const MAX_GROUP: usize = 4096;
+/// A group takes no further command when it changes so many rows. A row is at most some 13 KB in
+/// the journal (two names of 1 KiB, each byte escaped as six), mostly a hundred bytes; so an entry
+/// stays far below what SQLite takes in one blob (1 GB), also with the largest batch on top.
+pub(super) const MAX_GROUP_ROWS: usize = 16_384;
 
 /// After a commit that the disk made slow, the thread waits for a part of that time before it takes
 /// the next group, so that those who were just answered can be in it. Else two half groups
@@ -152,6 +156,12 @@ impl Queue {
         }
     }
 
+    /// Gives why the thread is gone although nobody wanted it to end.
+    pub(super) fn lost(&self) -> Option<String> {
+        let state = self.state.lock();
+        state.ended.clone().filter(|_| !state.closing)
+    }
+
     fn end(&self, why: &str) {
         let mut state = self.state.lock();
         state.ended.get_or_insert_with(|| why.to_owned());
@@ -215,20 +225,20 @@ impl Writer {
     }
 
     fn commit(&mut self, group: &mut Vec<Box<dyn Command>>) {
-        let outcome = self.try_commit(group);
-        for command in group.drain(..) {
-            command.answer(outcome.clone());
+        while !group.is_empty() {
+            let mut changes = Changes::default();
+            let (evaluated, writes) = self.evaluate(group, &mut changes);
+            let outcome = writes.and_then(|writes| self.try_commit(changes, writes));
+            for command in group.drain(..evaluated) {
+                command.answer(outcome.clone());
+            }
         }
     }
 
-    fn try_commit(&mut self, group: &mut [Box<dyn Command>]) -> StoreResult<()> {
-        let now = self.shared.clock.now();
-        let mut changes = Changes::default();
-        let writes = self.evaluate(group, &mut changes, now)?;
+    fn try_commit(&mut self, changes: Changes, writes: u64) -> StoreResult<()> {
         if writes == 0 {
             return Ok(());
         }
-        changes.counters.rows.insert(Counter::Clock, Some(now.as_nanos()));
         #[cfg(test)]
         self.run_test_hook();
         if let Some(disk) = &mut self.disk {
@@ -250,23 +260,33 @@ impl Writer {
         }
     }
 
-    /// Gives how many commands changed something. Where one panics, what it left half done can't be
-    /// told from what the others did, so that the whole group is given up.
+    /// Evaluates the first commands of `group`, until the changes are enough for one commit. Gives
+    /// how many, and how many of them changed something. Where one panics, what it left half done
+    /// can't be told from what those before did, so that all of these are given up.
     fn evaluate(
         &self,
         group: &mut [Box<dyn Command>],
         changes: &mut Changes,
-        now: crate::model::time::Timestamp,
-    ) -> StoreResult<u64> {
+    ) -> (usize, StoreResult<u64>) {
+        let now = self.shared.clock.now();
         let tables = self.shared.tables.read();
-        let mut writes = 0;
+        let (mut evaluated, mut writes) = (0, 0);
         for command in group {
+            evaluated += 1;
             let mut txn = Txn::new(&tables, changes, now);
-            catch_unwind(AssertUnwindSafe(|| command.evaluate(&mut txn)))
-                .map_err(|_| StoreError::new(ErrorKind::Internal, "a command panicked"))?;
+            if catch_unwind(AssertUnwindSafe(|| command.evaluate(&mut txn))).is_err() {
+                let error = StoreError::new(ErrorKind::Internal, "a command panicked");
+                return (evaluated, Err(error));
+            }
             writes += u64::from(txn.changed());
+            if changes.len() >= MAX_GROUP_ROWS {
+                break;
+            }
         }
-        Ok(writes)
+        if writes > 0 {
+            changes.counters.rows.insert(Counter::Clock, Some(now.as_nanos()));
+        }
+        (evaluated, Ok(writes))
     }
 
     fn fold_while_busy(&mut self) {
