@@ -96,6 +96,7 @@ async fn a_second_signal_ends_the_server_at_once() {
         .env("HOLDALL_TIMEOUTS__SHUTDOWN", "1h")
         .env("HOLDALL_TIMEOUTS__BODY", "1h")
         .env("HOLDALL_TIMEOUTS__REQUEST", "1h")
+        .env("HOLDALL_TIMEOUTS__UPLOAD", "1h")
         .start()
         .await;
     let stuck = unfinished_request(&server).await;
