@@ -9,10 +9,10 @@ mod background;
 mod file_limit;
 mod logging;
 mod memory;
+mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use self::background::Background;
 pub use self::logging::start_tracing;
 pub use self::memory::return_memory_promptly;
+use self::watch::{watch_clock, while_whole};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
 use crate::engine::Engine;
@@ -32,10 +33,6 @@ use crate::store::{Operation, Stores, embedded};
 
 /// What a shell shows for a program that SIGINT ended.
 const ENDED_AT_ONCE: i32 = 130;
-
-/// How often the system's clock is looked at.
-const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
-const FAR_OFF_SECONDS: f64 = 1.0;
 
 /// Serves until SIGTERM or SIGINT; a second one ends the process at once.
 ///
@@ -147,29 +144,6 @@ async fn open(config: &Config) -> anyhow::Result<(Stores, SharedClock)> {
     opened.context("opening the store failed")?.context("the store can't be opened")
 }
 
-/// Runs `work` to its end.
-///
-/// # Errors
-/// Those of `work`; and at once, when the listener is gone though nobody said stop, or the store is.
-async fn while_whole(
-    work: impl Future<Output = anyhow::Result<()>>,
-    served: &CancellationToken,
-    lost: impl Future<Output = String>,
-    stop: &CancellationToken,
-) -> anyhow::Result<()> {
-    let deserted = async {
-        served.cancelled().await;
-        if stop.is_cancelled() {
-            std::future::pending::<()>().await;
-        }
-    };
-    tokio::select! {
-        worked = work => worked,
-        () = deserted => Err(anyhow::anyhow!("the listener ended by itself")),
-        why = lost => Err(anyhow::anyhow!("the store can't serve any more: {why}")),
-    }
-}
-
 /// Keeps the server working until it is told to stop.
 async fn work(
     config: &Config,
@@ -252,59 +226,4 @@ fn flush(
             Ok(())
         }
     });
-}
-
-/// Shows how far the system's clock is off, and warns once when that is more than a second.
-fn watch_clock(
-    background: &mut Background,
-    clock: SharedClock,
-    own: &Arc<OwnMetrics>,
-    stop: &CancellationToken,
-) {
-    let own = Arc::clone(own);
-    let mut was_far = false;
-    background.every("clock", CLOCK_INTERVAL, stop.clone(), move || {
-        let offset = clock.offset_seconds();
-        own.clock_offset.set(offset);
-        let far = offset.abs() > FAR_OFF_SECONDS;
-        if far && !was_far {
-            tracing::warn!(
-                offset_seconds = offset,
-                "the system's clock was set; this server's follows slowly"
-            );
-        }
-        was_far = far;
-        std::future::ready(Ok(()))
-    });
-}
-
-#[cfg(test)]
-mod tests {
-    use std::future::{pending, ready};
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_server_without_its_listener_or_its_store_ends() {
-        let (served, stop) = (CancellationToken::new(), CancellationToken::new());
-        let lost = ready("no disk".to_owned());
-        let error = while_whole(pending(), &served, lost, &stop).await.expect_err("it is lost");
-        assert!(error.to_string().contains("no disk"), "{error}");
-        served.cancel();
-        let error =
-            while_whole(pending(), &served, pending(), &stop).await.expect_err("it is gone");
-        assert!(error.to_string().contains("listener"), "{error}");
-    }
-
-    #[tokio::test]
-    async fn a_listener_that_ends_in_a_stop_does_not_cut_the_work_short() {
-        let (served, stop) = (CancellationToken::new(), CancellationToken::new());
-        stop.cancel();
-        served.cancel();
-        let work = async {
-            tokio::task::yield_now().await;
-            Ok(())
-        };
-        while_whole(work, &served, pending(), &stop).await.expect("the work ends well");
-    }
 }
