@@ -1,0 +1,104 @@
+//! Fenced writes, and leases that change hands meanwhile.
+
+use std::fs;
+use std::sync::{Arc, mpsc};
+
+use tokio::sync::oneshot;
+
+use super::{
+    CheckpointKey, CheckpointStore, Duration, Fence, Fenced, Fixture, MINUTE, Timestamp, files,
+    lease_name, open,
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_does_not_change_hands_in_the_middle_of_a_fenced_write() {
+    let fixture = Arc::new(Fixture::new());
+    let lease = fixture.lease("l", "me").await.expect("free");
+    let fence = Fence { lease: lease_name("l"), token: lease.token };
+    let (entered, has_entered) = mpsc::channel();
+    let (leave, may_leave) = mpsc::channel::<()>();
+    let writer = std::thread::spawn({
+        let (fixture, fence) = (Arc::clone(&fixture), fence.clone());
+        move || {
+            fixture.store.with_fence(&fence, |holds| {
+                entered.send(holds).expect("is awaited");
+                may_leave.recv().expect("comes");
+            });
+        }
+    });
+    assert!(has_entered.recv().expect("enters"));
+    fixture.clock.advance(2 * MINUTE);
+    let takeover = tokio::spawn({
+        let fixture = Arc::clone(&fixture);
+        async move { fixture.lease("l", "other").await }
+    });
+    // The takeover is on the disk, but not to be seen.
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while fixture.clone_of_files_has_no_takeover().await {
+        assert!(std::time::Instant::now() < deadline);
+    }
+    assert!(!takeover.is_finished());
+    assert_eq!(fixture.store.leases_get("l").await, None);
+    leave.send(()).expect("is awaited");
+    writer.join().expect("ends");
+    let taken = takeover.await.expect("ends").expect("free");
+    assert!(taken.token > lease.token);
+    assert!(!fixture.store.with_fence(&fence, |holds| holds));
+}
+
+#[tokio::test]
+async fn other_leases_change_hands_in_the_middle_of_a_fenced_write() {
+    let fixture = Fixture::new();
+    let lease = fixture.lease("l", "me").await.expect("free");
+    for n in 0..500 {
+        fixture.lease(&format!("other {n}"), "me").await.expect("free");
+    }
+    let fence = Fence { lease: lease_name("l"), token: lease.token };
+    let store = Arc::clone(&fixture.store);
+    let (entered, has_entered) = oneshot::channel();
+    let (leave, may_leave) = mpsc::channel::<()>();
+    let writer = std::thread::spawn(move || {
+        store.with_fence(&fence, |holds| {
+            entered.send(holds).expect("is awaited");
+            may_leave.recv().expect("comes");
+        });
+    });
+    assert!(has_entered.await.expect("enters"));
+    fixture.clock.advance(2 * MINUTE);
+    let takeovers = async {
+        for n in 0..500 {
+            fixture.lease(&format!("other {n}"), "another").await.expect("free");
+        }
+    };
+    tokio::time::timeout(MINUTE, takeovers).await.expect("nobody waits");
+    leave.send(()).expect("is awaited");
+    writer.join().expect("ends");
+}
+
+impl Fixture {
+    async fn clone_of_files_has_no_takeover(&self) -> bool {
+        let folder = tempfile::tempdir().expect("tempdir");
+        for (name, bytes) in files(self.folder.path()) {
+            fs::write(folder.path().join(name), bytes).expect("copies");
+        }
+        let store = open(folder.path(), &self.clock).expect("recovers");
+        store.leases_get("l").await.is_none()
+    }
+}
+
+#[tokio::test]
+async fn a_fenced_write_is_refused_when_the_lease_is_over_or_in_other_hands() {
+    let fixture = Fixture::new();
+    let key = CheckpointKey::parse("org", "repo").expect("valid");
+    let lease = fixture.lease("l", "me").await.expect("free");
+    let set = |token| {
+        let fence = Some(Fence { lease: lease_name("l"), token });
+        CheckpointStore::set(&*fixture.store, key.clone(), Timestamp::MAX, false, fence)
+    };
+    assert!(matches!(set(lease.token).await, Ok(Fenced::Done(_))));
+    let again = fixture.lease("l", "me").await.expect("is its own");
+    assert_eq!(set(lease.token).await.expect("answers"), Fenced::Refused);
+    assert!(matches!(set(again.token).await, Ok(Fenced::Done(_))));
+    fixture.clock.advance(2 * MINUTE);
+    assert_eq!(set(again.token).await.expect("answers"), Fenced::Refused);
+}
