@@ -24,14 +24,19 @@ async fn with_large_page(launch: &Launch) -> Server {
     server
 }
 
-/// Asks for the page of metrics, and takes none of it.
+/// Asks for the page of metrics, and takes nothing of it but its status.
 async fn silent_scraper(server: &Server) -> TcpStream {
-    let socket = TcpSocket::new_v4().expect("a socket");
-    socket.set_recv_buffer_size(4096).expect("a small buffer");
-    let mut stream = socket.connect(server.address()).await.expect("the server listens");
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
-    stream.readable().await.expect("the answer begins");
-    stream
+    // The scrape before may count for a moment longer than its client reads.
+    eventually("a scrape begins", async || {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("a small buffer");
+        let mut stream = socket.connect(server.address()).await.expect("the server listens");
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).await.expect("the answer begins");
+        (&head == b"HTTP/1.1 200").then_some(stream)
+    })
+    .await
 }
 
 #[tokio::test]
@@ -77,8 +82,8 @@ async fn requests_beyond_the_limits_are_refused_and_may_come_again() {
     assert!(refused.headers.contains_key("retry-after"));
     waiter.abort();
     eventually("there is room again", async || {
-        let answer =
-            server.post("/v1/leases/x/acquire", &json!({"holder": "x", "ttl": "1h"})).await;
+        let waits = json!({"holder": "x", "ttl": "1h", "wait": "1ms"});
+        let answer = server.post("/v1/leases/x/acquire", &waits).await;
         (answer.status == 200).then_some(())
     })
     .await;

@@ -23,6 +23,7 @@ use tower::{Layer, Service};
 
 use super::access::{PeerAddress, Scope};
 use super::observe::RouteMetrics;
+use super::place::Place;
 use super::problem::Problem;
 use super::state::AppState;
 
@@ -33,8 +34,11 @@ pub(crate) enum Patience {
     Prompt,
     /// The answer comes at once, but the body may be large, and come over a slow line.
     Uploads,
-    /// The request may ask to wait.
+    /// The request may ask to wait for changes.
     Waits,
+    /// The request may ask to wait for a lease. It runs until its handler has seen that it does,
+    /// and those that wait for changes can't deny it a place.
+    WaitsForLease,
     /// The answer comes at once, but it may be large: it counts until it is sent.
     Scrapes,
     /// The answer comes at once, also when the server is busy: health, documents.
@@ -70,7 +74,7 @@ impl Gate {
             self.check_access(request, scope)?;
         }
         let (bound, busy) = match self.patience {
-            Patience::Prompt | Patience::Uploads => {
+            Patience::Prompt | Patience::Uploads | Patience::WaitsForLease => {
                 (&self.state.running, "too many requests are running")
             }
             Patience::Waits => (&self.state.waiting, "too many requests are waiting"),
@@ -78,7 +82,12 @@ impl Gate {
             Patience::Unbounded => return Ok(None),
         };
         let permit = Arc::clone(bound).try_acquire_owned();
-        permit.map(Some).map_err(|_| Problem::overloaded(busy))
+        let permit = permit.map_err(|_| Problem::overloaded(busy))?;
+        if self.patience == Patience::WaitsForLease {
+            request.extensions_mut().insert(Place::running(permit));
+            return Ok(None);
+        }
+        Ok(Some(permit))
     }
 
     fn check_access(&self, request: &mut Request<Body>, scope: Scope) -> Result<(), Problem> {
@@ -99,7 +108,7 @@ impl Gate {
         match self.patience {
             Patience::Prompt | Patience::Scrapes | Patience::Unbounded => timeouts.request,
             Patience::Uploads => timeouts.upload,
-            Patience::Waits => timeouts.request + timeouts.max_wait,
+            Patience::Waits | Patience::WaitsForLease => timeouts.request + timeouts.max_wait,
         }
     }
 

@@ -12,6 +12,7 @@ mod listen;
 mod middleware;
 mod observe;
 mod openapi;
+mod place;
 mod points;
 mod problem;
 mod push;

@@ -41,7 +41,7 @@ fn table() -> Vec<Entry> {
         write(routes!(locks::acquire_lock)).takes_body().fails(&[404, 507]),
         write(routes!(locks::acquire_locks)).takes_body().fails(&[404, 507]),
         read(routes!(locks::get_lock)).fails(&[404]),
-        write(routes!(leases::acquire_lease)).takes_body().waits().fails(&[507]),
+        write(routes!(leases::acquire_lease)).takes_body().waits_for_lease().fails(&[507]),
         write(routes!(leases::renew_lease)).takes_body().fails(&[409, 507]),
         write(routes!(leases::release_lease)).takes_body().fails(&[409, 507]),
         read(routes!(leases::get_lease)).fails(&[404]),
@@ -180,6 +180,11 @@ impl Entry {
 
     fn waits(mut self) -> Self {
         self.patience = Patience::Waits;
+        self
+    }
+
+    fn waits_for_lease(mut self) -> Self {
+        self.patience = Patience::WaitsForLease;
         self
     }
 

@@ -22,7 +22,7 @@ pub struct LimitSettings {
     pub buffered_body_bytes: usize,
     /// How many requests may run at a time; those that wait for something do not count.
     pub concurrent_requests: usize,
-    /// How many requests may wait at a time for a lease or for changes.
+    /// How many requests may wait for changes at a time, and how many for a lease.
     pub waiting_requests: usize,
     /// How many scrapes of /metrics may be answered at a time.
     pub concurrent_scrapes: usize,

@@ -6,6 +6,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Answer;
 use crate::http::extract::{Json, Path, Query};
+use crate::http::place::Place;
 use crate::http::problem::Problem;
 use crate::http::state::AppState;
 use crate::http::wire::{Count, Integer, Span, Ttl, field, from_hex, to_hex};
@@ -70,11 +71,15 @@ impl LeaseAnswer {
 pub(crate) async fn acquire_lease(
     State(state): State<AppState>,
     Path(name): Path<String>,
+    place: Place,
     Json(body): Json<LeaseRequest>,
 ) -> Answer<LeaseAnswer> {
     let name = field("name", LeaseName::parse(name))?;
     let holder = field("/holder", Holder::parse(body.holder))?;
     let wait = state.wait(body.wait)?;
+    if !wait.is_zero() {
+        place.wait_among(&state.waiting_for_leases)?;
+    }
     let leases = &state.engine()?.leases;
     let acquire = leases.acquire(&name, &holder, body.ttl.0, wait);
     let outcome = tokio::select! {

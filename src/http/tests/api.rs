@@ -119,6 +119,34 @@ async fn series_are_pushed_read_and_deleted() {
 }
 
 #[tokio::test]
+async fn whoever_waits_for_changes_denies_nobody_a_lease() {
+    let mut settings = for_tests();
+    settings.limits.waiting_requests = 1;
+    settings.limits.concurrent_requests = 1;
+    let api = api_with(settings, SeriesRules::default(), &EmbeddedSettings::in_memory());
+    let cursor = api.get("/v1/series/cursor").await.json["cursor"].clone();
+    let path = format!("/v1/series/stream?cursor={}", cursor.as_str().expect("a cursor"));
+    let stream = api.router.clone().oneshot(get(&path)).await.expect("routers do not fail");
+    assert_eq!(stream.status(), 200);
+    assert_eq!(code(&ask(&api.router, get(&path)).await), (503, "overloaded"));
+    let path = "/v1/leases/x/acquire";
+    let taken = api.send("POST", path, &json!({"holder": "one", "ttl": "60s"})).await;
+    assert_eq!(taken.json["acquired"], true, "{}", taken.json);
+    let waits = json!({"holder": "two", "ttl": "60s", "wait": "30s"});
+    let second = async {
+        metrics_say(&api.router, |page| page.contains("requests_in_flight 2")).await;
+        // One waits, so that nobody else may wait, but whoever does not wait is answered.
+        assert_eq!(code(&api.send("POST", path, &waits).await), (503, "overloaded"));
+        let prompt = api.send("POST", path, &json!({"holder": "two", "ttl": "60s"})).await;
+        assert_eq!(prompt.json["acquired"], false, "{}", prompt.json);
+        api.stop.cancel();
+    };
+    let (ended, ()) = tokio::join!(api.send("POST", path, &waits), second);
+    assert_eq!(code(&ended), (503, "stopping"));
+    drop(stream);
+}
+
+#[tokio::test]
 async fn a_push_over_a_slow_line_arrives() {
     let mut settings = for_tests();
     settings.timeouts.request = Duration::from_millis(20);
