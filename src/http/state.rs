@@ -21,7 +21,9 @@ use crate::exposition::Pages;
 #[derive(Default)]
 pub struct Readiness {
     engine: OnceLock<Arc<Engine>>,
-    reason: Mutex<Option<String>>,
+    reason: Mutex<Option<&'static str>>,
+    /// Why the store could not serve when it was last asked.
+    trouble: Mutex<Option<String>>,
 }
 
 impl Readiness {
@@ -31,8 +33,8 @@ impl Readiness {
     }
 
     /// Says what the start is busy with, for /readyz.
-    pub fn set_reason(&self, reason: impl Into<String>) {
-        *self.reason.lock() = Some(reason.into());
+    pub fn set_reason(&self, reason: &'static str) {
+        *self.reason.lock() = Some(reason);
     }
 
     /// Gives the engine; `None` while the store is loading.
@@ -41,8 +43,19 @@ impl Readiness {
     }
 
     /// Gives what the start is busy with.
-    pub fn reason(&self) -> String {
-        self.reason.lock().clone().unwrap_or_else(|| "the store is still loading".to_owned())
+    pub fn reason(&self) -> &'static str {
+        self.reason.lock().unwrap_or("the store is still loading")
+    }
+
+    /// Notes whether the store can serve; tells whether that is a trouble that was not noted
+    /// before.
+    fn is_new_trouble(&self, ready: Result<(), &str>) -> bool {
+        let mut known = self.trouble.lock();
+        let new = ready.err().filter(|why| known.as_deref() != Some(why)).is_some();
+        if new || ready.is_ok() {
+            *known = ready.err().map(str::to_owned);
+        }
+        new
     }
 }
 
@@ -117,15 +130,19 @@ impl Shared {
         self.readiness.engine().ok_or_else(Problem::starting)
     }
 
-    /// Gives why the resources can't be served now; `None` when they can.
-    pub(crate) async fn not_ready(&self) -> Option<String> {
+    /// Gives why the resources can't be served now; `None` when they can. Strangers may read it:
+    /// what the store says goes to the log, once for as long as it lasts.
+    pub(crate) async fn not_ready(&self) -> Option<&'static str> {
         if self.stop.is_cancelled() {
-            return Some("the server is stopping".to_owned());
+            return Some("the server is stopping");
         }
-        match self.readiness.engine() {
-            Some(engine) => engine.operation.ready().await.err(),
-            None => Some(self.readiness.reason()),
+        let Some(engine) = self.readiness.engine() else { return Some(self.readiness.reason()) };
+        let ready = engine.operation.ready().await;
+        if self.readiness.is_new_trouble(ready.as_ref().map(|_| ()).map_err(String::as_str)) {
+            let cause = ready.as_ref().err().map(String::as_str).unwrap_or_default();
+            tracing::warn!(cause, "the store can't serve");
         }
+        ready.err().map(|_| "the store can't serve; the log says why")
     }
 
     /// Gives the limit on bodies that are not pushes of series.
@@ -175,5 +192,18 @@ impl Shared {
                 crate::model::time::format_span(longest)
             ))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Readiness;
+
+    #[test]
+    fn a_trouble_is_told_once_while_it_lasts() {
+        let readiness = Readiness::default();
+        let told = [Ok(()), Err("full"), Err("full"), Err("gone"), Ok(()), Err("gone")]
+            .map(|ready| readiness.is_new_trouble(ready));
+        assert_eq!(told, [false, true, false, true, false, true]);
     }
 }

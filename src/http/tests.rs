@@ -2,6 +2,7 @@
 
 mod api;
 mod hung_up;
+mod not_ready;
 
 use std::sync::Arc;
 use std::time::Duration;

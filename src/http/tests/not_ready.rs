@@ -1,0 +1,59 @@
+//! What strangers are told about a store that can't serve.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{ask, get, is_problem, parts};
+use crate::engine::{Engine, EngineSettings};
+use crate::http::router;
+use crate::http::settings::for_tests;
+use crate::store::embedded::{EmbeddedSettings, open};
+use crate::store::{Capabilities, Operation, StoreResult, StoreStatus};
+
+struct Broken(Arc<dyn Operation>);
+
+#[async_trait]
+impl Operation for Broken {
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+
+    async fn ready(&self) -> Result<(), String> {
+        Err("no room in /var/lib/secret".to_owned())
+    }
+
+    async fn flush_wanted(&self) {
+        self.0.flush_wanted().await;
+    }
+
+    async fn flush(&self) -> StoreResult<u64> {
+        self.0.flush().await
+    }
+
+    async fn collect_garbage(&self) -> StoreResult<u64> {
+        self.0.collect_garbage().await
+    }
+
+    async fn status(&self) -> StoreResult<StoreStatus> {
+        self.0.status().await
+    }
+
+    async fn close(&self) -> StoreResult<()> {
+        self.0.close().await
+    }
+}
+
+#[tokio::test]
+async fn the_causes_stay_in_the_log() {
+    let (mut stores, clock) = open(&EmbeddedSettings::in_memory()).expect("opens in memory");
+    stores.operation = Arc::new(Broken(stores.operation));
+    let parts = parts(for_tests());
+    parts.readiness.set_engine(Arc::new(Engine::new(stores, EngineSettings::default(), clock)));
+    let router = router(parts);
+    for path in ["/readyz", "/-/ready"] {
+        let seen = ask(&router, get(path)).await;
+        is_problem(&seen, 503, "not_ready");
+        assert_eq!(seen.json["detail"], "the store can't serve; the log says why");
+    }
+}
