@@ -53,9 +53,13 @@ pub(crate) fn is_json(media: &str) -> bool {
 /// Reads JSON, and points at the field that was wrong.
 ///
 /// # Errors
-/// 400 for what is not JSON, or JSON of another shape.
+/// 400 for what is not JSON, no object, or JSON of another shape.
 pub(crate) fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     match serde_json::from_slice(bytes) {
+        // serde reads an array as a structure without names.
+        Ok(_) if bytes.trim_ascii_start().first() != Some(&b'{') => {
+            Err(Problem::invalid("the body must be a JSON object"))
+        }
         Ok(value) => Ok(value),
         // The happy path pays nothing for keeping track of the path.
         Err(_) => Err(explain_json::<T>(bytes)),
@@ -268,6 +272,8 @@ mod tests {
         assert_eq!(json(r#"{"ttl": "1s"} x"#), Err((400, String::new())));
         assert_eq!(json(r#"{"ttl": "1s", "tll": 1}"#).map_err(|e| e.0), Err(400));
         assert_eq!(json("").map_err(|e| e.0), Err(400));
+        assert_eq!(json(r#" {"ttl": "1s"}"#), Ok(()));
+        assert_eq!(json(r#"["1s", 7, []]"#), Err((400, String::new())));
     }
 
     fn fence(pairs: &[(&'static str, &str)]) -> Result<Option<Fence>, u16> {
