@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::harness::client::push;
-use crate::harness::{Answer, DEADLINE, Launch, Server};
+use crate::harness::{Answer, DEADLINE, Launch, Server, eventually};
 
 const MIB: u64 = 1 << 20;
 const BOMB_FRAGMENT_MIB: u64 = 16;
@@ -41,6 +41,9 @@ async fn what_is_not_success_is_a_problem_document() {
         (Method::POST, "/v1/locks/job/x", json, "{", 400),
         (Method::POST, "/v1/locks/job/x", json, "", 400),
         (Method::POST, "/v1/locks/job/x", json, "[]", 400),
+        (Method::POST, "/v1/locks/job/x", json, " [\"30s\"]", 400),
+        (Method::POST, "/v1/leases/x/acquire", json, "[\"me\", \"30s\", null]", 400),
+        (Method::POST, "/v1/series", json, "[\"leader\", \"leader_scrape\", []]", 400),
         (Method::POST, "/v1/locks/job/x", json, "{\"ttl\": 5}", 400),
         (Method::POST, "/v1/locks/job/x", json, "{\"ttl\": \"0s\"}", 400),
         (Method::POST, "/v1/locks/job/x", json, "{\"ttl\": \"-1s\"}", 400),
@@ -249,4 +252,23 @@ async fn garbage_instead_of_http_hurts_nobody() {
         read_to_close(&mut stream).await;
     }
     assert_eq!(server.get("/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_request_that_ran_into_its_time_limit_is_logged_by_its_route() {
+    let server = Launch::new().env("HOLDALL_TIMEOUTS__REQUEST", "100ms").start().await;
+    let mut stream = TcpStream::connect(server.address()).await.expect("the server listens");
+    let head = "POST /v1/locks/job/a-name HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    let mut status = [0; 12];
+    let answer = tokio::time::timeout(DEADLINE, stream.read_exact(&mut status)).await;
+    answer.expect("in time").expect("an answer");
+    assert_eq!(&status, b"HTTP/1.1 503");
+    let line = eventually("the log says so", async || {
+        let log = server.log();
+        log.lines().find(|line| line.contains("ran into its time limit")).map(str::to_owned)
+    })
+    .await;
+    assert!(line.contains("WARN") && line.contains("POST /v1/locks/{kind}/{key}"), "{line}");
+    assert!(!line.contains("a-name"), "{line}");
 }

@@ -54,6 +54,8 @@ pub(crate) struct Gate {
     scope: Option<Scope>,
     patience: Patience,
     metrics: RouteMetrics,
+    /// The method and the path's template, for the log.
+    route: String,
 }
 
 impl Gate {
@@ -66,7 +68,7 @@ impl Gate {
         path: &str,
     ) -> Self {
         let metrics = RouteMetrics::new(state.pages.own(), method, path);
-        Self { state, scope, patience, metrics }
+        Self { state, scope, patience, metrics, route: format!("{method} {path}") }
     }
 
     fn admit(&self, request: &mut Request<Body>) -> Result<Option<OwnedSemaphorePermit>, Problem> {
@@ -124,10 +126,18 @@ impl Gate {
         match tokio::time::timeout(self.time_limit(), work).await {
             Ok(Ok(Ok(response))) => hold(response, permit),
             Ok(Err(panic)) => {
-                tracing::error!(cause = panic_text(&*panic), "a request panicked");
+                tracing::error!(
+                    route = self.route,
+                    cause = panic_text(&*panic),
+                    "a request panicked"
+                );
                 Problem::internal().into_response()
             }
-            Err(_) => Problem::timed_out().into_response(),
+            Err(_) => {
+                let limit = self.time_limit();
+                tracing::warn!(route = self.route, ?limit, "a request ran into its time limit");
+                Problem::timed_out().into_response()
+            }
         }
     }
 }
