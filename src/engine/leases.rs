@@ -40,6 +40,20 @@ impl Default for LeaseRules {
     }
 }
 
+/// What somebody who wants a lease finds.
+enum Look {
+    /// The lease is theirs now.
+    Granted(Lease),
+    /// Somebody else holds it.
+    HeldByOther {
+        lease: Lease,
+        /// When to look again; not before something happens where `None`.
+        look_again: Option<Instant>,
+    },
+    /// Nobody holds it, but somebody else is first in the line.
+    FreeButNotMyTurn,
+}
+
 /// Leases.
 pub struct LeaseEngine {
     store: Arc<dyn LeaseStore>,
@@ -73,49 +87,47 @@ impl LeaseEngine {
         let place = Arc::new(self.lines.join(name));
         let mut waiting = None;
         loop {
-            let (outcome, next_look) = self.look(&wish, &place).await?;
-            match outcome {
-                Some(AcquireOutcome::Acquired(lease)) => {
-                    return Ok(AcquireOutcome::Acquired(lease));
+            let over = || deadline <= Instant::now();
+            let look_again = match self.look(&wish, &place).await? {
+                Look::Granted(lease) => return Ok(AcquireOutcome::Acquired(lease)),
+                Look::HeldByOther { lease, .. } if over() => {
+                    return Ok(AcquireOutcome::Held(lease));
                 }
-                Some(held) if deadline <= Instant::now() => return Ok(held),
-                // Free, but somebody else is first, and may not know yet.
-                None if deadline <= Instant::now() => {
+                Look::FreeButNotMyTurn if over() => {
+                    // The first of the line may not know yet.
                     self.lines.wake_first(name);
                     drop(tokio::time::timeout(SETTLE, place.woken()).await);
                     continue;
                 }
-                _ => {}
-            }
+                Look::HeldByOther { look_again, .. } => look_again.unwrap_or(deadline),
+                Look::FreeButNotMyTurn => deadline,
+            };
             if waiting.is_none() {
                 waiting = Some(self.lines.begin_to_wait().ok_or(EngineError::TooManyWaiting)?);
             }
-            drop(timeout_at(deadline.min(next_look), place.woken()).await);
+            drop(timeout_at(deadline.min(look_again), place.woken()).await);
         }
     }
 
-    /// Takes the lease if it is this request's turn, else looks whether it is held. Gives also
-    /// when to look again, unless something happens before.
-    async fn look(
-        &self,
-        wish: &Wish,
-        place: &Arc<Place>,
-    ) -> EngineResult<(Option<AcquireOutcome>, Instant)> {
+    /// Takes the lease if it is this request's turn, else looks whether it is held.
+    async fn look(&self, wish: &Wish, place: &Arc<Place>) -> EngineResult<Look> {
         if !place.is_first() {
-            let held = self.store.get(&wish.name).await?;
-            // Its own holder does not wait for itself: that is a renewal, and passes nobody.
-            if held.as_ref().is_none_or(|lease| lease.holder != wish.holder) {
-                let never = Instant::now() + Duration::from_secs(24 * 3600);
-                return Ok((held.map(AcquireOutcome::Held), never));
+            match self.store.get(&wish.name).await? {
+                None => return Ok(Look::FreeButNotMyTurn),
+                // Its own holder does not wait for itself: that is a renewal, and passes nobody.
+                Some(lease) if lease.holder == wish.holder => {}
+                Some(lease) => return Ok(Look::HeldByOther { lease, look_again: None }),
             }
         }
-        let outcome = Attempt::start(wish.clone(), Arc::clone(place)).await?;
-        let ends_in = match &outcome {
-            AcquireOutcome::Held(lease) => lease.expires_at.saturating_since(self.clock.now()),
-            AcquireOutcome::Acquired(_) => Duration::ZERO,
-        };
-        // Where the clock shows a part of a millisecond less than it is.
-        Ok((Some(outcome), Instant::now() + ends_in.clamp(Duration::from_millis(1), POLL)))
+        Ok(match Attempt::start(wish.clone(), Arc::clone(place)).await? {
+            AcquireOutcome::Acquired(lease) => Look::Granted(lease),
+            AcquireOutcome::Held(lease) => {
+                let ends_in = lease.expires_at.saturating_since(self.clock.now());
+                // Where the clock shows a part of a millisecond less than it is.
+                let ends_in = ends_in.clamp(Duration::from_millis(1), POLL);
+                Look::HeldByOther { lease, look_again: Some(Instant::now() + ends_in) }
+            }
+        })
     }
 
     /// Makes the lease last `ttl` (its own when `None`) from now.
