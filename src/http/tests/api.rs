@@ -1,5 +1,7 @@
 //! Tests of the resources, over a store in memory.
 
+mod limits;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -116,73 +118,6 @@ async fn series_are_pushed_read_and_deleted() {
     assert_eq!(code(&api.get("/v1/series/xyz").await), (400, "invalid_request"));
     let none = api.send("POST", "/v1/series/delete", &json!({"match": []})).await;
     assert_eq!(code(&none), (400, "invalid_request"));
-}
-
-#[tokio::test]
-async fn whoever_waits_for_changes_denies_nobody_a_lease() {
-    let mut settings = for_tests();
-    settings.limits.waiting_requests = 1;
-    settings.limits.concurrent_requests = 1;
-    let api = api_with(settings, SeriesRules::default(), &EmbeddedSettings::in_memory());
-    let cursor = api.get("/v1/series/cursor").await.json["cursor"].clone();
-    let path = format!("/v1/series/stream?cursor={}", cursor.as_str().expect("a cursor"));
-    let stream = api.router.clone().oneshot(get(&path)).await.expect("routers do not fail");
-    assert_eq!(stream.status(), 200);
-    assert_eq!(code(&ask(&api.router, get(&path)).await), (503, "overloaded"));
-    let path = "/v1/leases/x/acquire";
-    let taken = api.send("POST", path, &json!({"holder": "one", "ttl": "60s"})).await;
-    assert_eq!(taken.json["acquired"], true, "{}", taken.json);
-    let waits = json!({"holder": "two", "ttl": "60s", "wait": "30s"});
-    let second = async {
-        metrics_say(&api.router, |page| page.contains("requests_in_flight 2")).await;
-        // One waits, so that nobody else may wait, but whoever does not wait is answered.
-        assert_eq!(code(&api.send("POST", path, &waits).await), (503, "overloaded"));
-        let prompt = api.send("POST", path, &json!({"holder": "two", "ttl": "60s"})).await;
-        assert_eq!(prompt.json["acquired"], false, "{}", prompt.json);
-        api.stop.cancel();
-    };
-    let (ended, ()) = tokio::join!(api.send("POST", path, &waits), second);
-    assert_eq!(code(&ended), (503, "stopping"));
-    drop(stream);
-}
-
-#[tokio::test]
-async fn a_push_over_a_slow_line_arrives() {
-    let mut settings = for_tests();
-    settings.timeouts.request = Duration::from_millis(20);
-    let api = api_with(settings, SeriesRules::default(), &EmbeddedSettings::in_memory());
-    let slow = |lines: &'static [&'static str]| {
-        Body::from_stream(futures_util::stream::unfold(lines.iter(), |mut lines| async move {
-            let pause = Duration::from_millis(50);
-            let _ = tokio::time::timeout(pause, std::future::pending::<()>()).await;
-            Some((Ok::<_, std::convert::Infallible>(*lines.next()?), lines))
-        }))
-    };
-    let path = "/v1/series?role=leader&source=leader_scrape";
-    let text = [("content-type", "text/plain")];
-    let push = send("POST", path, &text, slow(&["a 1\n", "b 2\n"]));
-    assert_eq!(ask(&api.router, push).await.json["created"], 2);
-    let json = [("content-type", "application/json")];
-    let lock = send("POST", "/v1/locks/job/x", &json, slow(&["{\"ttl\":", "\"1s\"}"]));
-    assert_eq!(code(&ask(&api.router, lock).await), (503, "request_timeout"));
-}
-
-#[tokio::test]
-async fn expressions_are_few_in_a_request_over_all_its_selectors() {
-    let api = api();
-    api.push(json!([{"name": "a", "labels": {"x": "1"}, "value": 1}])).await;
-    // Ten for each request, see `for_tests`.
-    let all = |count| {
-        let more = format!("a{{{}}}", "x!~\"2\",".repeat(count));
-        json!({"match": ["a{x=~\"1|2\"}", more]})
-    };
-    let nine = api.send("POST", "/v1/series/delete", &all(9)).await;
-    assert_eq!(nine.json, json!({"matched": 1, "deleted": 1}));
-    let ten = api.send("POST", "/v1/series/delete", &all(10)).await;
-    assert_eq!(code(&ten), (400, "invalid_request"));
-    let broken =
-        api.send("POST", "/v1/series/delete", &json!({"match": ["a", "a{x=~\"(\"}"]})).await;
-    assert_eq!(broken.json["errors"][0]["pointer"], "/match/1");
 }
 
 #[tokio::test]
