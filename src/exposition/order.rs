@@ -68,9 +68,11 @@ pub(super) fn parse_number(text: &[u8]) -> f64 {
 /// unreadable: many readers refuse the whole page for one `le` or `quantile` that Go's
 /// `strconv.ParseFloat` does not take.
 pub(super) fn has_unreadable_bound(labels: &[u8]) -> bool {
-    [&b"le"[..], b"quantile"]
-        .iter()
-        .any(|label| LabelCut::of(labels, label).is_some_and(|cut| !is_go_float(cut.value)))
+    [(&b"le"[..], &b"le=\""[..]), (b"quantile", b"quantile=\"")].iter().any(|(label, sign)| {
+        // Few series have such labels; a search for the bytes tells most of them apart.
+        memchr::memmem::find(labels, sign).is_some()
+            && LabelCut::of(labels, label).is_some_and(|cut| !is_go_float(cut.value))
+    })
 }
 
 fn is_go_float(text: &[u8]) -> bool {

@@ -5,7 +5,7 @@
 //! Invariant: a key leaves the set only by [`DirtySet::drain`], and comes back with
 //! [`DirtySet::merge_back`] when the flush failed: nothing is lost, and nothing newer is hidden.
 
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
@@ -15,8 +15,8 @@ use crate::model::time::Timestamp;
 
 /// The keys whose newest state is not on disk.
 #[derive(Debug)]
-pub(super) struct DirtySet<K> {
-    keys: HashSet<K, RandomState>,
+pub(super) struct DirtySet<K, S = RandomState> {
+    keys: HashSet<K, S>,
     oldest: Option<Timestamp>,
     /// How many keys a flush that has not ended took out, and their oldest mark.
     in_flight: (usize, Option<Timestamp>),
@@ -24,22 +24,27 @@ pub(super) struct DirtySet<K> {
 
 /// What a flush took out of a set.
 #[derive(Debug)]
-pub(super) struct Drained<K> {
-    pub(super) keys: HashSet<K, RandomState>,
+pub(super) struct Drained<K, S = RandomState> {
+    pub(super) keys: HashSet<K, S>,
     oldest: Option<Timestamp>,
 }
 
-impl<K> Default for DirtySet<K> {
+impl<K, S: Default> Default for DirtySet<K, S> {
     fn default() -> Self {
         Self { keys: HashSet::default(), oldest: None, in_flight: (0, None) }
     }
 }
 
-impl<K: Eq + Hash> DirtySet<K> {
+impl<K: Eq + Hash, S: BuildHasher + Default> DirtySet<K, S> {
     /// Marks a key; its first mark since the last drain counts for [`Self::age`].
     pub(super) fn mark(&mut self, key: K, now: Timestamp) {
         self.oldest.get_or_insert(now);
         self.keys.insert(key);
+    }
+
+    /// Makes room for so many marks; the next drain gives it back.
+    pub(super) fn reserve(&mut self, marks: usize) {
+        self.keys.reserve(marks.saturating_sub(self.keys.len()));
     }
 
     /// Gives how many keys are marked and in no flush yet.
@@ -59,7 +64,7 @@ impl<K: Eq + Hash> DirtySet<K> {
     }
 
     /// Takes all keys out. One flush at a time: [`Self::flushed`] or [`Self::merge_back`] ends it.
-    pub(super) fn drain(&mut self) -> Drained<K> {
+    pub(super) fn drain(&mut self) -> Drained<K, S> {
         let drained = Drained { keys: std::mem::take(&mut self.keys), oldest: self.oldest.take() };
         self.in_flight = (drained.keys.len(), drained.oldest);
         drained
@@ -71,7 +76,7 @@ impl<K: Eq + Hash> DirtySet<K> {
     }
 
     /// Puts back what could not be flushed.
-    pub(super) fn merge_back(&mut self, drained: Drained<K>) {
+    pub(super) fn merge_back(&mut self, drained: Drained<K, S>) {
         self.flushed();
         self.oldest = earlier(self.oldest, drained.oldest);
         self.keys.extend(drained.keys);
@@ -89,7 +94,7 @@ mod tests {
     #[test]
     fn a_failed_flush_loses_no_key_and_no_age() {
         let at = |seconds: u64| Timestamp::MIN.saturating_add(Duration::from_secs(seconds));
-        let mut set = DirtySet::default();
+        let mut set: DirtySet<_> = DirtySet::default();
         set.mark("a", at(1));
         set.mark("b", at(2));
         let drained = set.drain();

@@ -12,21 +12,27 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-use super::record::Slab;
+use super::record::{NO_SLOT, Slab};
 
 /// Finds a series by its labels alone.
 #[derive(Debug, Default)]
 pub(super) struct SharedLabels {
     slots: HashTable<u32>,
     hasher: RandomState,
+    /// The series that was found last. The next one to be found most likely followed it.
+    last: Option<u32>,
 }
 
 impl SharedLabels {
     /// Gives the text of another series with these labels, if one is known.
-    pub(super) fn find(&self, labels: &str, slab: &Slab) -> Option<Arc<str>> {
-        let hash = self.hasher.hash_one(labels);
-        let slot = self.slots.find(hash, |&slot| *slab.get(slot).labels == *labels)?;
-        Some(Arc::clone(&slab.get(*slot).labels))
+    pub(super) fn find(&mut self, labels: &str, slab: &Slab) -> Option<Arc<str>> {
+        let has = |slot: &u32| *slab.get(*slot).labels == *labels;
+        let guess = self.last.map(|last| slab.get(last).follower);
+        let slot = guess
+            .filter(|guess| *guess != NO_SLOT && has(guess))
+            .or_else(|| self.slots.find(self.hasher.hash_one(labels), has).copied())?;
+        self.last = Some(slot);
+        Some(Arc::clone(&slab.get(slot).labels))
     }
 
     /// Makes the series in `slot`, the first with its labels, known to those that come.

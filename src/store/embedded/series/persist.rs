@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 
-use super::record::{Record, State};
+use super::record::{BuildSlotHasher, Record, State};
 use super::table::SeriesTable;
 use crate::model::series::{Metadata, MetricType, SeriesId};
 use crate::store::embedded::dirty::Drained;
@@ -34,7 +34,7 @@ pub(super) const MIGRATIONS: &[&str] = &["
 /// What a flush is about to write, read from memory at one moment.
 #[derive(Debug, Default)]
 pub(super) struct FlushBatch {
-    pub(super) marks: Option<Drained<u32>>,
+    pub(super) marks: Option<Drained<u32, BuildSlotHasher>>,
     names: Vec<(u32, Arc<str>)>,
     metadata: Vec<(u32, Arc<Metadata>)>,
     keys: Vec<(u32, u32, Arc<str>)>,

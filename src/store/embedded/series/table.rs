@@ -16,7 +16,7 @@ use super::labels::SharedLabels;
 use super::log::ChangeLog;
 use super::metadata::MetadataTable;
 use super::names::Names;
-use super::record::{NO_METADATA, NO_SLOT, Record, Slab, State};
+use super::record::{BuildSlotHasher, NO_METADATA, NO_SLOT, Record, Slab, State};
 use super::tombstones::Tombstones;
 use crate::model::batch::{BatchPoint, PointBatch};
 use crate::model::series::{Point, Sample, SeriesId, SeriesKey};
@@ -43,7 +43,7 @@ pub(super) struct SeriesTable {
     pub(super) wheel: ExpiryWheel,
     pub(super) log: ChangeLog,
     pub(super) tombstones: Tombstones,
-    pub(super) dirty: DirtySet<u32>,
+    pub(super) dirty: DirtySet<u32, BuildSlotHasher>,
     pub(super) live: usize,
 }
 
@@ -105,6 +105,7 @@ impl SeriesTable {
             self.give_up(&targets);
             return UpsertOutcome::OverBudget { new, room };
         }
+        self.dirty.reserve(batch.len());
         let metadata: Vec<u32> =
             batch.metadata().iter().map(|m| self.core.metadata.acquire(m)).collect();
         let mut counts = UpsertCounts::default();
@@ -145,7 +146,8 @@ impl SeriesTable {
                 }
                 Err(hash) => {
                     new += 1;
-                    let reserved = (new <= room).then(|| self.core.reserve(&point, hash)).flatten();
+                    let reserved =
+                        (new <= room).then(|| self.core.reserve(&point, hash, leader)).flatten();
                     // Every slot there can be is taken: over any budget.
                     new = if reserved.is_none() { new.max(room.saturating_add(1)) } else { new };
                     reserved
@@ -317,8 +319,13 @@ impl Core {
     }
 
     /// Makes a series that nobody sees yet.
-    fn reserve(&mut self, point: &BatchPoint<'_>, hash: u32) -> Option<u32> {
-        let name_id = self.names.intern(point.name);
+    fn reserve(&mut self, point: &BatchPoint<'_>, hash: u32, leader: u32) -> Option<u32> {
+        // Most points have the name of the one before.
+        let name_id = Some(leader)
+            .filter(|leader| *leader != NO_SLOT)
+            .map(|leader| self.slab.get(leader).name)
+            .filter(|id| *self.names.get(*id).name == *point.name)
+            .unwrap_or_else(|| self.names.intern(point.name));
         let shared = self.labels.find(point.labels, &self.slab);
         let first = shared.is_none();
         let labels = shared.unwrap_or_else(|| point.labels.into());
