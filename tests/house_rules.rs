@@ -149,26 +149,23 @@ fn no_name_says_nothing() {
     assert_none(&broken);
 }
 
-/// Hosts that packages come from, and folders of one machine: neither belongs into a repository.
-const ELSEWHERE: [&str; 9] = [
-    "proxy.golang",
-    "pypi.org",
-    "pythonhosted",
-    "npmjs.org",
-    "index.crates",
-    "static.crates",
-    "artifactory",
-    "\"/work/",
-    "\"/root/",
+/// Hosts that packages come from, and the home of one machine: neither belongs into a repository. In
+/// parts, since this file is one of it.
+const ELSEWHERE: [&str; 8] = [
+    concat!("proxy.", "golang"),
+    concat!("pypi", ".org"),
+    concat!("python", "hosted"),
+    concat!("npm", "js.org"),
+    concat!("index.", "crates"),
+    concat!("static.", "crates"),
+    concat!("arti", "factory"),
+    concat!("\"/", "root/"),
 ];
 
 #[test]
 fn no_package_host_and_no_folder_of_a_machine_is_named() {
     let mut broken = Vec::new();
     for source in ["src", "tests", "benches"].into_iter().flat_map(sources) {
-        if source.path.ends_with("house_rules.rs") {
-            continue;
-        }
         let named = ELSEWHERE.iter().filter(|word| source.text.contains(*word));
         broken.extend(named.map(|word| format!("{} names {word}", source.path)));
     }
