@@ -1,9 +1,11 @@
 //! What settings must be together, once each is valid alone.
 
 use std::collections::BTreeSet;
+use std::str::FromStr;
 
 use config::{Map, Value};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use super::mistake::Mistake;
 use super::sections::Token;
@@ -104,8 +106,12 @@ impl Check<'_> {
 
     fn log(&mut self, config: &Config) {
         let level = &config.log.level;
-        let filter = EnvFilter::try_new(level);
-        self.require(filter.is_ok() && !level.trim().is_empty(), &["log.level"], || {
+        let filter = EnvFilter::try_new(level).is_ok();
+        // A filter takes any single word for the name of a module, and a typing error would silence
+        // the log.
+        let word = !level.contains(['=', ',', ':']);
+        let known = LevelFilter::from_str(level.trim()).is_ok();
+        self.require(filter && (known || !word), &["log.level"], || {
             format!("{level:?} is neither a level nor a filter")
         });
     }
