@@ -38,7 +38,7 @@ const STEADY: ClockId = ClockId::Monotonic;
 const MAX_FLOOR_AHEAD: Duration = Duration::from_secs(3600);
 
 /// Follows the system's clock by a steady one: set once at start, then corrected slowly, as
-/// [`Slew`] says.
+/// `Slew` says.
 #[derive(Debug)]
 pub struct SystemClock {
     state: Mutex<Slew>,
