@@ -248,3 +248,20 @@ async fn series_are_deleted_by_operators_and_by_the_leader_under_its_fence() {
     delete(WRITER, None, Some(&ids[1])).await.expect(200);
     assert_eq!(delete(LEADER, Some(fence), None).await.expect(200)["deleted"], 1);
 }
+
+#[tokio::test]
+async fn only_who_may_lead_takes_the_leader_lease() {
+    let server = Launch::new()
+        .config(&settings())
+        .env("HOLDALL_SERIES__LEADER_LEASE", "the leader")
+        .start()
+        .await;
+    let body = json!({"holder": "somebody", "ttl": "1h"});
+    let path = "/v1/leases/the%20leader/acquire";
+    let refused = server.with_token(FOLLOWER).post(path, &body).await;
+    assert_eq!(refused.expect_problem(403), "guard_refused");
+    let other = server.with_token(FOLLOWER).post("/v1/leases/another/acquire", &body).await;
+    assert_eq!(other.expect(200)["acquired"], true);
+    let taken = server.with_token(LEADER).post(path, &body).await;
+    assert_eq!(taken.expect(200)["acquired"], true);
+}

@@ -14,7 +14,7 @@ use super::{EngineError, EngineResult, unfence};
 use crate::clock::SharedClock;
 use crate::model::batch::{PointBatch, PointErrors, Position};
 use crate::model::cursor::Cursor;
-use crate::model::leases::Fence;
+use crate::model::leases::{Fence, LeaseName};
 use crate::model::selector::Selector;
 use crate::model::series::{Point, SeriesId, SeriesKey};
 use crate::store::{Change, Delta, SeriesStore, Snapshot, UpsertCounts, UpsertOutcome};
@@ -125,6 +125,21 @@ impl SeriesEngine {
             return Err(EngineError::GuardRefused(format!("the role {role:?} deletes no series")));
         }
         self.check_leader_fence(fence)
+    }
+
+    /// Checks whether a token that is bound to a role may take `lease`: the leader lease is the
+    /// leader's alone, or a follower could fence the leader off.
+    ///
+    /// # Errors
+    /// [`EngineError::GuardRefused`].
+    pub fn check_candidate(&self, bound_role: Option<&str>, lease: &LeaseName) -> EngineResult<()> {
+        let leads = self.rules.leader_lease.as_deref() == Some(lease.as_str());
+        match bound_role {
+            Some(role) if leads && role != self.rules.leader_role => {
+                Err(EngineError::GuardRefused(format!("the role {role:?} may not lead")))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_leader_fence(&self, fence: Option<&Fence>) -> EngineResult<()> {

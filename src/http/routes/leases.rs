@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Answer;
-use crate::http::extract::{Json, Path, Query};
+use crate::http::extract::{Json, Path, Query, Role};
 use crate::http::place::Place;
 use crate::http::problem::Problem;
 use crate::http::state::AppState;
@@ -71,6 +71,7 @@ impl LeaseAnswer {
 pub(crate) async fn acquire_lease(
     State(state): State<AppState>,
     Path(name): Path<String>,
+    Role(bound): Role,
     place: Place,
     Json(body): Json<LeaseRequest>,
 ) -> Answer<LeaseAnswer> {
@@ -80,8 +81,9 @@ pub(crate) async fn acquire_lease(
     if !wait.is_zero() {
         place.wait_among(&state.waiting_for_leases)?;
     }
-    let leases = &state.engine()?.leases;
-    let acquire = leases.acquire(&name, &holder, body.ttl.0, wait);
+    let engine = state.engine()?;
+    engine.series.check_candidate(bound.as_ref().map(|role| &*role.0), &name)?;
+    let acquire = engine.leases.acquire(&name, &holder, body.ttl.0, wait);
     let outcome = tokio::select! {
         biased;
         outcome = acquire => outcome?,
