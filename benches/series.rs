@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use holdall::model::batch::PointBatch;
-use holdall::store::embedded::{EmbeddedSettings, SyncMode, open};
+use holdall::store::embedded::{CacheSettings, EmbeddedSettings, SyncMode, open};
 use holdall::store::{SeriesStore, Stores};
 
 #[global_allocator]
@@ -30,6 +30,7 @@ fn main() {
         max_tombstones: 1_000_000,
         checkpoint_retention: Duration::from_secs(86_400),
         flush_threshold: usize::MAX,
+        cache: CacheSettings::default(),
     };
     let before = resident_bytes();
     runtime.block_on(async {

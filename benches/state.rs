@@ -13,7 +13,7 @@ use holdall::model::checkpoints::CheckpointKey;
 use holdall::model::leases::{Holder, LeaseName};
 use holdall::model::locks::{LockKey, LockKind};
 use holdall::model::time::Timestamp;
-use holdall::store::embedded::{EmbeddedSettings, SyncMode, open};
+use holdall::store::embedded::{CacheSettings, EmbeddedSettings, SyncMode, open};
 use holdall::store::{AcquireOutcome, Stores};
 
 #[global_allocator]
@@ -71,6 +71,7 @@ async fn measure(name: &str, sync: SyncMode, work: Work, seconds: u64, callers: 
         max_tombstones: 1,
         checkpoint_retention: TTL,
         flush_threshold: 1,
+        cache: CacheSettings::default(),
     };
     let (stores, _) = open(&settings).expect("opens");
     let stop = Arc::new(AtomicBool::new(false));

@@ -27,6 +27,7 @@ pub(super) fn check(
 ) -> Config {
     let mut check = Check { tree, bad, mistakes };
     check.limits(&config);
+    check.cache(&config);
     check.timeouts(&config);
     check.series(&config);
     check.log(&config);
@@ -64,6 +65,7 @@ impl Check<'_> {
             (limits.series_body_bytes, "limits.series_body_bytes"),
             (limits.series_decoded_bytes, "limits.series_decoded_bytes"),
             (limits.body_bytes, "limits.body_bytes"),
+            (config.cache.max_value_bytes, "cache.max_value_bytes"),
         ] {
             self.require(
                 size.0 <= limits.buffered_body_bytes.0,
@@ -74,6 +76,20 @@ impl Check<'_> {
         self.require(limits.head_bytes.0 >= MIN_HEAD_BYTES, &["limits.head_bytes"], || {
             format!("must be at least {MIN_HEAD_BYTES}")
         });
+    }
+
+    fn cache(&mut self, config: &Config) {
+        let cache = &config.cache;
+        self.require(
+            cache.namespace_max_bytes.0 <= cache.max_bytes.0,
+            &["cache.namespace_max_bytes", "cache.max_bytes"],
+            || "must not be larger than cache.max_bytes".to_owned(),
+        );
+        self.require(
+            cache.max_value_bytes.0 < cache.namespace_max_bytes.0,
+            &["cache.max_value_bytes", "cache.namespace_max_bytes"],
+            || "must be smaller than cache.namespace_max_bytes".to_owned(),
+        );
     }
 
     fn timeouts(&mut self, config: &Config) {

@@ -5,12 +5,13 @@ use sha2::{Digest as _, Sha256};
 use super::sections::{Backend, Scope, Token};
 use super::{Config, Secret};
 use crate::engine::EngineSettings;
+use crate::engine::cache::CacheRules;
 use crate::engine::leases::LeaseRules;
 use crate::engine::series::SeriesRules;
 use crate::http::{
     self, AccessSettings, HttpSettings, LimitSettings, TimeoutSettings, TokenSettings,
 };
-use crate::store::embedded::EmbeddedSettings;
+use crate::store::embedded::{CacheSettings, EmbeddedSettings};
 
 impl Config {
     /// Gives the settings of the HTTP floor.
@@ -67,6 +68,12 @@ impl Config {
                 max_waiting,
             },
             leases: LeaseRules { max_waiting },
+            cache: CacheRules {
+                max_value_bytes: self.cache.max_value_bytes.0,
+                ttl: self.cache.ttl.0,
+                fill_ttl: self.cache.fill_ttl.0,
+                max_namespaces: self.cache.max_namespaces.0,
+            },
         }
     }
 
@@ -83,6 +90,11 @@ impl Config {
             max_tombstones: self.series.max_tombstones.0,
             checkpoint_retention: self.checkpoints.retention.0,
             flush_threshold: self.flush.threshold.0,
+            cache: CacheSettings {
+                max_bytes: self.cache.max_bytes.0,
+                namespace_max_bytes: self.cache.namespace_max_bytes.0,
+                max_namespaces: self.cache.max_namespaces.0,
+            },
         }
     }
 }

@@ -41,6 +41,10 @@ pub struct Config {
     pub series: sections::Series,
     /// Checkpoints.
     pub checkpoints: sections::Checkpoints,
+    /// Generations.
+    pub generations: sections::Generations,
+    /// The cache.
+    pub cache: sections::Cache,
     /// When weak writes are brought to disk.
     pub flush: sections::Flush,
     /// When the pages of /metrics are renewed.

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer};
 
 use super::secret::Secret;
-use super::values::{Count, List, Network, Size, Span, one_of};
+use super::values::{Count, List, Network, OptionalSpan, Size, Span, one_of};
 use crate::model::series::PointLimits;
 use crate::store::embedded::SyncMode;
 
@@ -168,6 +168,28 @@ pub struct Series {
 #[expect(missing_docs, reason = "default.toml says what each setting means, once")]
 pub struct Checkpoints {
     pub retention: Span,
+}
+
+/// `[generations]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "default.toml says what each setting means, once")]
+pub struct Generations {
+    pub retention: OptionalSpan,
+    pub cleanup_interval: OptionalSpan,
+}
+
+/// `[cache]`: how much is cached, and for how long.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "default.toml says what each setting means, once")]
+pub struct Cache {
+    pub max_bytes: Size,
+    pub namespace_max_bytes: Size,
+    pub max_namespaces: Count,
+    pub max_value_bytes: Size,
+    pub ttl: Span,
+    pub fill_ttl: Span,
 }
 
 /// `[flush]`: when weak writes are brought to disk.

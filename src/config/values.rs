@@ -29,6 +29,22 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
+/// A duration, or nothing where it is not positive: `"0s"`, `"-1s"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OptionalSpan(pub Option<Duration>);
+
+impl<'de> Deserialize<'de> for OptionalSpan {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let (negative, text) = match text.trim().strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, text.trim()),
+        };
+        let span = parse_span(text).map_err(Error::custom)?;
+        Ok(Self(Some(span).filter(|span| !negative && !span.is_zero())))
+    }
+}
+
 /// A number of bytes, at least 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size(pub usize);

@@ -5,6 +5,7 @@ use thiserror::Error;
 use crate::model::Invalid;
 use crate::model::batch::PointErrors;
 use crate::model::checkpoints::Checkpoint;
+use crate::model::generations::Generation;
 use crate::store::StoreError;
 
 /// The outcome of the engine's methods.
@@ -51,6 +52,18 @@ pub enum EngineError {
     /// A later checkpoint stands. Read it and go on from there.
     #[error("a later checkpoint stands")]
     CheckpointNotLater(Checkpoint),
+    /// The generation has moved since it was seen: the value may be old. Make it anew.
+    #[error("the generation has moved since it was seen; it is {0:?} now")]
+    GenerationMoved(Generation),
+    /// The value is larger than is held. Store it elsewhere.
+    #[error("the value is larger than {limit_bytes} bytes")]
+    ValueTooLarge {
+        /// The most bytes, with what the value's key takes.
+        limit_bytes: usize,
+    },
+    /// There are as many namespaces as there may be. Use one of them.
+    #[error("there are as many namespaces as there may be")]
+    TooManyNamespaces,
     /// Too many requests are waiting already. Try again later.
     #[error("too many requests are waiting")]
     TooManyWaiting,

@@ -3,8 +3,10 @@
 //! Speaks model and store, never HTTP. Invariant: nothing here keeps state that a second
 //! replica would have to know; what is shared is in the store.
 
+pub mod cache;
 pub mod checkpoints;
 mod error;
+pub mod generations;
 pub mod leases;
 pub mod locks;
 pub mod series;
@@ -25,6 +27,10 @@ pub struct Engine {
     pub leases: leases::LeaseEngine,
     /// Checkpoints.
     pub checkpoints: checkpoints::CheckpointEngine,
+    /// Generations.
+    pub generations: generations::GenerationEngine,
+    /// The cache.
+    pub cache: cache::CacheEngine,
     /// The store as a whole.
     pub operation: Arc<dyn Operation>,
 }
@@ -36,16 +42,21 @@ pub struct EngineSettings {
     pub series: series::SeriesRules,
     /// The limits on waiting for a lease.
     pub leases: leases::LeaseRules,
+    /// The limits on cached values.
+    pub cache: cache::CacheRules,
 }
 
 impl Engine {
     /// Builds the engine over `stores`.
     pub fn new(stores: Stores, settings: EngineSettings, clock: SharedClock) -> Self {
+        let shared = stores.operation.capabilities().shared;
         Self {
             series: series::SeriesEngine::new(stores.series, settings.series, Arc::clone(&clock)),
             locks: locks::LockEngine::new(stores.locks),
-            leases: leases::LeaseEngine::new(stores.leases, settings.leases, clock),
+            leases: leases::LeaseEngine::new(stores.leases, settings.leases, Arc::clone(&clock)),
             checkpoints: checkpoints::CheckpointEngine::new(stores.checkpoints),
+            generations: generations::GenerationEngine::new(stores.generations),
+            cache: cache::CacheEngine::new(stores.cache, settings.cache, clock, shared),
             operation: stores.operation,
         }
     }

@@ -233,6 +233,15 @@ impl From<EngineError> for Problem {
                 return Self::new(StatusCode::GONE, "cursor_gone")
                     .detail("changes after this cursor are no longer known: take a new snapshot");
             }
+            EngineError::GenerationMoved(now) => {
+                return Self::new(StatusCode::PRECONDITION_FAILED, "generation_moved").detail(
+                    format!(
+                        "the generation has moved since it was seen: it is {} now, under the fence {}; \
+                         nothing was changed",
+                        now.number, now.fence
+                    ),
+                );
+            }
             EngineError::TooManyWaiting => {
                 return Self::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_waiting")
                     .detail(detail)
@@ -246,6 +255,10 @@ impl From<EngineError> for Problem {
             EngineError::FenceRefused => (StatusCode::PRECONDITION_FAILED, "fence_refused"),
             EngineError::OverBudget { .. } => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "series_budget_exceeded")
+            }
+            EngineError::ValueTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "value_too_large"),
+            EngineError::TooManyNamespaces => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "too_many_namespaces")
             }
             EngineError::NotFound(_) => (StatusCode::NOT_FOUND, "not_found"),
             EngineError::LeaseNotHeld => (StatusCode::CONFLICT, "lease_not_held"),
@@ -307,6 +320,7 @@ mod tests {
     use super::*;
     use crate::model::batch::Position;
     use crate::model::checkpoints::Checkpoint;
+    use crate::model::generations::{Generation, GenerationFence};
     use crate::model::time::Timestamp;
 
     fn seen(error: EngineError) -> (u16, &'static str) {
@@ -318,6 +332,7 @@ mod tests {
     fn every_engine_error_has_its_status_and_code() {
         let at = Timestamp::from_nanos(0);
         let held = Checkpoint { checkpoint: at, written_at: at };
+        let moved = Generation { number: 2, fence: GenerationFence(7) };
         let table = [
             (EngineError::Invalid(Invalid::new("x")), 400, "invalid_request"),
             (EngineError::InvalidPoints(PointErrors::default()), 422, "invalid_points"),
@@ -330,6 +345,9 @@ mod tests {
             (EngineError::LeaseNotHeld, 409, "lease_not_held"),
             (EngineError::CheckpointNotLater(held), 409, "checkpoint_not_later"),
             (EngineError::TooManyWaiting, 503, "too_many_waiting"),
+            (EngineError::GenerationMoved(moved), 412, "generation_moved"),
+            (EngineError::ValueTooLarge { limit_bytes: 1 }, 413, "value_too_large"),
+            (EngineError::TooManyNamespaces, 422, "too_many_namespaces"),
         ];
         for (error, status, code) in table {
             assert_eq!(seen(error), (status, code));

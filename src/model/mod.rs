@@ -4,8 +4,10 @@
 //! needs no second check. Invariant: two different things never share a key.
 
 pub mod batch;
+pub mod cache;
 pub mod checkpoints;
 pub mod cursor;
+pub mod generations;
 pub mod leases;
 pub mod locks;
 pub mod selector;

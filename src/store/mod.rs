@@ -11,11 +11,14 @@
 //!   documentation says what a repetition does.
 //! * *Fences.* A write that takes a [`Fence`] checks it in the same atomic step as it
 //!   writes, and does nothing when the lease is not held under that token now.
-//! * *Durability.* Locks, leases and checkpoints are strong: on disk before the answer, as far as
-//!   [`Capabilities`] says. Series are weak: in memory at once, on disk with the next flush.
+//! * *Durability.* Locks, leases, checkpoints and generations are strong: on disk before the
+//!   answer, as far as [`Capabilities`] says. Series are weak: in memory at once, on disk with the
+//!   next flush. Cached values may be lost at any time.
 
+mod cache;
 pub mod embedded;
 mod error;
+mod generations;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +26,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+pub use self::cache::{CacheAddress, CachePut, CacheRead, CacheStore, FillOutcome, PutOutcome};
 pub use self::error::{ErrorKind, StoreError};
+pub use self::generations::GenerationStore;
 use crate::model::batch::PointBatch;
 use crate::model::checkpoints::{Checkpoint, CheckpointKey};
 use crate::model::cursor::Cursor;
@@ -47,6 +52,10 @@ pub struct Stores {
     pub leases: Arc<dyn LeaseStore>,
     /// The checkpoints.
     pub checkpoints: Arc<dyn CheckpointStore>,
+    /// The generations.
+    pub generations: Arc<dyn GenerationStore>,
+    /// The cached values.
+    pub cache: Arc<dyn CacheStore>,
     /// What concerns the store as a whole.
     pub operation: Arc<dyn Operation>,
 }
@@ -309,6 +318,12 @@ pub struct StoreStatus {
     pub leases: u64,
     /// Checkpoints that stand.
     pub checkpoints: u64,
+    /// Keys with a generation above 0.
+    pub generations: u64,
+    /// Cached values.
+    pub cached_values: u64,
+    /// What they take, in bytes, with their keys.
+    pub cached_bytes: u64,
     /// Weak writes that are not on disk yet.
     pub unflushed: u64,
     /// How long the oldest of them has been waiting.

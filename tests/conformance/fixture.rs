@@ -6,7 +6,7 @@ use std::time::Duration;
 use holdall::clock::{Clock, ManualClock, SharedClock};
 use holdall::model::time::Timestamp;
 use holdall::store::Stores;
-use holdall::store::embedded::{EmbeddedSettings, SyncMode, open_with};
+use holdall::store::embedded::{CacheSettings, EmbeddedSettings, SyncMode, open_with};
 use tempfile::TempDir;
 
 /// How long series live.
@@ -38,6 +38,7 @@ impl Fixture {
             max_tombstones: MAX_TOMBSTONES,
             checkpoint_retention: CHECKPOINT_RETENTION,
             flush_threshold: usize::MAX,
+            cache: CacheSettings::default(),
         };
         let clock = Arc::new(ManualClock::at(now));
         let shared = Arc::clone(&clock) as SharedClock;

@@ -1,10 +1,13 @@
 //! The embedded backend: two SQLite files and what is held in memory; also, without
 //! files, the `memory` backend.
 //!
-//! `state.db` holds the strong data (locks, leases, checkpoints), `cache.db` the weak (series).
+//! `state.db` holds the strong data (locks, leases, checkpoints, generations), `cache.db` the weak
+//! (series). Cached values are in memory only.
 
+mod cache;
 mod checkpoints;
 mod dirty;
+mod generations;
 mod leases;
 mod locks;
 mod series;
@@ -18,6 +21,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
+pub use self::cache::CacheSettings;
+use self::cache::EmbeddedCache;
 use self::series::EmbeddedSeries;
 use self::sqlite::FolderLock;
 pub use self::sqlite::OpenError;
@@ -55,6 +60,8 @@ pub struct EmbeddedSettings {
     pub checkpoint_retention: Duration,
     /// So many weak writes are brought to disk without waiting for the flush interval.
     pub flush_threshold: usize,
+    /// How much is cached.
+    pub cache: CacheSettings,
 }
 
 impl EmbeddedSettings {
@@ -69,6 +76,7 @@ impl EmbeddedSettings {
             max_tombstones: 100_000,
             checkpoint_retention: DAY,
             flush_threshold: usize::MAX,
+            cache: CacheSettings::default(),
         }
     }
 }
@@ -101,17 +109,21 @@ pub fn open_with(
     let state = loaded.serve(Arc::clone(&clock))?;
     let series = EmbeddedSeries::open(folder, settings, Arc::clone(&state), Arc::clone(&clock))?;
     let series = Arc::new(series);
+    let cache = Arc::new(EmbeddedCache::new(settings.cache, Arc::clone(&state)));
     let operation = EmbeddedOperation {
         capabilities: capabilities(settings),
         state: Arc::clone(&state),
         series: Arc::clone(&series),
+        cache: Arc::clone(&cache),
         lock: Mutex::new(lock),
     };
     let stores = Stores {
         series,
         locks: Arc::clone(&state) as _,
         leases: Arc::clone(&state) as _,
-        checkpoints: state,
+        checkpoints: Arc::clone(&state) as _,
+        generations: state,
+        cache,
         operation: Arc::new(operation),
     };
     Ok((stores, clock))
@@ -133,6 +145,7 @@ struct EmbeddedOperation {
     capabilities: Capabilities,
     state: Arc<StateStore>,
     series: Arc<EmbeddedSeries>,
+    cache: Arc<EmbeddedCache>,
     /// Given back when both files are closed.
     lock: Mutex<Option<FolderLock>>,
 }
@@ -168,6 +181,7 @@ impl Operation for EmbeddedOperation {
     async fn status(&self) -> StoreResult<StoreStatus> {
         let series = self.series.status();
         let state = self.state.status()?;
+        let cache = self.cache.usage();
         Ok(StoreStatus {
             series: series.live as u64,
             tombstones: series.tombstones as u64,
@@ -177,6 +191,9 @@ impl Operation for EmbeddedOperation {
             locks: state.locks,
             leases: state.leases,
             checkpoints: state.checkpoints,
+            generations: state.generations,
+            cached_values: cache.values,
+            cached_bytes: cache.bytes,
             commits: state.commits,
             committed_writes: state.committed_writes,
         })

@@ -12,8 +12,12 @@ use crate::model::time::Timestamp;
 #[serde(rename_all = "snake_case")]
 pub(in crate::store::embedded) enum Counter {
     /// The last fencing token that was given. One for all leases, so that a lease that
-    /// ended needs no row to keep its tokens growing. See [`Table::start_tokens`].
+    /// ended needs no row to keep its tokens growing. See [`Table::start_life`].
     FencingToken,
+    /// The place of the last bump of a generation in the order of all bumps.
+    LastBump,
+    /// Bumps up to here may have been forgotten: no fence below it holds for any key.
+    BumpFloor,
     /// The latest time at which something was committed, in nanoseconds since 1970.
     Clock,
 }
@@ -34,17 +38,24 @@ impl Resource for Counters {
 }
 
 impl Table<Counters> {
-    /// Raises the last fencing token to the microseconds since 1970, where it is below.
+    /// Raises the last fencing token and the last bump to the microseconds since 1970, where they
+    /// are below, and forgets the fences of generations that earlier lives gave.
     ///
-    /// A life without files, with a new folder or with a restored backup does not know the tokens
-    /// of the lives before, and a leader that was paused may still come with one of them. Fewer
-    /// than one token is given in a microsecond, so all of them lie below the time at which
-    /// this life began. The numbers stay below 2^53, exact in every JSON reader, until 2255.
-    pub(super) fn start_tokens(&mut self, now: Timestamp) {
+    /// A life without files, with a new folder or with a restored backup does not know what the
+    /// lives before it gave, and a leader that was paused, or a value that was made then, may
+    /// still come. Fewer than one number is given in a microsecond, so all of them lie
+    /// below the time at which this life began. The numbers stay below 2^53, exact in every
+    /// JSON reader, until 2255.
+    pub(super) fn start_life(&mut self, now: Timestamp) {
         let started = now.as_nanos() / 1_000;
-        if self.get(&Counter::FencingToken, now).is_none_or(|last| *last < started) {
-            self.apply(Counter::FencingToken, Some(started));
+        for counter in [Counter::FencingToken, Counter::LastBump] {
+            let last = self.get(&counter, now).copied().unwrap_or(0);
+            self.apply(counter, Some(last.max(started)));
         }
+        let last_bump = self.get(&Counter::LastBump, now).copied().unwrap_or(0);
+        // Above every place that a fence of an earlier life can name.
+        self.apply(Counter::LastBump, Some(last_bump + 1));
+        self.apply(Counter::BumpFloor, Some(last_bump + 1));
     }
 }
 

@@ -20,7 +20,8 @@ use crate::store::{ErrorKind, StoreError, StoreResult};
 
 const WHAT: &str = "state database";
 
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE journal (seq INTEGER PRIMARY KEY, entry BLOB NOT NULL) STRICT;
     CREATE TABLE folded (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL) STRICT;
     INSERT INTO folded (one, seq) VALUES (1, 0);
@@ -32,7 +33,12 @@ const MIGRATIONS: &[&str] = &["
         STRICT, WITHOUT ROWID;
     CREATE TABLE checkpoints (key TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL)
         STRICT, WITHOUT ROWID;
-"];
+",
+    "
+    CREATE TABLE generations (key TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL)
+        STRICT, WITHOUT ROWID;
+",
+];
 
 /// A journal of this size is folded at leisure; it also bounds what one fold holds in memory.
 const FOLD_BYTES: usize = 1 << 20;

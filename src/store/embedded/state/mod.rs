@@ -1,4 +1,4 @@
-//! The strong data of the embedded backend: locks, leases and checkpoints.
+//! The strong data of the embedded backend: locks, leases, checkpoints and generations.
 //!
 //! All of it is in memory, in typed tables; every change goes through one writer thread
 //! that commits groups of commands to a journal in `state.db` before it answers. Invariant:
@@ -88,7 +88,7 @@ impl Loaded {
     /// # Errors
     /// When the writer's thread can't be started.
     pub(super) fn serve(mut self, clock: SharedClock) -> Result<Arc<StateStore>, OpenError> {
-        self.tables.counters.start_tokens(clock.now());
+        self.tables.counters.start_life(clock.now());
         let shared = Arc::new(Shared {
             clock,
             tables: RwLock::new(self.tables),
@@ -128,6 +128,8 @@ pub(super) struct StateStatus {
     pub(super) leases: u64,
     /// Checkpoints.
     pub(super) checkpoints: u64,
+    /// Generations above 0.
+    pub(super) generations: u64,
     /// Groups of writes that were committed since the start.
     pub(super) commits: u64,
     /// The writes in those groups.
@@ -242,6 +244,7 @@ impl StateStore {
             locks: tables.locks.count(now),
             leases: tables.leases.count(now),
             checkpoints: tables.checkpoints.count(now),
+            generations: tables.generations.count(now),
             commits: self.shared.commits.load(Ordering::Relaxed),
             committed_writes: self.shared.committed_writes.load(Ordering::Relaxed),
         })
@@ -278,6 +281,7 @@ impl Drop for StateStore {
 impl Tables {
     fn empty(checkpoint_retention: Duration) -> Self {
         use super::checkpoints::Checkpoints;
+        use super::generations::Generations;
         use super::leases::Leases;
         use super::locks::Locks;
         Self {
@@ -285,6 +289,7 @@ impl Tables {
             locks: table::Table::new(Locks),
             leases: table::Table::new(Leases),
             checkpoints: table::Table::new(Checkpoints { retention: checkpoint_retention }),
+            generations: table::Table::new(Generations),
         }
     }
 }

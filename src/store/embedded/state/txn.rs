@@ -8,6 +8,7 @@ use super::journal::{Effect, Entry};
 use super::table::{Pending, Resource, Table, View};
 use crate::model::time::Timestamp;
 use crate::store::embedded::checkpoints::Checkpoints;
+use crate::store::embedded::generations::Generations;
 use crate::store::embedded::leases::Leases;
 use crate::store::embedded::locks::Locks;
 use crate::store::embedded::state::counters::Counters;
@@ -103,6 +104,7 @@ tables! {
     locks: Locks,
     leases: Leases,
     checkpoints: Checkpoints,
+    generations: Generations,
 }
 
 #[cfg(test)]

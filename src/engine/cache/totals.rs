@@ -1,0 +1,104 @@
+//! How often lookups found what they sought, by namespace.
+//!
+//! Invariant: the totals only grow, and there are never more of them than the bound: lookups in
+//! further namespaces are counted together.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::RwLock;
+
+use crate::model::cache::{MissReason, Namespace};
+
+/// The totals of one namespace.
+#[derive(Debug, Default)]
+pub struct NamespaceTotals {
+    hits: AtomicU64,
+    misses: [AtomicU64; MissReason::ALL.len()],
+}
+
+impl NamespaceTotals {
+    /// Counts a lookup, as a hit where there is no reason for a miss.
+    pub(super) fn count(&self, miss: Option<MissReason>) {
+        let total = miss.map_or(&self.hits, |reason| &self.misses[reason as usize]);
+        total.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Gives how many lookups found what they sought.
+    pub fn hits(&self) -> u64 {
+        self.hits.load(Ordering::Relaxed)
+    }
+
+    /// Gives how many lookups did not, for this reason.
+    pub fn misses(&self, reason: MissReason) -> u64 {
+        self.misses[reason as usize].load(Ordering::Relaxed)
+    }
+}
+
+/// The totals of all namespaces.
+#[derive(Debug)]
+pub struct Totals {
+    max_namespaces: usize,
+    by_namespace: RwLock<HashMap<Namespace, Arc<NamespaceTotals>>>,
+    others: Arc<NamespaceTotals>,
+}
+
+impl Totals {
+    pub(super) fn new(max_namespaces: usize) -> Self {
+        Self { max_namespaces, by_namespace: RwLock::default(), others: Arc::default() }
+    }
+
+    pub(super) fn of(&self, namespace: &Namespace) -> Arc<NamespaceTotals> {
+        if let Some(known) = self.by_namespace.read().get(namespace) {
+            return Arc::clone(known);
+        }
+        let mut by_namespace = self.by_namespace.write();
+        if by_namespace.len() >= self.max_namespaces && !by_namespace.contains_key(namespace) {
+            return Arc::clone(&self.others);
+        }
+        Arc::clone(by_namespace.entry(namespace.clone()).or_default())
+    }
+
+    /// Calls `each` with every namespace that was asked for, and its totals; those beyond the bound
+    /// have no name.
+    pub fn for_each(&self, mut each: impl FnMut(Option<&Namespace>, &NamespaceTotals)) {
+        for (namespace, totals) in &*self.by_namespace.read() {
+            each(Some(namespace), totals);
+        }
+        each(None, &self.others);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lookups_beyond_the_bound_are_counted_together() {
+        let totals = Totals::new(2);
+        for (name, reason) in [
+            ("a", None),
+            ("a", Some(MissReason::Stale)),
+            ("b", Some(MissReason::Absent)),
+            ("c", Some(MissReason::Evicted)),
+            ("d", None),
+        ] {
+            totals.of(&Namespace::parse(name).expect("valid")).count(reason);
+        }
+        let mut seen = Vec::new();
+        totals.for_each(|namespace, totals| {
+            let name = namespace.map(|n| n.as_str().to_owned());
+            seen.push((name, totals.hits(), MissReason::ALL.map(|r| totals.misses(r))));
+        });
+        seen.sort();
+        assert_eq!(
+            seen,
+            [
+                (None, 1, [0, 0, 0, 1]),
+                (Some("a".to_owned()), 1, [0, 0, 1, 0]),
+                (Some("b".to_owned()), 0, [1, 0, 0, 0]),
+            ]
+        );
+    }
+}

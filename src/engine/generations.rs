@@ -1,0 +1,43 @@
+//! The rules of generations.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::EngineResult;
+use crate::model::generations::{Generation, GenerationKey};
+use crate::store::GenerationStore;
+
+/// Generations.
+pub struct GenerationEngine {
+    store: Arc<dyn GenerationStore>,
+}
+
+impl GenerationEngine {
+    pub(super) fn new(store: Arc<dyn GenerationStore>) -> Self {
+        Self { store }
+    }
+
+    /// Reads generations, in the order of `keys`.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn snapshot(&self, keys: &[GenerationKey]) -> EngineResult<Vec<Generation>> {
+        Ok(self.store.snapshot(keys).await?)
+    }
+
+    /// Raises each key by one; gives what stands then, in the order of `keys`.
+    ///
+    /// # Errors
+    /// When the store fails. Some keys may have been raised then.
+    pub async fn bump(&self, keys: Vec<GenerationKey>) -> EngineResult<Vec<Generation>> {
+        Ok(self.store.bump(keys).await?)
+    }
+
+    /// Forgets the keys that were not bumped for `retention`; gives how many.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn cleanup(&self, retention: Duration) -> EngineResult<u64> {
+        Ok(self.store.cleanup(retention).await?)
+    }
+}

@@ -1,0 +1,155 @@
+//! The cache of the embedded backend: in memory, each value with the place of the last bump at
+//! the moment it was put.
+//!
+//! A value is true as long as its generation's key was not bumped behind that place. Bumps are
+//! told by the strong half; nothing has to be removed here for a value to be refused.
+//! Invariant: a lookup takes the value first and reads the generation afterwards, so that no bump
+//! can slip in between.
+
+mod departed;
+mod fills;
+mod namespaces;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use self::departed::Departed;
+use self::fills::Fills;
+pub(super) use self::namespaces::Usage;
+use self::namespaces::{Held, Insertion, Namespaces};
+use super::state::StateStore;
+use crate::model::cache::{CacheKey, CachedValue, ContentHash, FillToken, MissReason};
+use crate::store::{
+    CacheAddress, CachePut, CacheRead, CacheStore, FillOutcome, PutOutcome, StoreResult,
+};
+
+/// How much is cached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheSettings {
+    /// The most bytes of values and keys over all namespaces.
+    pub max_bytes: usize,
+    /// The most bytes of values and keys of one namespace.
+    pub namespace_max_bytes: usize,
+    /// The most namespaces.
+    pub max_namespaces: usize,
+}
+
+impl Default for CacheSettings {
+    /// Gives bounds that are roomy enough for tests.
+    fn default() -> Self {
+        Self { max_bytes: 64 << 20, namespace_max_bytes: 32 << 20, max_namespaces: 100 }
+    }
+}
+
+/// The cached values.
+pub(super) struct EmbeddedCache {
+    state: Arc<StateStore>,
+    namespaces: Namespaces,
+    departed: Arc<Departed>,
+    fills: Fills,
+}
+
+impl EmbeddedCache {
+    pub(super) fn new(settings: CacheSettings, state: Arc<StateStore>) -> Self {
+        let departed = Arc::new(Departed::default());
+        let namespaces = Namespaces::new(settings, Arc::clone(&departed));
+        Self { state, namespaces, departed, fills: Fills::default() }
+    }
+
+    /// Tells how much is held.
+    pub(super) fn usage(&self) -> Usage {
+        self.namespaces.usage()
+    }
+
+    fn look_up(&self, address: &CacheAddress) -> StoreResult<CacheRead> {
+        let CacheAddress { key, generation_key } = address;
+        let held = self.namespaces.get(key);
+        let (tables, now) = self.state.read()?;
+        let generation = tables.generation(generation_key, now);
+        drop(tables);
+        let miss = match held {
+            None => self.departed.reason(key),
+            Some(held) if !held.depends_on(key, generation_key) => MissReason::Stale,
+            Some(held) => {
+                let reason = if held.seen < generation.fence {
+                    MissReason::Stale
+                } else if held.value.expires_at <= now {
+                    MissReason::Expired
+                } else {
+                    return Ok(CacheRead { value: Ok(Arc::clone(&held.value)), generation });
+                };
+                if self.namespaces.remove(key, Some(&held)).is_some() {
+                    self.departed.note(key, reason);
+                }
+                reason
+            }
+        };
+        Ok(CacheRead { value: Err(miss), generation })
+    }
+
+    fn put_now(&self, put: CachePut) -> StoreResult<PutOutcome> {
+        let CachePut { address, seen, bytes, content_type, ttl, .. } = put;
+        let CacheAddress { key, generation_key } = address;
+        let hash = ContentHash::of(&content_type, &bytes);
+        let (tables, now) = self.state.read()?;
+        let generation = tables.generation(&generation_key, now);
+        let last_bump = tables.last_bump(now);
+        if !seen.holds(&generation, last_bump) {
+            return Ok(PutOutcome::Moved(generation));
+        }
+        let expires_at = now.saturating_add(ttl);
+        let value = Arc::new(CachedValue { bytes, content_type, hash, expires_at });
+        let held = Held::new(Arc::clone(&value), &key, generation_key, last_bump);
+        // Under the hold of the tables: a value that was made later can't be replaced by this one.
+        let insertion = self.namespaces.insert(&key, held);
+        drop(tables);
+        Ok(match insertion {
+            Insertion::Held => {
+                self.departed.forget(&key);
+                PutOutcome::Stored(value)
+            }
+            Insertion::TooLarge { limit_bytes } => PutOutcome::TooLarge { limit_bytes },
+            Insertion::TooManyNamespaces => PutOutcome::TooManyNamespaces,
+        })
+    }
+}
+
+#[async_trait]
+impl CacheStore for EmbeddedCache {
+    async fn get(&self, addresses: &[CacheAddress]) -> StoreResult<Vec<CacheRead>> {
+        addresses.iter().map(|address| self.look_up(address)).collect()
+    }
+
+    async fn put(&self, put: CachePut) -> StoreResult<PutOutcome> {
+        let (key, fill) = (put.address.key.clone(), put.fill);
+        let outcome = self.put_now(put)?;
+        match (&outcome, fill) {
+            // Whoever made it: it is there, and nobody needs to make it.
+            (PutOutcome::Stored(_), _) => self.fills.end(&key, None),
+            (_, Some(token)) => self.fills.end(&key, Some(token)),
+            (_, None) => false,
+        };
+        Ok(outcome)
+    }
+
+    async fn delete(&self, key: &CacheKey) -> StoreResult<bool> {
+        self.fills.end(key, None);
+        self.departed.forget(key);
+        let Some(held) = self.namespaces.remove(key, None) else { return Ok(false) };
+        let (tables, now) = self.state.read()?;
+        let fence = tables.generation(&held.generation_key(key)?, now).fence;
+        Ok(held.seen >= fence && now < held.value.expires_at)
+    }
+
+    async fn claim_fill(&self, key: &CacheKey, ttl: Duration) -> StoreResult<FillOutcome> {
+        let (tables, now) = self.state.read()?;
+        drop(tables);
+        Ok(self.fills.claim(key, now, now.saturating_add(ttl)))
+    }
+
+    async fn end_fill(&self, key: &CacheKey, token: FillToken) -> StoreResult<bool> {
+        Ok(self.fills.end(key, Some(token)))
+    }
+}

@@ -1,0 +1,243 @@
+//! The held values by namespace, and how many bytes each namespace may take.
+//!
+//! Each namespace is a cache of its own that drops what was used least. Its capacity grows in
+//! steps as it fills: from what no namespace has yet, and then from the largest one, as long as
+//! that has more. So a namespace that is asked for little can't be pushed out by a busy one, and
+//! one that is alone may use everything up to its bound.
+//! Invariant: the capacities together never exceed the bound over all.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use parking_lot::{Mutex, RwLock};
+use quick_cache::sync::Cache;
+use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
+
+use super::CacheSettings;
+use super::departed::Departed;
+use crate::model::cache::{CacheKey, CachedValue, MissReason, Namespace};
+use crate::model::generations::{GenerationFence, GenerationKey};
+use crate::store::{ErrorKind, StoreError, StoreResult};
+
+/// What an entry takes beside its key and its value, in bytes.
+const ENTRY_BYTES: usize = 256;
+
+/// Capacity is handed out in so many steps.
+const STEPS: usize = 64;
+
+/// A value in the cache.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// What lookups give.
+    pub(super) value: Arc<CachedValue>,
+    /// The last bump of all when it was put.
+    pub(super) seen: GenerationFence,
+    /// What it depends on; its own key where `None`.
+    generation_key: Option<GenerationKey>,
+}
+
+impl Held {
+    /// Makes an entry for `key`.
+    pub(super) fn new(
+        value: Arc<CachedValue>,
+        key: &CacheKey,
+        generation_key: GenerationKey,
+        seen: GenerationFence,
+    ) -> Self {
+        let other = generation_key.as_str() != key.key;
+        Self { value, seen, generation_key: other.then_some(generation_key) }
+    }
+
+    /// Tells whether the entry, held under `key`, depends on `generation_key`.
+    pub(super) fn depends_on(&self, key: &CacheKey, generation_key: &GenerationKey) -> bool {
+        let depends_on = self.generation_key.as_ref().map_or(&*key.key, GenerationKey::as_str);
+        depends_on == generation_key.as_str()
+    }
+
+    /// Gives what the entry, held under `key`, depends on.
+    pub(super) fn generation_key(&self, key: &CacheKey) -> StoreResult<GenerationKey> {
+        match &self.generation_key {
+            Some(key) => Ok(key.clone()),
+            None => GenerationKey::parse(&key.key)
+                .map_err(|why| StoreError::new(ErrorKind::Internal, why.0)),
+        }
+    }
+
+    fn bytes(&self, key: &CacheKey) -> usize {
+        let generation_key = self.generation_key.as_ref().map_or(0, |key| key.as_str().len());
+        let names = key.key.len() + key.namespace.as_str().len() + generation_key;
+        let value = self.value.bytes.len() + self.value.content_type.as_str().len();
+        ENTRY_BYTES + names + value
+    }
+}
+
+#[derive(Debug, Clone)]
+struct ByBytes;
+
+impl Weighter<CacheKey, Arc<Held>> for ByBytes {
+    fn weight(&self, key: &CacheKey, held: &Arc<Held>) -> u64 {
+        held.bytes(key) as u64
+    }
+}
+
+/// Notes what was dropped to make room, and drops it when nobody waits for the namespace.
+#[derive(Clone)]
+struct NoteEvicted(Arc<Departed>);
+
+impl Lifecycle<CacheKey, Arc<Held>> for NoteEvicted {
+    type RequestState = Vec<Arc<Held>>;
+
+    fn on_evict(&self, dropped: &mut Vec<Arc<Held>>, key: CacheKey, held: Arc<Held>) {
+        self.0.note(&key, MissReason::Evicted);
+        dropped.push(held);
+    }
+}
+
+type Values = Cache<CacheKey, Arc<Held>, ByBytes, RandomState, NoteEvicted>;
+
+/// How much is held.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::store::embedded) struct Usage {
+    /// Values.
+    pub(in crate::store::embedded) values: u64,
+    /// What they take, in bytes.
+    pub(in crate::store::embedded) bytes: u64,
+}
+
+/// How an insertion ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Insertion {
+    /// It is held.
+    Held,
+    /// A namespace may not be so large.
+    TooLarge {
+        /// What a namespace may take, in bytes.
+        limit_bytes: usize,
+    },
+    /// There are as many as there may be.
+    TooManyNamespaces,
+}
+
+/// The values.
+pub(super) struct Namespaces {
+    settings: CacheSettings,
+    departed: Arc<Departed>,
+    by_name: RwLock<HashMap<Namespace, Arc<Values>, RandomState>>,
+    /// Who changes capacities; also the bytes that no namespace has.
+    free_bytes: Mutex<usize>,
+}
+
+impl Namespaces {
+    pub(super) fn new(settings: CacheSettings, departed: Arc<Departed>) -> Self {
+        let free_bytes = Mutex::new(settings.max_bytes);
+        Self { settings, departed, by_name: RwLock::default(), free_bytes }
+    }
+
+    /// Reads an entry, and counts it as used.
+    pub(super) fn get(&self, key: &CacheKey) -> Option<Arc<Held>> {
+        self.of(&key.namespace)?.get(key)
+    }
+
+    /// Removes an entry, only if it is still `expected` where that is given.
+    pub(super) fn remove(&self, key: &CacheKey, expected: Option<&Arc<Held>>) -> Option<Arc<Held>> {
+        let is_expected = |held: &Arc<Held>| expected.is_none_or(|e| Arc::ptr_eq(e, held));
+        self.of(&key.namespace)?.remove_if(key, is_expected).map(|(_, held)| held)
+    }
+
+    /// Holds an entry, and makes room for it.
+    pub(super) fn insert(&self, key: &CacheKey, held: Held) -> Insertion {
+        let bytes = held.bytes(key);
+        let limit_bytes = self.settings.namespace_max_bytes.min(self.settings.max_bytes);
+        if bytes > limit_bytes {
+            return Insertion::TooLarge { limit_bytes };
+        }
+        let Some(values) = self.of(&key.namespace).or_else(|| self.add(&key.namespace)) else {
+            return Insertion::TooManyNamespaces;
+        };
+        self.make_room(&values, bytes);
+        values.insert(key.clone(), Arc::new(held));
+        Insertion::Held
+    }
+
+    /// Tells how much is held.
+    pub(super) fn usage(&self) -> Usage {
+        let by_name = self.by_name.read();
+        by_name.values().fold(Usage::default(), |sum, values| Usage {
+            values: sum.values + values.len() as u64,
+            bytes: sum.bytes + values.weight(),
+        })
+    }
+
+    fn step_bytes(&self) -> usize {
+        (self.settings.max_bytes / STEPS).max(1)
+    }
+
+    fn of(&self, namespace: &Namespace) -> Option<Arc<Values>> {
+        self.by_name.read().get(namespace).map(Arc::clone)
+    }
+
+    fn add(&self, namespace: &Namespace) -> Option<Arc<Values>> {
+        let mut by_name = self.by_name.write();
+        if let Some(values) = by_name.get(namespace) {
+            return Some(Arc::clone(values));
+        }
+        if by_name.len() >= self.settings.max_namespaces {
+            return None;
+        }
+        // One shard: a value may be as large as the whole. The estimate is of one step; it grows
+        // with the capacity.
+        let options = OptionsBuilder::new()
+            .shards(1)
+            .estimated_items_capacity(self.step_bytes().div_ceil(4 * ENTRY_BYTES))
+            .weight_capacity(0)
+            .build()
+            .ok()?;
+        let lifecycle = NoteEvicted(Arc::clone(&self.departed));
+        let values = Cache::with_options(options, ByBytes, RandomState::default(), lifecycle);
+        let values = Arc::new(values);
+        by_name.insert(namespace.clone(), Arc::clone(&values));
+        Some(values)
+    }
+
+    /// Gives the namespace the capacity for `more_bytes`, as far as it is entitled to.
+    fn make_room(&self, values: &Arc<Values>, more_bytes: usize) {
+        let (held, more) = (values.weight(), more_bytes as u64);
+        if held + more <= values.capacity() {
+            return;
+        }
+        let mut free = self.free_bytes.lock();
+        let step = self.step_bytes();
+        let bound = self.settings.namespace_max_bytes as u64;
+        loop {
+            let capacity = values.capacity();
+            if held + more <= capacity || capacity >= bound {
+                return;
+            }
+            let wanted =
+                step.max(more_bytes).min(usize::try_from(bound - capacity).unwrap_or(step));
+            if *free == 0 && !self.take_from_largest(values, wanted, &mut free) {
+                return;
+            }
+            let granted = wanted.min(*free);
+            *free -= granted;
+            values.set_capacity(capacity + granted as u64);
+        }
+    }
+
+    /// Frees `wanted` bytes of the namespace with the most, if it then still has as many as the
+    /// one that asks, or the one that asks could not hold its next value otherwise.
+    fn take_from_largest(&self, asking: &Arc<Values>, wanted: usize, free: &mut usize) -> bool {
+        let by_name = self.by_name.read();
+        let others = by_name.values().filter(|values| !Arc::ptr_eq(values, asking));
+        let Some(largest) = others.max_by_key(|values| values.capacity()) else { return false };
+        let (theirs, ours, wanted) = (largest.capacity(), asking.capacity(), wanted as u64);
+        if theirs < ours + 2 * wanted && ours >= wanted {
+            return false;
+        }
+        let taken = wanted.min(theirs);
+        largest.set_capacity(theirs - taken);
+        *free += usize::try_from(taken).unwrap_or(0);
+        taken > 0
+    }
+}
