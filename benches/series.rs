@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use holdall::model::batch::PointBatch;
-use holdall::store::embedded::{CacheSettings, EmbeddedSettings, SyncMode, open};
+use holdall::store::CacheSettings;
+use holdall::store::embedded::{EmbeddedSettings, SyncMode, open};
 use holdall::store::{SeriesStore, Stores};
 
 #[global_allocator]

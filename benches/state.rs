@@ -13,7 +13,8 @@ use holdall::model::checkpoints::CheckpointKey;
 use holdall::model::leases::{Holder, LeaseName};
 use holdall::model::locks::{LockKey, LockKind};
 use holdall::model::time::Timestamp;
-use holdall::store::embedded::{CacheSettings, EmbeddedSettings, SyncMode, open};
+use holdall::store::CacheSettings;
+use holdall::store::embedded::{EmbeddedSettings, SyncMode, open};
 use holdall::store::{AcquireOutcome, Stores};
 
 #[global_allocator]

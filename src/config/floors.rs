@@ -11,7 +11,8 @@ use crate::engine::series::SeriesRules;
 use crate::http::{
     self, AccessSettings, HttpSettings, LimitSettings, TimeoutSettings, TokenSettings,
 };
-use crate::store::embedded::{CacheSettings, EmbeddedSettings};
+use crate::store::CacheSettings;
+use crate::store::embedded::EmbeddedSettings;
 
 impl Config {
     /// Gives the settings of the HTTP floor.

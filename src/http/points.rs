@@ -275,7 +275,7 @@ mod tests {
         let kept = point(&[], 1.0);
         let changes = Changes {
             changes: vec![Change::Deleted(kept.key.clone()), Change::Upserted(kept)],
-            next: Cursor { epoch: 1, seq: 7 },
+            next: Cursor::single(1, 7),
             more: true,
         };
         let mut out = Vec::new();

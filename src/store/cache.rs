@@ -11,6 +11,24 @@ use crate::model::cache::{CacheKey, CachedValue, ContentType, FillToken, MissRea
 use crate::model::generations::{Generation, GenerationKey, Seen};
 use crate::model::time::Timestamp;
 
+/// How much is cached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheSettings {
+    /// The most bytes of values and keys over all namespaces.
+    pub max_bytes: usize,
+    /// The most bytes of values and keys of one namespace.
+    pub namespace_max_bytes: usize,
+    /// The most namespaces.
+    pub max_namespaces: usize,
+}
+
+impl Default for CacheSettings {
+    /// Gives bounds that are roomy enough for tests.
+    fn default() -> Self {
+        Self { max_bytes: 64 << 20, namespace_max_bytes: 32 << 20, max_namespaces: 100 }
+    }
+}
+
 /// Where a value is sought: under its key, and only as long as the generation has not moved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheAddress {

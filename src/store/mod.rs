@@ -19,6 +19,7 @@ mod cache;
 pub mod embedded;
 mod error;
 mod generations;
+pub mod redis;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +27,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-pub use self::cache::{CacheAddress, CachePut, CacheRead, CacheStore, FillOutcome, PutOutcome};
+pub use self::cache::{
+    CacheAddress, CachePut, CacheRead, CacheSettings, CacheStore, FillOutcome, PutOutcome,
+};
 pub use self::error::{ErrorKind, StoreError};
 pub use self::generations::GenerationStore;
 use crate::model::batch::PointBatch;

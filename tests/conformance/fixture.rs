@@ -1,13 +1,18 @@
 //! What a conformance case is given: a store of its own, and the clock that it runs on.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use holdall::clock::{Clock, ManualClock, SharedClock};
 use holdall::model::time::Timestamp;
+use holdall::store::CacheSettings;
 use holdall::store::Stores;
-use holdall::store::embedded::{CacheSettings, EmbeddedSettings, SyncMode, open_with};
+use holdall::store::embedded::{EmbeddedSettings, SyncMode, open_with};
+use holdall::store::redis::RedisSettings;
 use tempfile::TempDir;
+
+use crate::harness::redis;
 
 /// How long series live.
 pub(crate) const RETENTION: Duration = Duration::from_secs(3600);
@@ -24,26 +29,61 @@ pub(crate) struct Fixture {
     pub(crate) stores: Stores,
     /// Its clock.
     pub(crate) clock: Arc<ManualClock>,
-    /// Lives as long as the store's files.
-    folder: Option<TempDir>,
+    place: Place,
 }
 
+/// Where a store keeps what it holds.
+enum Place {
+    /// In memory, or in files that live as long as this.
+    Files(Option<TempDir>),
+    /// Under a namespace of its own in a Redis that all cases share.
+    Redis { urls: Vec<String>, cluster: bool, namespace: String },
+}
+
+/// How many shards a Redis store has here.
+const SHARDS: usize = 4;
+
 impl Fixture {
-    fn open(folder: Option<TempDir>, now: Timestamp) -> Self {
-        let settings = EmbeddedSettings {
-            path: folder.as_ref().map(|folder| folder.path().to_owned()),
-            sync: SyncMode::Normal,
-            series_retention: RETENTION,
-            max_series: MAX_SERIES,
-            max_tombstones: MAX_TOMBSTONES,
-            checkpoint_retention: CHECKPOINT_RETENTION,
-            flush_threshold: usize::MAX,
-            cache: CacheSettings::default(),
-        };
+    fn open(place: Place, now: Timestamp) -> Self {
         let clock = Arc::new(ManualClock::at(now));
         let shared = Arc::clone(&clock) as SharedClock;
-        let (stores, _) = open_with(&settings, |_| shared).expect("the store opens");
-        Self { stores, clock, folder }
+        let stores = match &place {
+            Place::Files(folder) => {
+                let settings = EmbeddedSettings {
+                    path: folder.as_ref().map(|folder| folder.path().to_owned()),
+                    sync: SyncMode::Normal,
+                    series_retention: RETENTION,
+                    max_series: MAX_SERIES,
+                    max_tombstones: MAX_TOMBSTONES,
+                    checkpoint_retention: CHECKPOINT_RETENTION,
+                    flush_threshold: usize::MAX,
+                    cache: CacheSettings::default(),
+                };
+                open_with(&settings, |_| shared).expect("the store opens").0
+            }
+            Place::Redis { urls, cluster, namespace } => {
+                let settings = RedisSettings {
+                    urls: urls.clone(),
+                    cluster: *cluster,
+                    username: None,
+                    password: None,
+                    database: None,
+                    ca_file: None,
+                    namespace: namespace.clone(),
+                    index_shards: SHARDS,
+                    connect_timeout: Duration::from_secs(10),
+                    timeout: Duration::from_secs(20),
+                    series_retention: RETENTION,
+                    max_series: MAX_SERIES,
+                    max_tombstones: MAX_TOMBSTONES,
+                    checkpoint_retention: CHECKPOINT_RETENTION,
+                    cache: CacheSettings::default(),
+                    clock: Some(shared),
+                };
+                holdall::store::redis::open(&settings).expect("the store opens")
+            }
+        };
+        Self { stores, clock, place }
     }
 
     /// Stops the store and starts it again, `later`; `None` where nothing survives that.
@@ -52,7 +92,7 @@ impl Fixture {
         let survives = self.stores.operation.capabilities().survives_restart;
         let now = self.clock.now().saturating_add(later);
         drop(self.stores);
-        survives.then(|| Self::open(self.folder, now))
+        survives.then(|| Self::open(self.place, now))
     }
 }
 
@@ -63,17 +103,28 @@ pub(crate) enum Backend {
     Memory,
     /// The embedded store.
     Embedded,
+    /// One Redis server.
+    Redis,
+    /// A Redis cluster.
+    RedisCluster,
 }
 
 impl Backend {
     /// Opens a fresh store.
     pub(crate) fn open(self) -> Fixture {
-        let folder = match self {
-            Self::Memory => None,
-            Self::Embedded => Some(tempfile::tempdir().expect("a folder")),
+        let shared = |urls: &[String], cluster| {
+            static CASES: AtomicUsize = AtomicUsize::new(0);
+            let namespace = format!("case{}", CASES.fetch_add(1, Ordering::Relaxed));
+            Place::Redis { urls: urls.to_vec(), cluster, namespace }
+        };
+        let place = match self {
+            Self::Memory => Place::Files(None),
+            Self::Embedded => Place::Files(Some(tempfile::tempdir().expect("a folder"))),
+            Self::Redis => shared(&[redis::shared().to_owned()], false),
+            Self::RedisCluster => shared(redis::shared_cluster(), true),
         };
         let start = Timestamp::parse("2026-11-21T10:00:00Z").expect("valid");
-        Fixture::open(folder, start)
+        Fixture::open(place, start)
     }
 }
 

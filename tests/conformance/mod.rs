@@ -24,6 +24,30 @@ macro_rules! conformance {
             })+
         }
 
+        mod redis {
+            $(mod $resource {
+                use crate::conformance::{$resource as cases, Backend};
+                $(
+                    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                    async fn $case() {
+                        cases::$case(Backend::Redis.open()).await;
+                    }
+                )+
+            })+
+        }
+
+        mod redis_cluster {
+            $(mod $resource {
+                use crate::conformance::{$resource as cases, Backend};
+                $(
+                    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                    async fn $case() {
+                        cases::$case(Backend::RedisCluster.open()).await;
+                    }
+                )+
+            })+
+        }
+
         mod embedded {
             $(mod $resource {
                 use crate::conformance::{$resource as cases, Backend};

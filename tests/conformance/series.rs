@@ -332,10 +332,10 @@ pub(super) async fn a_cursor_is_honoured_until_a_deletion_behind_it_is_forgotten
     let straw = SeriesId::of("last", "");
     assert_eq!(store.delete(straw, None).await.expect("the store works"), Fenced::Done(true));
     assert_eq!(store.delta(&old, 10).await.expect("the store works"), Delta::Gone);
-    let other = Cursor { epoch: old.epoch ^ 1, seq: old.seq };
+    let other = Cursor { epoch: old.epoch ^ 1, seqs: old.seqs.clone() };
     assert_eq!(store.delta(&other, 10).await.expect("the store works"), Delta::Gone);
     let ahead = store.cursor().await.expect("the store works");
-    let ahead = Cursor { seq: ahead.seq + 1, ..ahead };
+    let ahead = Cursor { seqs: ahead.seqs.iter().map(|seq| seq + 1).collect(), ..ahead };
     assert_eq!(store.delta(&ahead, 10).await.expect("the store works"), Delta::Gone);
 }
 

@@ -62,7 +62,7 @@ impl Told {
     }
 
     fn cursor(&self) -> Cursor {
-        Cursor { epoch: self.epoch, seq: self.seq }
+        Cursor::single(self.epoch, self.seq)
     }
 }
 
@@ -130,11 +130,15 @@ impl SeriesStore for ToldStore {
         if after.epoch != state.epoch {
             return Ok(Delta::Gone);
         }
-        let mut newer: Vec<_> = state.changed.iter().filter(|(_, seq)| **seq > after.seq).collect();
+        let mut newer: Vec<_> = state
+            .changed
+            .iter()
+            .filter(|(_, seq)| **seq > after.as_single().expect("of this store"))
+            .collect();
         newer.sort_by_key(|(_, seq)| **seq);
         let more = newer.len() > limit;
         newer.truncate(limit);
-        let seq = newer.last().map_or(after.seq, |(_, seq)| **seq);
+        let seq = newer.last().map_or(after.as_single().expect("of this store"), |(_, seq)| **seq);
         let changes = newer
             .into_iter()
             .map(|(key, _)| match state.points.get(key) {
@@ -142,7 +146,7 @@ impl SeriesStore for ToldStore {
                 None => Change::Deleted(key.clone()),
             })
             .collect();
-        Ok(Delta::Changes { changes, next: Cursor { epoch: after.epoch, seq }, more })
+        Ok(Delta::Changes { changes, next: Cursor::single(after.epoch, seq), more })
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

@@ -334,7 +334,7 @@ mod tests {
 
     #[test]
     fn pages_read_back_whatever_the_labels_hold() {
-        let cursor = Cursor { epoch: 3, seq: 9 };
+        let cursor = Cursor::single(3, 9);
         let after = SeriesKey { name: "up".into(), labels: "a=\"x\ny\u{1}é\"".into() };
         let page = Page { cursor: cursor.clone(), after: after.clone() };
         let Ok(read) = Page::parse(&page.print()) else { panic!("the page reads back") };

@@ -21,14 +21,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-pub use self::cache::CacheSettings;
 use self::cache::EmbeddedCache;
 use self::series::EmbeddedSeries;
 use self::sqlite::FolderLock;
 pub use self::sqlite::OpenError;
 use self::state::StateStore;
 use super::{
-    Capabilities, ErrorKind, Operation, SeriesStore, StoreError, StoreResult, StoreStatus, Stores,
+    CacheSettings, Capabilities, ErrorKind, Operation, SeriesStore, StoreError, StoreResult,
+    StoreStatus, Stores,
 };
 use crate::clock::{SharedClock, SystemClock};
 use crate::model::time::Timestamp;

@@ -22,26 +22,9 @@ use self::namespaces::{Held, Insertion, Namespaces};
 use super::state::StateStore;
 use crate::model::cache::{CacheKey, CachedValue, ContentHash, FillToken, MissReason};
 use crate::store::{
-    CacheAddress, CachePut, CacheRead, CacheStore, FillOutcome, PutOutcome, StoreResult,
+    CacheAddress, CachePut, CacheRead, CacheSettings, CacheStore, FillOutcome, PutOutcome,
+    StoreResult,
 };
-
-/// How much is cached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CacheSettings {
-    /// The most bytes of values and keys over all namespaces.
-    pub max_bytes: usize,
-    /// The most bytes of values and keys of one namespace.
-    pub namespace_max_bytes: usize,
-    /// The most namespaces.
-    pub max_namespaces: usize,
-}
-
-impl Default for CacheSettings {
-    /// Gives bounds that are roomy enough for tests.
-    fn default() -> Self {
-        Self { max_bytes: 64 << 20, namespace_max_bytes: 32 << 20, max_namespaces: 100 }
-    }
-}
 
 /// The cached values.
 pub(super) struct EmbeddedCache {

@@ -14,11 +14,10 @@ use parking_lot::{Mutex, RwLock};
 use quick_cache::sync::Cache;
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 
-use super::CacheSettings;
 use super::departed::Departed;
 use crate::model::cache::{CacheKey, CachedValue, MissReason, Namespace};
 use crate::model::generations::{GenerationFence, GenerationKey};
-use crate::store::{ErrorKind, StoreError, StoreResult};
+use crate::store::{CacheSettings, ErrorKind, StoreError, StoreResult};
 
 /// What an entry takes beside its key and its value, in bytes.
 const ENTRY_BYTES: usize = 256;

@@ -233,7 +233,7 @@ impl Shared {
     }
 
     fn cursor(&self, seq: u64) -> Cursor {
-        Cursor { epoch: self.epoch, seq }
+        Cursor::single(self.epoch, seq)
     }
 
     fn flush(&self) -> StoreResult<u64> {
@@ -269,10 +269,10 @@ impl Shared {
     }
 
     fn delta(&self, after: &Cursor, limit: usize) -> StoreResult<Delta> {
-        if after.epoch != self.epoch {
+        let Some(after) = after.as_single().filter(|_| after.epoch == self.epoch) else {
             return Ok(Delta::Gone);
-        }
-        self.read(|table| match table.delta(after.seq, limit) {
+        };
+        self.read(|table| match table.delta(after, limit) {
             None => Delta::Gone,
             Some(delta) => Delta::Changes {
                 changes: delta.changes,

@@ -1,0 +1,15 @@
+//! Reading what scripts answer. Invariant: an answer of another shape is an error, never a guess.
+
+use redis::{FromRedisValue, Value};
+
+use crate::store::{ErrorKind, StoreError, StoreResult};
+
+/// Reads an answer as `T`.
+///
+/// # Errors
+/// When it has another shape.
+pub(super) fn read<T: FromRedisValue>(value: Value) -> StoreResult<T> {
+    redis::from_redis_value(value).map_err(|error| {
+        StoreError::new(ErrorKind::Corrupt, format!("an answer of an unknown shape: {error}"))
+    })
+}

@@ -1,0 +1,143 @@
+//! The shards: everything that changes in one step lies in one of them.
+//!
+//! A shard's keys share a hash tag, so in a cluster they lie in one slot: `{holdall:3}:locks`. What
+//! belongs to which shard follows from its key alone. Invariant: the number of shards never
+//! changes while data exists; it is checked at each birth.
+
+use std::sync::Arc;
+
+use redis::{Cmd, Value};
+
+use super::link::{CallError, Link, Weight};
+use super::script::Script;
+use crate::clock::SharedClock;
+use crate::store::{ErrorKind, StoreError, StoreResult};
+
+/// How often a call is tried again after its shard was born or its script was loaded.
+const ATTEMPTS: usize = 4;
+
+/// The shards.
+pub(super) struct Shards {
+    link: Arc<Link>,
+    namespace: String,
+    count: usize,
+    birth: Script,
+    /// A test's clock, instead of that of Redis.
+    clock: Option<SharedClock>,
+}
+
+impl Shards {
+    pub(super) fn new(
+        link: Arc<Link>,
+        namespace: String,
+        count: usize,
+        clock: Option<SharedClock>,
+    ) -> Self {
+        let birth = Script::bare(include_str!("lua/birth.lua"));
+        Self { link, namespace, count, birth, clock }
+    }
+
+    /// Gives the line.
+    pub(super) fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    /// Gives how many shards there are.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Gives the shard of a key that is made of parts.
+    pub(super) fn of(&self, parts: &[&[u8]]) -> usize {
+        let mut hasher = blake3::Hasher::new();
+        for part in parts {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        let mut head = [0; 8];
+        head.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+        usize::try_from(u64::from_le_bytes(head) % self.count as u64).unwrap_or(0)
+    }
+
+    /// Gives the Redis key of a thing in a shard.
+    pub(super) fn key(&self, shard: usize, name: &str) -> String {
+        format!("{{{}:{shard}}}:{name}", self.namespace)
+    }
+
+    /// Runs a script on a shard. `KEYS` are the shard's `info` and then `names`; `ARGV` is the
+    /// time and then what `arguments` adds.
+    ///
+    /// # Errors
+    /// When Redis can't be reached, does not answer in time, or refuses.
+    pub(super) async fn run(
+        &self,
+        shard: usize,
+        weight: Weight,
+        script: &Script,
+        names: &[&str],
+        arguments: impl Fn(&mut Cmd),
+    ) -> StoreResult<Value> {
+        let keys = ["info"].iter().chain(names).map(|name| self.key(shard, name));
+        let keys: Vec<String> = keys.collect();
+        let mut by_text = false;
+        for _ in 0..ATTEMPTS {
+            let now = self.test_now();
+            let mut command =
+                if by_text { script.by_text(&keys, &now) } else { script.by_name(&keys, &now) };
+            arguments(&mut command);
+            match self.link.call(weight, &command).await {
+                Ok(value) => return Ok(value),
+                Err(CallError::NoScript) => by_text = true,
+                Err(CallError::Unborn) => self.give_birth(shard).await?,
+                Err(CallError::Store(error)) => return Err(error),
+            }
+        }
+        Err(StoreError::new(ErrorKind::Unavailable, "redis forgets its scripts or its data"))
+    }
+
+    /// Runs a script on every shard at the same time; the answers in the order of the shards.
+    ///
+    /// # Errors
+    /// As [`Self::run`], if it fails for any of them.
+    pub(super) async fn run_on_all(
+        &self,
+        weight: Weight,
+        script: &Script,
+        names: &[&str],
+        arguments: impl Fn(usize, &mut Cmd),
+    ) -> StoreResult<Vec<Value>> {
+        let arguments = &arguments;
+        let runs = (0..self.count).map(|shard| {
+            self.run(shard, weight, script, names, move |command| arguments(shard, command))
+        });
+        futures_util::future::try_join_all(runs).await
+    }
+
+    async fn give_birth(&self, shard: usize) -> StoreResult<()> {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random)
+            .map_err(|error| StoreError::new(ErrorKind::Internal, error.to_string()))?;
+        let epoch = format!("{:016x}", u64::from_ne_bytes(random));
+        let keys = [self.key(shard, "info")];
+        let mut command = self.birth.by_text(&keys, &self.test_now());
+        command.arg(epoch);
+        match self.link.call(Weight::Light, &command).await {
+            Ok(_) => {
+                tracing::info!(shard, "a shard of the store begins a new life");
+                Ok(())
+            }
+            Err(CallError::Store(error)) => Err(error),
+            Err(CallError::NoScript | CallError::Unborn) => {
+                Err(StoreError::new(ErrorKind::Internal, "a shard could not be born"))
+            }
+        }
+    }
+
+    fn test_now(&self) -> String {
+        self.clock.as_ref().map_or(String::new(), |clock| {
+            let nanos = clock.now().as_nanos();
+            let more = if nanos % 1_000 == 0 { "" } else { "+" };
+            format!("{}{more}", nanos / 1_000)
+        })
+    }
+}

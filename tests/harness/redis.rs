@@ -1,0 +1,245 @@
+//! Real Redis servers: one, or a cluster of three masters and three replicas, on free ports.
+//!
+//! Servers that cases share live as long as the test program: a shell holds them, and ends them
+//! when the pipe from the test program breaks, however that ended.
+
+use std::io::{BufRead, BufReader};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use tempfile::TempDir;
+
+use super::DEADLINE;
+
+/// Cluster nodes talk on a port this far above their own, unless told otherwise.
+const NODES: usize = 6;
+
+/// One server of its own, that a test may stop, kill and start again on the same port and folder.
+pub(crate) struct Redis {
+    child: Option<Child>,
+    port: u16,
+    folder: TempDir,
+    options: Vec<String>,
+}
+
+impl Redis {
+    /// Starts a server; `options` as on its command line, such as `--appendonly yes`.
+    pub(crate) fn start(options: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = options.iter().map(|&option| option.to_owned()).collect();
+        let mut redis = Self { child: None, port: free_port(), folder, options };
+        redis.run();
+        redis
+    }
+
+    /// Gives the URL.
+    pub(crate) fn url(&self) -> String {
+        url(self.port)
+    }
+
+    /// Gives the port.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Ends the server at once, as a crash does.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("it is ours");
+            child.wait().expect("it ends");
+        }
+    }
+
+    /// Starts the server again after [`Self::kill`].
+    pub(crate) fn run(&mut self) {
+        let mut command = Command::new("redis-server");
+        command.args(arguments(self.port, self.folder.path())).args(&self.options);
+        let child = command.stdout(Stdio::null()).spawn();
+        self.child = Some(child.expect("redis-server is installed"));
+        wait_for_pong(self.port);
+    }
+
+    /// Stops the process (SIGSTOP), or lets it go on.
+    pub(crate) fn pause(&self, pause: bool) {
+        let signal =
+            if pause { rustix::process::Signal::STOP } else { rustix::process::Signal::CONT };
+        if let Some(child) = &self.child {
+            let pid = rustix::process::Pid::from_child(child);
+            rustix::process::kill_process(pid, signal).expect("it is ours");
+        }
+    }
+
+    /// Runs a command of `redis-cli`; gives what it prints.
+    pub(crate) fn cli(&self, args: &[&str]) -> String {
+        cli(self.port, args)
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Gives the URL of a server that all cases of this test program share.
+pub(crate) fn shared() -> &'static str {
+    static SHARED: OnceLock<(Held, String)> = OnceLock::new();
+    let (_, url) = SHARED.get_or_init(|| {
+        let held = Held::start(&[free_port()], &[]);
+        let url = url(held.ports[0]);
+        (held, url)
+    });
+    url
+}
+
+/// Gives the URLs of a cluster that all cases of this test program share.
+pub(crate) fn shared_cluster() -> &'static [String] {
+    static SHARED: OnceLock<Cluster> = OnceLock::new();
+    SHARED.get_or_init(Cluster::start).urls()
+}
+
+/// A cluster: three masters with a replica each.
+pub(crate) struct Cluster {
+    held: Held,
+    urls: Vec<String>,
+}
+
+impl Cluster {
+    /// Starts one.
+    pub(crate) fn start() -> Self {
+        let ports: Vec<u16> = (0..NODES).map(|_| free_port()).collect();
+        let held =
+            Held::start(&ports, &["--cluster-enabled", "yes", "--cluster-node-timeout", "1500"]);
+        let nodes: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let mut command = Command::new("redis-cli");
+        command.args(["--cluster", "create"]).args(&nodes);
+        command.args(["--cluster-replicas", "1", "--cluster-yes"]);
+        let output = command.output().expect("redis-cli is installed");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        let whole = |port: &u16| cli(*port, &["cluster", "info"]).contains("cluster_state:ok");
+        wait_until("the cluster is whole", || ports.iter().all(whole));
+        let replicas = |port: &u16| cli(*port, &["role"]).lines().any(|line| line == "connected");
+        wait_until("the replicas follow", || {
+            ports.iter().filter(|port| replicas(port)).count() >= 3
+        });
+        let urls = ports.iter().map(|port| url(*port)).collect();
+        Self { held, urls }
+    }
+
+    /// Gives the URLs of its nodes.
+    pub(crate) fn urls(&self) -> &[String] {
+        &self.urls
+    }
+
+    /// Gives the ports of its nodes.
+    pub(crate) fn ports(&self) -> &[u16] {
+        &self.held.ports
+    }
+
+    /// Ends the node at `port` at once, as a crash does.
+    pub(crate) fn kill(&self, port: u16) {
+        let index = self.held.ports.iter().position(|p| *p == port).expect("one of ours");
+        let pid = rustix::process::Pid::from_raw(self.held.pids[index]).expect("a process id");
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it is ours");
+    }
+}
+
+/// Servers that end with this, or with the test program.
+struct Held {
+    /// The shell; when its input ends, so do the servers.
+    shell: Child,
+    ports: Vec<u16>,
+    pids: Vec<i32>,
+    _folder: TempDir,
+}
+
+impl Held {
+    fn start(ports: &[u16], options: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut script = String::new();
+        for port in ports {
+            let node = folder.path().join(port.to_string());
+            std::fs::create_dir(&node).expect("a folder of ours");
+            let mut words = arguments(*port, &node);
+            words.extend(options.iter().map(|&option| option.to_owned()));
+            let words: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+            let line =
+                format!("redis-server {} </dev/null >/dev/null & echo $!\n", words.join(" "));
+            script.push_str(&line.replace("& echo $!", "& pids=\"$pids $!\"; echo $!"));
+        }
+        let path = folder.path().display();
+        script.push_str(&format!("cat >/dev/null; kill -9 $pids; rm -rf '{path}'\n"));
+        let mut shell = Command::new("sh")
+            .args(["-c", &script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("sh starts");
+        let lines = BufReader::new(shell.stdout.take().expect("a pipe")).lines();
+        let pids = lines
+            .take(ports.len())
+            .map(|line| line.expect("the shell speaks").trim().parse().expect("a process id"));
+        let pids = pids.collect();
+        for port in ports {
+            wait_for_pong(*port);
+        }
+        Self { shell, ports: ports.to_vec(), pids, _folder: folder }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        drop(self.shell.stdin.take());
+        self.shell.wait().expect("the shell ends");
+    }
+}
+
+fn arguments(port: u16, folder: &Path) -> Vec<String> {
+    let mut words: Vec<String> =
+        ["--port", "--bind", "--save", "--dir"].map(str::to_owned).to_vec();
+    words.insert(1, port.to_string());
+    words.insert(3, "127.0.0.1".to_owned());
+    words.insert(5, String::new());
+    words.push(folder.display().to_string());
+    words
+}
+
+fn url(port: u16) -> String {
+    format!("redis://127.0.0.1:{port}")
+}
+
+/// A port whose neighbour for the cluster's own talk (10,000 above) is free as well.
+fn free_port() -> u16 {
+    loop {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        if port < 55_000 && TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok() {
+            return port;
+        }
+    }
+}
+
+fn cli(port: u16, args: &[&str]) -> String {
+    let mut command = Command::new("redis-cli");
+    let output = command.args(["-p", &port.to_string()]).args(args).output();
+    let output = output.expect("redis-cli is installed");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn wait_for_pong(port: u16) {
+    wait_until("redis-server listens", || {
+        TcpStream::connect(("127.0.0.1", port)).is_ok() && cli(port, &["ping"]).trim() == "PONG"
+    });
+}
+
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < DEADLINE, "waited {DEADLINE:?} in vain: {what}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
