@@ -13,6 +13,7 @@ mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
@@ -29,10 +30,13 @@ use crate::engine::Engine;
 use crate::exposition::{OwnMetrics, Pages, Refresher};
 use crate::http::{self, Readiness, RouterParts};
 use crate::model::time::Timestamp;
-use crate::store::{Operation, Stores, embedded};
+use crate::store::{Operation, Stores, embedded, redis};
 
 /// What a shell shows for a program that SIGINT ended.
 const ENDED_AT_ONCE: i32 = 130;
+
+/// How often a store that others share is looked at.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Serves until SIGTERM or SIGINT; a second one ends the process at once.
 ///
@@ -139,6 +143,10 @@ pub async fn run(
 
 /// Opens the store, off the async threads: it may take seconds.
 async fn open(config: &Config) -> anyhow::Result<(Stores, SharedClock)> {
+    if let Some(settings) = config.redis() {
+        let stores = redis::open(&settings).context("the store can't be opened")?;
+        return Ok((stores, Arc::new(SystemClock::start(Timestamp::MIN))));
+    }
     let settings = config.embedded();
     let opened = tokio::task::spawn_blocking(move || embedded::open(&settings)).await;
     opened.context("opening the store failed")?.context("the store can't be opened")
@@ -156,6 +164,7 @@ async fn work(
     let mut background = Background::default();
     collect_garbage(&mut background, config, &engine.operation, stop);
     flush(&mut background, config, &engine.operation, stop);
+    keep_watch(&mut background, &engine.operation, stop);
     watch_clock(&mut background, clock, pages.own(), stop);
     refresh(&mut background, config, &engine, pages, readiness, stop).await;
     readiness.set_engine(engine);
@@ -203,6 +212,21 @@ fn collect_garbage(
         async move {
             let removed = operation.collect_garbage().await?;
             tracing::debug!(removed, "removed what had expired");
+            Ok(())
+        }
+    });
+}
+
+fn keep_watch(
+    background: &mut Background,
+    operation: &Arc<dyn Operation>,
+    stop: &CancellationToken,
+) {
+    let operation = Arc::clone(operation);
+    background.every("watch", WATCH_INTERVAL, stop.clone(), move || {
+        let operation = Arc::clone(&operation);
+        async move {
+            operation.keep_watch().await?;
             Ok(())
         }
     });

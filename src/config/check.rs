@@ -10,6 +10,7 @@ use tracing_subscriber::filter::LevelFilter;
 use super::mistake::Mistake;
 use super::sections::Token;
 use super::{Config, Secret, floors, layers};
+use crate::model::cursor::MAX_PARTS;
 use crate::model::leases::LeaseName;
 
 /// The shortest secret that is accepted, in characters: shorter ones can be guessed.
@@ -30,6 +31,7 @@ pub(super) fn check(
     check.cache(&config);
     check.timeouts(&config);
     check.series(&config);
+    check.redis(&mut config);
     check.log(&config);
     check.tokens(&mut config);
     check.listener(&config);
@@ -118,6 +120,44 @@ impl Check<'_> {
             &["series.leader_role", "series.guards"],
             || format!("{role:?} is not a role of series.guards"),
         );
+    }
+
+    fn redis(&mut self, config: &mut Config) {
+        let redis = &mut config.store.redis;
+        self.require(
+            redis.password.expose().is_empty() || redis.password_file.as_os_str().is_empty(),
+            &["store.redis.password_file", "store.redis.password"],
+            || "is given beside store.redis.password".to_owned(),
+        );
+        if !redis.password_file.as_os_str().is_empty() {
+            match std::fs::read_to_string(&redis.password_file) {
+                Ok(text) => redis.password = Secret::from(text.trim_end().to_owned()),
+                Err(error) => {
+                    let why = format!("{} can't be read: {error}", redis.password_file.display());
+                    self.require(false, &["store.redis.password_file"], || why);
+                }
+            }
+        }
+        let braces = redis.namespace.contains(['{', '}']);
+        self.require(!redis.namespace.is_empty() && !braces, &["store.redis.namespace"], || {
+            "must not be empty, nor hold braces".to_owned()
+        });
+        self.require(redis.index_shards.0 <= MAX_PARTS, &["store.redis.index_shards"], || {
+            format!("must be at most {MAX_PARTS}")
+        });
+        self.require(
+            redis.cluster.0.is_empty() || redis.database == 0,
+            &["store.redis.database", "store.redis.cluster"],
+            || "must be 0: a cluster has no other".to_owned(),
+        );
+        let urls = redis.cluster.0.iter().chain([&redis.url]);
+        let schemes = ["redis://", "rediss://", "unix://", "redis+unix://"];
+        for url in urls {
+            let known = schemes.iter().any(|scheme| url.expose().starts_with(scheme));
+            self.require(known, &["store.redis.url", "store.redis.cluster"], || {
+                "must begin with redis:// or rediss://".to_owned()
+            });
+        }
     }
 
     fn log(&mut self, config: &Config) {

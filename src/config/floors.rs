@@ -13,6 +13,7 @@ use crate::http::{
 };
 use crate::store::CacheSettings;
 use crate::store::embedded::EmbeddedSettings;
+use crate::store::redis::RedisSettings;
 
 impl Config {
     /// Gives the settings of the HTTP floor.
@@ -83,7 +84,7 @@ impl Config {
         EmbeddedSettings {
             path: match self.store.backend {
                 Backend::Embedded => Some(self.store.path.clone()),
-                Backend::Memory => None,
+                Backend::Memory | Backend::Redis => None,
             },
             sync: self.store.sync,
             series_retention: self.series.retention.0,
@@ -97,6 +98,38 @@ impl Config {
                 max_namespaces: self.cache.max_namespaces.0,
             },
         }
+    }
+}
+
+impl Config {
+    /// Gives the settings of the Redis store; `None` where another backend is configured.
+    pub fn redis(&self) -> Option<RedisSettings> {
+        if self.store.backend != Backend::Redis {
+            return None;
+        }
+        let redis = &self.store.redis;
+        let seeds: Vec<String> =
+            redis.cluster.0.iter().map(|url| url.expose().to_owned()).collect();
+        let cluster = !seeds.is_empty();
+        let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        Some(RedisSettings {
+            urls: if cluster { seeds } else { vec![redis.url.expose().to_owned()] },
+            cluster,
+            username: given(&redis.username),
+            password: given(redis.password.expose()),
+            database: Some(redis.database).filter(|database| *database != 0),
+            ca_file: Some(redis.ca_file.clone()).filter(|path| !path.as_os_str().is_empty()),
+            namespace: redis.namespace.clone(),
+            index_shards: redis.index_shards.0,
+            connect_timeout: redis.connect_timeout.0,
+            timeout: redis.timeout.0,
+            series_retention: self.series.retention.0,
+            max_series: self.series.max_series.0,
+            max_tombstones: self.series.max_tombstones.0,
+            checkpoint_retention: self.checkpoints.retention.0,
+            cache: self.embedded().cache,
+            clock: None,
+        })
     }
 }
 

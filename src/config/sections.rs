@@ -122,6 +122,25 @@ pub struct Store {
     pub path: PathBuf,
     #[serde(deserialize_with = "sync_mode")]
     pub sync: SyncMode,
+    pub redis: Redis,
+}
+
+/// `[store.redis]`: the Redis or Valkey that replicas share.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "default.toml says what each setting means, once")]
+pub struct Redis {
+    pub url: Secret,
+    pub cluster: List<Secret>,
+    pub username: String,
+    pub password: Secret,
+    pub password_file: PathBuf,
+    pub database: i64,
+    pub ca_file: PathBuf,
+    pub namespace: String,
+    pub index_shards: Count,
+    pub connect_timeout: Span,
+    pub timeout: Span,
 }
 
 fn sync_mode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SyncMode, D::Error> {
@@ -138,13 +157,18 @@ pub enum Backend {
     Embedded,
     /// Nothing outlives the process.
     Memory,
+    /// A Redis or Valkey that replicas share.
+    Redis,
 }
 
 impl TryFrom<String> for Backend {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        one_of(&text, &[("embedded", Self::Embedded), ("memory", Self::Memory)])
+        one_of(
+            &text,
+            &[("embedded", Self::Embedded), ("memory", Self::Memory), ("redis", Self::Redis)],
+        )
     }
 }
 

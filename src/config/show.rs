@@ -12,7 +12,8 @@ const REDACTED: &str = "\"[redacted]\"";
 /// Keys whose values are secrets wherever they stand.
 const SECRET_KEYS: [&str; 2] = ["token", "token_sha256"];
 /// Settings that may hold a secret.
-const SECRET_SETTINGS: [&str; 1] = ["access.tokens"];
+const SECRET_SETTINGS: [&str; 4] =
+    ["access.tokens", "store.redis.url", "store.redis.cluster", "store.redis.password"];
 
 /// Tells whether a setting may hold a secret.
 pub(super) fn is_secret(setting: &str) -> bool {

@@ -10,6 +10,7 @@ mod family;
 mod forms;
 mod gzip;
 pub mod input;
+mod link;
 mod metadata;
 pub mod mirror;
 mod naming;

@@ -339,6 +339,21 @@ pub struct StoreStatus {
     pub committed_writes: u64,
 }
 
+/// How the line to a store on the network does, since the start.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LinkStatus {
+    /// Round trips that run.
+    pub in_flight: u64,
+    /// Round trips that failed: no answer, none in time, or a refusal.
+    pub failures: u64,
+    /// Round trips that ended within so many seconds, for each of a few bounds, growing.
+    pub within_seconds: Vec<(f64, u64)>,
+    /// Round trips that ended.
+    pub round_trips: u64,
+    /// How long these took together, in seconds.
+    pub seconds: f64,
+}
+
 /// What concerns the store as a whole.
 #[async_trait]
 pub trait Operation: Send + Sync {
@@ -354,6 +369,12 @@ pub trait Operation: Send + Sync {
         std::future::pending().await
     }
 
+    /// Looks after what others may have done to the store, such as a Redis that was started
+    /// again with less than it had. To be called every second or so.
+    async fn keep_watch(&self) -> StoreResult<()> {
+        Ok(())
+    }
+
     /// Waits until so many weak writes wait for the disk that a flush is worth while before
     /// its time has come.
     async fn flush_wanted(&self);
@@ -366,6 +387,11 @@ pub trait Operation: Send + Sync {
 
     /// Reports on the store.
     async fn status(&self) -> StoreResult<StoreStatus>;
+
+    /// Reports on the line to the store; `None` where there is none.
+    fn link(&self) -> Option<LinkStatus> {
+        None
+    }
 
     /// Ends the store: a last flush, then every file is closed. Calls afterwards fail as
     /// [`ErrorKind::Unavailable`].
