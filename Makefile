@@ -25,6 +25,12 @@ help: ## Lists what can be made
 run: ## Runs the server on its embedded store in DATA (data/), on http://127.0.0.1:8720
 	HOLDALL_STORE__PATH=$(DATA) cargo run --release --locked -- serve
 
+.PHONY: run-redis
+run-redis: ## Runs a Redis and two replicas that share it, on the ports 8720 and 8721
+	$(call debian,redis-server,redis-server)
+	cargo build --release --locked
+	deploy/run-redis $(TARGET)/release/holdall $(DATA)
+
 .PHONY: fmt
 fmt: ## Formats the code
 	cargo fmt
@@ -68,6 +74,9 @@ ci: lint test ## What the continuous integration runs
 setup-test: $(VENV)/.installed $(NPM)/.installed ## Installs what the tests need and is missing
 	$(call debian,prometheus,prometheus)
 	$(call debian,promtool,prometheus)
+	$(call debian,redis-server,redis-server)
+	$(call debian,redis-cli,redis-tools)
+	$(call debian,nginx,nginx-light)
 
 .PHONY: setup-bench
 setup-bench: ## Installs the peers and load generators that are missing

@@ -1,42 +1,143 @@
-"""The files in deploy/ and the compose file say what their readers understand."""
+"""The files in deploy/ and the compose file say what their readers understand, and work together."""
 
+import json
+import re
+import shutil
+import signal
+import subprocess
+import urllib.request
+
+import pytest
 import yaml
+from compose_spec import PyCompose
 
 from conftest import REPOSITORY
-from processes import clean_environment, program
+from processes import clean_environment, free_port, program, status_of, wait_until
 
 COMPOSE = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())
+REPLICAS = ["holdall-1", "holdall-2"]
+
+
+def test_the_compose_file_follows_the_specification():
+    # The reader wants it without YAML's own means of saying things once.
+    assert PyCompose.from_json(json.dumps(COMPOSE)).service_names() == list(COMPOSE["services"])
+    broken = json.loads(json.dumps(COMPOSE))
+    broken["services"]["valkey"]["helthcheck"] = {}
+    with pytest.raises(ValueError):
+        PyCompose.from_json(json.dumps(broken))
 
 
 def test_prometheus_accepts_its_configuration(run):
     run(program("promtool", "prometheus"), "check", "config", REPOSITORY / "deploy" / "prometheus.yml")
 
 
-def test_holdall_accepts_the_settings_of_the_compose_file(binary, run):
-    settings = COMPOSE["services"]["holdall"]["environment"]
+@pytest.mark.parametrize("replica", REPLICAS)
+def test_holdall_accepts_the_settings_of_the_compose_file(binary, run, replica):
+    settings = COMPOSE["services"][replica]["environment"]
     assert all(name.startswith("HOLDALL_") for name in settings)
-    run(binary, "check-config", env=clean_environment() | settings)
+    shown = run(binary, "check-config", env=clean_environment() | settings)
+    assert 'store.backend = "redis"' in shown
 
 
 def test_the_compose_file_names_what_is_there():
     services = COMPOSE["services"]
-    assert set(services) == {"holdall", "prometheus"}
-    build = services["holdall"]["build"]
-    assert (REPOSITORY / build["context"] / build["dockerfile"]).is_file()
+    assert set(services) == {*REPLICAS, "balancer", "valkey", "prometheus"}
+    for name in REPLICAS:
+        build = services[name]["build"]
+        assert (REPOSITORY / build["context"] / build["dockerfile"]).is_file()
+        assert services[name]["read_only"] is True
     for service in services.values():
-        for published in service["ports"]:
+        for published in service.get("ports", []):
             assert published.startswith("127.0.0.1:"), "nothing is open to the network by default"
-        for volume in service["volumes"]:
+        for volume in service.get("volumes", []):
             source = volume.split(":")[0]
             if source.startswith("."):
                 assert (REPOSITORY / source).is_file()
             else:
                 assert source in COMPOSE["volumes"]
+        for other in service.get("depends_on", {}):
+            assert other in services
+            image_checks = "build" in services[other]
+            assert image_checks or "healthcheck" in services[other], f"{other} says how it is"
 
 
-def test_prometheus_scrapes_the_service_of_the_compose_file():
+def test_the_image_is_small_in_what_it_may_and_built_from_what_is_copied(run, tmp_path):
+    lines = (REPOSITORY / "deploy" / "Dockerfile").read_text().splitlines()
+    assert "USER holdall" in lines
+    assert any(line.startswith("HEALTHCHECK") and '"healthcheck"' in line for line in lines)
+    stage = lines[: lines.index("FROM debian:bookworm-slim")]
+    for line in stage:
+        if line.startswith("COPY"):
+            *sources, target = line.split()[1:]
+            for source in sources:
+                for found in sorted(REPOSITORY.glob(source)):
+                    # As COPY does: of a folder what is in it.
+                    if found.is_dir():
+                        shutil.copytree(found, tmp_path / target, dirs_exist_ok=True)
+                    else:
+                        (tmp_path / target).mkdir(exist_ok=True)
+                        shutil.copy(found, tmp_path / target)
+    # Every file that the manifest names is there, and the lock file belongs to it.
+    run("cargo", "metadata", "--locked", "--no-deps", "--format-version=1", cwd=tmp_path)
+
+
+def test_prometheus_scrapes_the_services_of_the_compose_file():
     configuration = yaml.safe_load((REPOSITORY / "deploy" / "prometheus.yml").read_text())
-    (job,) = configuration["scrape_configs"]
-    listen = COMPOSE["services"]["holdall"]["environment"]["HOLDALL_SERVER__LISTEN"]
-    assert job["static_configs"] == [{"targets": ["holdall:" + listen.rsplit(":", 1)[1]]}]
-    assert job["honor_labels"] is True, "pushed labels stay as they were pushed"
+    pushed, own = configuration["scrape_configs"]
+    port = COMPOSE["services"]["holdall-1"]["environment"]["HOLDALL_SERVER__LISTEN"].rsplit(":", 1)[1]
+    assert pushed["static_configs"] == [{"targets": ["balancer:8720"]}]
+    assert pushed["honor_labels"] is True, "pushed labels stay as they were pushed"
+    assert own["static_configs"] == [{"targets": [f"{name}:{port}" for name in REPLICAS]}]
+
+
+def request(method: str, url: str, body: dict | None = None) -> dict:
+    """Sends JSON and reads JSON."""
+    data = None if body is None else json.dumps(body).encode()
+    headers = {"Content-Type": "application/json"}
+    asked = urllib.request.Request(url, data, headers, method=method)
+    with urllib.request.urlopen(asked, timeout=30) as answer:
+        return json.load(answer)
+
+
+def test_replicas_behind_the_balancer_are_one_server(binary, tmp_path):
+    """What the compose file describes, without containers: its settings, its nginx.conf."""
+    ports = {name: free_port() for name in [*REPLICAS, "balancer"]}
+    redis = free_port()
+    script = subprocess.Popen(
+        [REPOSITORY / "deploy" / "run-redis", binary, tmp_path],
+        env=clean_environment()
+        | {"REDIS_PORT": str(redis), "HOLDALL_PORTS": " ".join(str(ports[name]) for name in REPLICAS)},
+    )
+    configuration = (REPOSITORY / "deploy" / "nginx.conf").read_text()
+    for name in REPLICAS:
+        configuration = configuration.replace(f"{name}:8720", f"127.0.0.1:{ports[name]}")
+    configuration = configuration.replace("listen 8720", f"listen 127.0.0.1:{ports['balancer']}")
+    (tmp_path / "nginx.conf").write_text(configuration)
+    (tmp_path / "logs").mkdir()
+    extra = f"daemon off; pid {tmp_path}/nginx.pid; error_log stderr;"
+    command = [program("nginx", "nginx-light"), "-p", tmp_path, "-c", tmp_path / "nginx.conf", "-g", extra]
+    nginx = subprocess.Popen(command)
+    try:
+        base = f"http://127.0.0.1:{ports['balancer']}"
+        direct = [f"http://127.0.0.1:{ports[name]}" for name in REPLICAS]
+        for url in [*direct, base]:
+            wait_until(lambda: status_of(f"{url}/readyz") == 200, f"{url} is ready")
+        locks = [request("POST", f"{base}/v1/locks/job/once", {"ttl": "60s"}) for _ in range(8)]
+        assert [lock["acquired"] for lock in locks].count(True) == 1
+        points = [{"name": "pushed", "labels": {"n": str(n)}, "value": n} for n in range(20)]
+        batch = {"role": "leader", "source": "leader_scrape", "points": points}
+        assert request("POST", f"{base}/v1/series", batch)["created"] == 20
+
+        def page(url: str) -> list[str]:
+            with urllib.request.urlopen(f"{url}/metrics", timeout=30) as answer:
+                lines = answer.read().decode().splitlines()
+            return [line for line in lines if re.match("pushed", line)]
+
+        for url in [*direct, base]:
+            wait_until(lambda: len(page(url)) == 20, f"{url} shows what was pushed")
+        assert page(direct[0]) == page(direct[1])
+    finally:
+        nginx.terminate()
+        nginx.wait(30)
+        script.send_signal(signal.SIGTERM)
+        script.wait(60)
