@@ -15,6 +15,7 @@ mod full_disk;
 mod house_rules;
 mod load;
 mod loading;
+mod redis_faults;
 mod series_on_disk;
 mod shutdown;
 mod waiting;

@@ -4,6 +4,7 @@
 
 pub(crate) mod client;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod redis;
 pub(crate) mod rng;
 pub(crate) mod wait;
