@@ -16,6 +16,7 @@ mod house_rules;
 mod load;
 mod loading;
 mod redis_faults;
+mod redis_replicas;
 mod series_on_disk;
 mod shutdown;
 mod waiting;

@@ -134,9 +134,23 @@ impl Cluster {
         &self.urls
     }
 
-    /// Gives the ports of its nodes.
-    pub(crate) fn ports(&self) -> &[u16] {
-        &self.held.ports
+    /// Gives the port of one of the masters.
+    pub(crate) fn a_master(&self) -> u16 {
+        let master = self.held.ports.iter().find(|port| is_master(**port));
+        *master.expect("a cluster has masters")
+    }
+
+    /// Waits until, of each master, the replica has seen all that it wrote.
+    pub(crate) fn until_replicated(&self) {
+        for port in self.held.ports.iter().filter(|port| is_master(**port)) {
+            wait_until("the replica has seen all", || {
+                let info = cli(*port, &["info", "replication"]);
+                let written = info.lines().find_map(|l| l.strip_prefix("master_repl_offset:"));
+                let seen = info.lines().find_map(|l| l.strip_prefix("slave0:"));
+                let seen = seen.and_then(|slave| slave.split(",offset=").nth(1)?.split(',').next());
+                seen.is_some() && written.map(str::trim) == seen
+            });
+        }
     }
 
     /// Ends the node at `port` at once, as a crash does.
@@ -228,6 +242,10 @@ fn cli(port: u16, args: &[&str]) -> String {
     let output = command.args(["-p", &port.to_string()]).args(args).output();
     let output = output.expect("redis-cli is installed");
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn is_master(port: u16) -> bool {
+    cli(port, &["role"]).starts_with("master")
 }
 
 fn wait_for_pong(port: u16) {

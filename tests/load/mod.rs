@@ -7,11 +7,13 @@ mod leases;
 mod ledger;
 mod verify;
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use holdall::model::time::Timestamp;
 use serde_json::json;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::ledger::Ledger;
 pub(crate) use self::verify::{verify_series_whole, verify_strong, verify_weak};
@@ -27,31 +29,42 @@ const SERIES: u64 = 2;
 const PADDING: &str =
     "a/long/key/with/many/parts/that/says/what/it/is/for/and/for/whom/and/why/and/since/when";
 
-/// A load that runs until the server is gone.
-pub(crate) struct Load(JoinSet<()>);
+/// A load that runs until the server is gone, or it is stopped.
+pub(crate) struct Load(JoinSet<()>, CancellationToken);
 
 impl Load {
     /// Starts every kind of work.
     pub(crate) fn start(server: &Server, ledger: &Arc<Ledger>, rng: &mut Rng) -> Self {
+        let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
+        let mut run = |task: Pin<Box<dyn Future<Output = ()> + Send>>| {
+            let stop = stop.clone();
+            tasks.spawn(async move { drop(stop.run_until_cancelled(task).await) });
+        };
         for number in 0..LOCK_WRITERS {
-            tasks.spawn(take_locks(server.client(), Arc::clone(ledger), number));
+            run(Box::pin(take_locks(server.client(), Arc::clone(ledger), number)));
         }
         for number in 0..LEASES {
             let name = format!("lease/{number}");
-            tasks.spawn(leases::hold(server.client(), Arc::clone(ledger), name, rng.split()));
+            let work = leases::hold(server.client(), Arc::clone(ledger), name, rng.split());
+            run(Box::pin(work));
         }
         for number in 0..CHECKPOINTS {
-            tasks.spawn(move_checkpoint(server.client(), Arc::clone(ledger), number));
+            run(Box::pin(move_checkpoint(server.client(), Arc::clone(ledger), number)));
         }
         for number in 0..SERIES {
-            tasks.spawn(push_series(server.client(), Arc::clone(ledger), number));
+            run(Box::pin(push_series(server.client(), Arc::clone(ledger), number)));
         }
-        tasks.spawn(flush(server.client(), Arc::clone(ledger)));
-        Self(tasks)
+        run(Box::pin(flush(server.client(), Arc::clone(ledger))));
+        Self(tasks, stop)
     }
 
-    /// Waits until every task has seen that the server is gone.
+    /// Lets every task end. What was under way then may or may not happen.
+    pub(crate) fn stop(&self) {
+        self.1.cancel();
+    }
+
+    /// Waits until every task has ended.
     pub(crate) async fn ended(mut self) {
         while let Some(outcome) = self.0.join_next().await {
             outcome.expect("a task of the load found no fault");
