@@ -7,6 +7,7 @@
 mod cache;
 mod checkpoints;
 mod generations;
+mod guard;
 mod leases;
 mod link;
 mod locks;

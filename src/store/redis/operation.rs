@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::cache::{collect, count};
+use super::guard::Guard;
 use super::series::RedisSeries;
 use super::shards::Shards;
 use crate::store::{Capabilities, Operation, StoreResult, StoreStatus};
@@ -12,11 +14,13 @@ use crate::store::{Capabilities, Operation, StoreResult, StoreStatus};
 pub(super) struct RedisOperation {
     shards: Arc<Shards>,
     series: Arc<RedisSeries>,
+    guard: Guard,
 }
 
 impl RedisOperation {
     pub(super) fn new(shards: Arc<Shards>, series: Arc<RedisSeries>) -> Self {
-        Self { shards, series }
+        let guard = Guard::new(Arc::clone(&shards));
+        Self { shards, series, guard }
     }
 }
 
@@ -33,7 +37,7 @@ impl Operation for RedisOperation {
     }
 
     async fn ready(&self) -> Result<(), String> {
-        Ok(())
+        self.guard.check().await.map(drop).map_err(|error| error.to_string())
     }
 
     async fn flush_wanted(&self) {
@@ -45,11 +49,17 @@ impl Operation for RedisOperation {
     }
 
     async fn collect_garbage(&self) -> StoreResult<u64> {
-        Ok(0)
+        collect(&self.shards).await
     }
 
     async fn status(&self) -> StoreResult<StoreStatus> {
-        Ok(StoreStatus::default())
+        let cached = count(&self.shards).await?;
+        Ok(StoreStatus {
+            generations: cached.generations,
+            cached_values: cached.values,
+            cached_bytes: cached.bytes,
+            ..StoreStatus::default()
+        })
     }
 
     async fn close(&self) -> StoreResult<()> {
