@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::future::try_join_all;
 use redis::Cmd;
 
 pub(super) use self::fences::{FENCES, Passed, add_pass, check, pass};
