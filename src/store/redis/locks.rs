@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::garbage::Expiring;
 use super::link::Weight;
 use super::replies::read;
 use super::script::Script;
@@ -14,7 +15,10 @@ use crate::model::time::Timestamp;
 use crate::store::{ErrorKind, LockOutcome, LockStore, StoreError, StoreResult};
 
 /// The key of the sorted set.
-pub(super) const LOCKS: &str = "locks";
+const LOCKS: &str = "locks";
+
+/// What becomes garbage.
+const EXPIRING: Expiring = Expiring { ends: LOCKS, beside: &[] };
 
 /// The locks.
 pub(super) struct RedisLocks {
@@ -52,6 +56,22 @@ pub(super) fn millis_of(ttl: Duration) -> i64 {
 pub(super) fn time_of(millis: &str) -> StoreResult<Timestamp> {
     let time = millis.parse().ok().and_then(Timestamp::from_millis);
     time.ok_or_else(|| StoreError::new(ErrorKind::Corrupt, format!("{millis:?} is no time")))
+}
+
+/// Removes locks that are over; gives how many.
+///
+/// # Errors
+/// When Redis can't be reached, does not answer in time, or refuses.
+pub(super) async fn collect(shards: &Shards) -> StoreResult<u64> {
+    EXPIRING.collect(shards, Duration::ZERO).await
+}
+
+/// Counts the locks that are held.
+///
+/// # Errors
+/// When Redis can't be reached, does not answer in time, or refuses.
+pub(super) async fn count(shards: &Shards) -> StoreResult<u64> {
+    EXPIRING.count(shards, Duration::ZERO).await
 }
 
 #[async_trait]

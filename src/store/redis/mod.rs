@@ -6,6 +6,7 @@
 
 mod cache;
 mod checkpoints;
+mod garbage;
 mod generations;
 mod guard;
 mod leases;

@@ -13,3 +13,12 @@ pub(super) fn read<T: FromRedisValue>(value: Value) -> StoreResult<T> {
         StoreError::new(ErrorKind::Corrupt, format!("an answer of an unknown shape: {error}"))
     })
 }
+
+/// Reads a whole number that a script gave as text: Lua's own numbers are not exact.
+///
+/// # Errors
+/// When it is none.
+pub(super) fn number(text: &str) -> StoreResult<i64> {
+    text.parse()
+        .map_err(|_| StoreError::new(ErrorKind::Corrupt, format!("{text:?} is no whole number")))
+}

@@ -1,0 +1,2 @@
+-- Reads a lease. KEYS: info, leases. ARGV: now, name.
+return held_lease(ARGV[2]) or false

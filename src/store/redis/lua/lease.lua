@@ -1,0 +1,15 @@
+-- Leases. KEYS[2] is `leases`, a hash: the name, and "token ends ttl ttl_nanos holder" (the end and
+-- the ttl in milliseconds; the ttl again in nanoseconds, which only the client reads).
+-- Gives a lease that is held now: all of it, its token, its ttl in both units, its holder.
+local function held_lease(name)
+  local record = redis.call('HGET', KEYS[2], name)
+  if not record then
+    return nil
+  end
+  local token, ends, ttl, nanos, holder =
+    string.match(record, '^(%d+) (%d+) (%d+) (%d+) (.*)$')
+  if tonumber(ends) <= now_ms then
+    return nil
+  end
+  return record, token, tonumber(ends), tonumber(ttl), nanos, holder
+end
