@@ -74,8 +74,17 @@ pub struct Capabilities {
     pub survives_power_cut: bool,
     /// Other replicas see the same data.
     pub shared: bool,
-    /// A fence and the write that it guards are one atomic step.
+    /// A fence and the write that it guards are one atomic step. Where not, a write that was let pass
+    /// may still be under way when its lease ends by itself; a lease that was acquired or
+    /// released was told to all parts before that was answered.
     pub atomic_fencing: bool,
+    /// A batch of several keys or series is one atomic step. Where not, it is checked as a whole first,
+    /// then each part of the store takes its share in one step, and a failure in between leaves
+    /// some done; sending it again completes it.
+    pub atomic_batches: bool,
+    /// Of how many parts the store is made that number their changes, and remember their
+    /// deletions, on their own.
+    pub parts: usize,
 }
 
 /// What a fenced write answers when its fence does not hold.

@@ -137,6 +137,8 @@ fn capabilities(settings: &EmbeddedSettings) -> Capabilities {
         survives_power_cut: on_disk && settings.sync == SyncMode::Full,
         shared: false,
         atomic_fencing: true,
+        atomic_batches: true,
+        parts: 1,
     }
 }
 

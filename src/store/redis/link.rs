@@ -19,7 +19,7 @@ use redis::{
 use tokio::sync::Mutex;
 
 use super::RedisSettings;
-use crate::store::{ErrorKind, StoreError, StoreResult};
+use crate::store::{ErrorKind, LinkStatus, StoreError, StoreResult};
 
 /// Upper ends of the classes that round trips are counted in, in seconds.
 pub(super) const ROUND_TRIP_SECONDS: [f64; 10] =
@@ -75,8 +75,24 @@ impl Link {
     }
 
     /// Gives what was counted.
-    pub(super) fn totals(&self) -> &LinkTotals {
-        &self.totals
+    pub(super) fn status(&self) -> LinkStatus {
+        let totals = &self.totals;
+        let mut round_trips = 0;
+        let mut classes = totals.ended.iter().map(|class| {
+            round_trips += class.load(Ordering::Relaxed);
+            round_trips
+        });
+        let within_seconds = ROUND_TRIP_SECONDS.into_iter().zip(&mut classes).collect();
+        // The class without an upper end.
+        let all = classes.next().unwrap_or(0);
+        let begun = totals.begun.load(Ordering::Relaxed);
+        LinkStatus {
+            in_flight: begun.saturating_sub(all),
+            failures: totals.failed.load(Ordering::Relaxed),
+            within_seconds,
+            round_trips: all,
+            seconds: Duration::from_micros(totals.micros.load(Ordering::Relaxed)).as_secs_f64(),
+        }
     }
 
     /// Sends one command and waits for its answer; in a cluster it goes to the master of its

@@ -93,6 +93,6 @@ pub fn open(settings: &RedisSettings) -> StoreResult<Stores> {
         checkpoints: Arc::new(checkpoints),
         generations: Arc::new(RedisGenerations::new(Arc::clone(&shards))),
         cache: Arc::new(RedisCache::new(Arc::clone(&shards), settings.cache)),
-        operation: Arc::new(RedisOperation::new(shards, series)),
+        operation: Arc::new(RedisOperation::new(shards, series, settings.checkpoint_retention)),
     })
 }

@@ -1,26 +1,43 @@
 //! What concerns the Redis store as a whole.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::cache::{collect, count};
 use super::guard::Guard;
 use super::series::RedisSeries;
 use super::shards::Shards;
-use crate::store::{Capabilities, Operation, StoreResult, StoreStatus};
+use super::{cache, checkpoints, leases, locks};
+use crate::store::{
+    Capabilities, ErrorKind, LinkStatus, Operation, StoreError, StoreResult, StoreStatus,
+};
 
 /// The store as a whole.
 pub(super) struct RedisOperation {
     shards: Arc<Shards>,
     series: Arc<RedisSeries>,
     guard: Guard,
+    checkpoint_retention: Duration,
+    closed: AtomicBool,
 }
 
 impl RedisOperation {
-    pub(super) fn new(shards: Arc<Shards>, series: Arc<RedisSeries>) -> Self {
+    pub(super) fn new(
+        shards: Arc<Shards>,
+        series: Arc<RedisSeries>,
+        checkpoint_retention: Duration,
+    ) -> Self {
         let guard = Guard::new(Arc::clone(&shards));
-        Self { shards, series, guard }
+        Self { shards, series, guard, checkpoint_retention, closed: AtomicBool::new(false) }
+    }
+
+    fn check_open(&self) -> StoreResult<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(StoreError::new(ErrorKind::Unavailable, "the store is closed"));
+        }
+        Ok(())
     }
 }
 
@@ -33,28 +50,60 @@ impl Operation for RedisOperation {
             survives_power_cut: false,
             shared: true,
             atomic_fencing: false,
+            atomic_batches: self.shards.count() == 1,
+            parts: self.shards.count(),
         }
     }
 
     async fn ready(&self) -> Result<(), String> {
-        self.guard.check().await.map(drop).map_err(|error| error.to_string())
+        self.check_open().map_err(|error| error.detail)?;
+        let checked = self.guard.check().await;
+        checked.map(drop).map_err(|error| format!("redis: {}", error.detail))
     }
 
+    async fn keep_watch(&self) -> StoreResult<()> {
+        self.guard.check().await.map(drop)
+    }
+
+    /// There are no weak writes here.
     async fn flush_wanted(&self) {
         std::future::pending().await
     }
 
     async fn flush(&self) -> StoreResult<u64> {
+        self.check_open()?;
         Ok(0)
     }
 
     async fn collect_garbage(&self) -> StoreResult<u64> {
-        collect(&self.shards).await
+        self.check_open()?;
+        let shards = &self.shards;
+        let removed = [
+            crate::store::SeriesStore::expire(&*self.series).await? as u64,
+            locks::collect(shards).await?,
+            leases::collect(shards).await?,
+            checkpoints::collect(shards, self.checkpoint_retention).await?,
+            cache::collect(shards).await?,
+        ];
+        Ok(removed.iter().sum())
     }
 
     async fn status(&self) -> StoreResult<StoreStatus> {
-        let cached = count(&self.shards).await?;
+        self.check_open()?;
+        let shards = &self.shards;
+        let (series, locks, leases, checkpoints, cached) = tokio::try_join!(
+            self.series.counts(),
+            locks::count(shards),
+            leases::count(shards),
+            checkpoints::count(shards, self.checkpoint_retention),
+            cache::count(shards),
+        )?;
         Ok(StoreStatus {
+            series: series.live,
+            tombstones: series.tombstones,
+            locks,
+            leases,
+            checkpoints,
             generations: cached.generations,
             cached_values: cached.values,
             cached_bytes: cached.bytes,
@@ -62,7 +111,13 @@ impl Operation for RedisOperation {
         })
     }
 
+    fn link(&self) -> Option<LinkStatus> {
+        Some(self.shards.link().status())
+    }
+
     async fn close(&self) -> StoreResult<()> {
+        self.closed.store(true, Ordering::Release);
+        self.shards.close();
         Ok(())
     }
 }

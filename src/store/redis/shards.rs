@@ -5,6 +5,7 @@
 //! changes while data exists; it is checked at each birth.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use redis::{Cmd, Value};
 
@@ -24,6 +25,7 @@ pub(super) struct Shards {
     birth: Script,
     /// A test's clock, instead of that of Redis.
     clock: Option<SharedClock>,
+    closed: AtomicBool,
 }
 
 impl Shards {
@@ -34,12 +36,17 @@ impl Shards {
         clock: Option<SharedClock>,
     ) -> Self {
         let birth = Script::bare(include_str!("lua/birth.lua"));
-        Self { link, namespace, count, birth, clock }
+        Self { link, namespace, count, birth, clock, closed: AtomicBool::new(false) }
     }
 
     /// Gives the line.
     pub(super) fn link(&self) -> &Arc<Link> {
         &self.link
+    }
+
+    /// Ends the store: every call from now on fails.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
     }
 
     /// Gives how many shards there are.
@@ -77,6 +84,9 @@ impl Shards {
         names: &[&str],
         arguments: impl Fn(&mut Cmd),
     ) -> StoreResult<Value> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(StoreError::new(ErrorKind::Unavailable, "the store is closed"));
+        }
         let keys = ["info"].iter().chain(names).map(|name| self.key(shard, name));
         let keys: Vec<String> = keys.collect();
         let mut by_text = false;
