@@ -1,0 +1,339 @@
+//! The cache, one value at a time, as raw bytes. Many at a time, in JSON, are in the file beside.
+//!
+//! Invariant: an answer with a value tells every cache in between to ask again before it gives
+//! the value to anybody, and browsers to take it for nothing but data.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::{Answer, DeletedAnswer};
+use crate::engine::cache::{FillWish, Miss};
+use crate::http::body::{BodyLimit, read_whole};
+use crate::http::extract::{Json, Path, Query};
+use crate::http::place::Place;
+use crate::http::problem::Problem;
+use crate::http::state::AppState;
+use crate::http::wire::{Number, Span, Ttl, field};
+use crate::model::cache::{CacheKey, CachedValue, ContentType, FillToken, Namespace};
+use crate::model::generations::{Generation, GenerationFence, GenerationKey, Seen};
+use crate::model::time::Timestamp;
+use crate::store::{CacheAddress, CachePut};
+
+const GENERATION: HeaderName = HeaderName::from_static("holdall-generation");
+const FENCE: HeaderName = HeaderName::from_static("holdall-fence");
+const MISS: HeaderName = HeaderName::from_static("holdall-miss");
+const FILL: HeaderName = HeaderName::from_static("holdall-fill");
+const FILL_EXPIRES_AT: HeaderName = HeaderName::from_static("holdall-fill-expires-at");
+
+/// Why a lookup found nothing, and what is needed to put a value.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct CacheMiss {
+    /// Why: `absent`, `expired`, `stale` or `evicted`.
+    reason: &'static str,
+    /// The generation that the value will depend on.
+    generation: i64,
+    /// Its fence: what is made from the source after this answer may be put under it.
+    fence: String,
+    /// Names the caller's turn at making the value, where the caller got it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    fill: Option<String>,
+    /// When somebody else may get a turn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime, nullable = false)]
+    fill_expires_at: Option<Timestamp>,
+}
+
+impl CacheMiss {
+    fn new(miss: &Miss, generation: &Generation) -> Self {
+        Self {
+            reason: miss.reason.as_str(),
+            generation: generation.number,
+            fence: generation.fence.to_string(),
+            fill: miss.fill.map(|fill| fill.token.to_string()),
+            fill_expires_at: miss.fill.map(|fill| fill.expires_at),
+        }
+    }
+}
+
+/// Any bytes.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+#[expect(dead_code, reason = "describes bodies that are no JSON")]
+pub(crate) struct RawBytes(Vec<u8>);
+
+/// Builds the address of a value from what stands at two places of the request; without a
+/// generation's key the value's own key is it.
+pub(super) fn address(
+    namespace: &Namespace,
+    (key_at, key): (&str, &str),
+    (generation_at, generation_key): (&str, Option<&str>),
+) -> Result<CacheAddress, Problem> {
+    let generation_key = generation_key.unwrap_or(key);
+    let key = field(key_at, CacheKey::parse(namespace.clone(), key))?;
+    let generation_key = field(generation_at, GenerationKey::parse(generation_key))?;
+    Ok(CacheAddress { key, generation_key })
+}
+
+/// What to look up, and whether to take part in making it.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct CacheLookup {
+    /// The key whose generation the value depends on; the value's own key when absent.
+    #[param(required = false, nullable = false)]
+    generation_key: Option<String>,
+    /// How long to wait for somebody else who makes the value, such as `10s`. Whoever names this
+    /// or `fill` takes part in making it.
+    #[param(value_type = Option<String>, required = false, nullable = false, example = "10s")]
+    wait: Option<Span>,
+    /// How long the caller's turn lasts, if it gets one, such as `30s`; `cache.fill_ttl` when
+    /// absent.
+    #[param(value_type = Option<String>, required = false, nullable = false, example = "30s")]
+    fill: Option<Ttl>,
+}
+
+/// Reads a value, as the bytes and with the Content-Type that it was put with. Finding none is a
+/// problem `cache_miss` that says why and gives the fence for a put; with `wait` or `fill` one
+/// caller at a time gets the turn at making the value, and the others may wait for it.
+#[utoipa::path(get, path = "/v1/cache/{namespace}/{key}", tag = "cache",
+    params(("namespace" = String, Path, description = "The namespace, percent-encoded"),
+        ("key" = String, Path, description = "The value's key, percent-encoded"), CacheLookup,
+        ("If-None-Match" = Option<String>, Header, description = "The ETag of what is known")),
+    responses(
+        (status = 200, description = "The value, of the content type that it was put with",
+            body = inline(RawBytes), content_type = "application/octet-stream",
+            headers(("ETag" = String, description = "Names the bytes and their content type"),
+                ("Holdall-Generation" = i64, description = "The generation it depends on"),
+                ("Holdall-Fence" = String, description = "The fence of that generation"))),
+        (status = 304, description = "The value is what If-None-Match names")))]
+pub(crate) async fn get_cached_value(
+    State(state): State<AppState>,
+    Path((namespace, key)): Path<(String, String)>,
+    Query(query): Query<CacheLookup>,
+    place: Place,
+    headers: HeaderMap,
+) -> Result<Response<Body>, Problem> {
+    let namespace = field("namespace", Namespace::parse(namespace))?;
+    let generation_key = ("generation_key", query.generation_key.as_deref());
+    let address = address(&namespace, ("key", &key), generation_key)?;
+    let wait = state.wait(query.wait)?;
+    let takes_part = query.wait.is_some() || query.fill.is_some();
+    if !wait.is_zero() {
+        place.wait_among(&state.waiting_for_leases)?;
+    }
+    let cache = &state.engine()?.cache;
+    let ttl = query.fill.map_or(cache.rules().fill_ttl, |ttl| ttl.0);
+    let lookup = cache.get(&address, takes_part.then_some(FillWish { ttl, wait }));
+    let answer = tokio::select! {
+        biased;
+        answer = lookup => answer?,
+        // Who waits while the server stops asks the next server.
+        () = state.stop.cancelled(), if !wait.is_zero() => return Err(Problem::stopping()),
+    };
+    match answer.value {
+        Ok(value) => Ok(hit(&value, &answer.generation, &headers)),
+        Err(miss) => Err(not_there(&miss, &answer.generation)),
+    }
+}
+
+fn hit(value: &CachedValue, generation: &Generation, asked: &HeaderMap) -> Response<Body> {
+    let hash = value.hash.to_string();
+    let known = knows(asked, &hash);
+    let body = if known { Body::empty() } else { Body::from(value.bytes.clone()) };
+    let mut response = Response::new(body);
+    if known {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    }
+    let headers = response.headers_mut();
+    set(headers, CONTENT_TYPE, value.content_type.as_str());
+    set(headers, ETAG, &format!("\"{hash}\""));
+    // To be kept by whoever likes, but only given after asking here whether it still is true.
+    set(headers, CACHE_CONTROL, "no-cache, no-transform");
+    set(headers, VARY, "Authorization");
+    // What clients put must not run as a page of this origin.
+    set(headers, X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(headers, CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox");
+    set(headers, GENERATION, &generation.number.to_string());
+    set(headers, FENCE, &generation.fence.to_string());
+    response
+}
+
+fn not_there(miss: &Miss, generation: &Generation) -> Problem {
+    let told = CacheMiss::new(miss, generation);
+    let mut headers = HeaderMap::new();
+    // Nobody in between may give a miss to those who ask later.
+    set(&mut headers, CACHE_CONTROL, "no-store");
+    set(&mut headers, VARY, "Authorization");
+    set(&mut headers, MISS, told.reason);
+    set(&mut headers, GENERATION, &told.generation.to_string());
+    set(&mut headers, FENCE, &told.fence);
+    if let Some(fill) = &miss.fill {
+        set(&mut headers, FILL, &fill.token.to_string());
+        set(&mut headers, FILL_EXPIRES_AT, &fill.expires_at.to_string());
+    }
+    Problem::cache_miss(told, headers)
+}
+
+/// Sets a header. Its value is of characters that a header can carry, since the model lets no
+/// others through.
+fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    match HeaderValue::from_str(value) {
+        Ok(value) => drop(headers.insert(name, value)),
+        Err(_) => tracing::error!(header = %name, "a header's value can't be sent"),
+    }
+}
+
+/// Tells whether `If-None-Match` names this value: a weak comparison (RFC 9110, 13.1.2). Our own
+/// tags hold no comma, so that cutting foreign ones at theirs does no harm.
+fn knows(asked: &HeaderMap, hash: &str) -> bool {
+    let lines = asked.get_all(IF_NONE_MATCH).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).map(str::trim).any(|tag| {
+        let opaque = tag.strip_prefix("W/").unwrap_or(tag);
+        let inner = opaque.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        tag == "*" || inner == Some(hash)
+    })
+}
+
+/// Under what to put a value.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct CachePutParams {
+    /// The fence that was read before the value was made.
+    #[param(required = false, nullable = false)]
+    fence: Option<String>,
+    /// Instead of a fence the generation's number. A key that was forgotten in between and bumped
+    /// anew may show the same one again.
+    #[param(value_type = Option<i64>, required = false, nullable = false, minimum = 0)]
+    generation: Option<Number>,
+    /// The key whose generation the value depends on; the value's own key when absent.
+    #[param(required = false, nullable = false)]
+    generation_key: Option<String>,
+    /// How long the value lives, such as `10m`; `cache.ttl` when absent.
+    #[param(value_type = Option<String>, required = false, nullable = false, example = "10m")]
+    ttl: Option<Ttl>,
+    /// The turn at making the value, which this put ends, whatever becomes of it.
+    #[param(required = false, nullable = false)]
+    fill: Option<String>,
+}
+
+/// Reads what was seen of a generation: a fence, or a number.
+pub(super) fn seen(fence: Option<&str>, number: Option<i64>, at: &str) -> Result<Seen, Problem> {
+    match (fence, number) {
+        (Some(fence), None) => {
+            field(&format!("{at}fence"), GenerationFence::parse(fence)).map(Seen::Fence)
+        }
+        (None, Some(number)) => Ok(Seen::Number(number)),
+        (Some(_), Some(_)) => {
+            Err(Problem::invalid("fence and generation exclude each other: the fence is enough"))
+        }
+        (None, None) => {
+            let code = "generation_required";
+            Err(Problem::new(StatusCode::PRECONDITION_REQUIRED, code).detail(
+                "a value is put under the fence, or the generation, that was read before it was made",
+            ))
+        }
+    }
+}
+
+/// What a put gives.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct CachePutAnswer {
+    /// Names the bytes and their content type, as the header `ETag` does, without its quotes.
+    etag: String,
+    /// When the value ends, if nothing ends it before.
+    #[schema(value_type = String, format = DateTime)]
+    expires_at: Timestamp,
+}
+
+/// Puts a value, unless the generation has moved since it was seen. The body is any bytes, of
+/// at most `cache.max_value_bytes`, and of any Content-Type.
+#[utoipa::path(put, path = "/v1/cache/{namespace}/{key}", tag = "cache",
+    params(("namespace" = String, Path, description = "The namespace, percent-encoded"),
+        ("key" = String, Path, description = "The value's key, percent-encoded"), CachePutParams),
+    request_body(content = inline(RawBytes), description = "The value",
+        content_type = "application/octet-stream"),
+    responses((status = 200, description = "The value is held", body = CachePutAnswer)))]
+pub(crate) async fn put_cached_value(
+    State(state): State<AppState>,
+    Path((namespace, key)): Path<(String, String)>,
+    Query(query): Query<CachePutParams>,
+    request: Request<Body>,
+) -> Answer<CachePutAnswer> {
+    let namespace = field("namespace", Namespace::parse(namespace))?;
+    let generation_key = ("generation_key", query.generation_key.as_deref());
+    let address = address(&namespace, ("key", &key), generation_key)?;
+    let seen = seen(query.fence.as_deref(), query.generation.map(|number| number.0), "")?;
+    let fill = query.fill.as_deref().map(FillToken::parse).transpose();
+    let fill = field("fill", fill)?;
+    let content_type = content_type(request.headers())?;
+    let cache = &state.engine()?.cache;
+    let most = cache.rules().max_value_bytes;
+    let limit = BodyLimit { sent_bytes: most, decoded_bytes: most };
+    let patience = state.settings.timeouts.body;
+    let body = read_whole(request, limit, &state.budget, patience).await?;
+    // What arrived may lie in a larger buffer, which the value must not keep alive uncounted.
+    let bytes = Bytes::copy_from_slice(&body.bytes);
+    let ttl = query.ttl.map_or(cache.rules().ttl, |ttl| ttl.0);
+    let value = cache.put(CachePut { address, seen, bytes, content_type, ttl, fill }).await?;
+    Ok(Json(CachePutAnswer { etag: value.hash.to_string(), expires_at: value.expires_at }))
+}
+
+fn content_type(headers: &HeaderMap) -> Result<ContentType, Problem> {
+    let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(ContentType::default()) };
+    let text = String::from_utf8_lossy(value.as_bytes());
+    field("Content-Type", ContentType::parse(&text))
+}
+
+/// Drops a value. It also ends the turn at making it: whoever gives up lets the next one try.
+#[utoipa::path(delete, path = "/v1/cache/{namespace}/{key}", tag = "cache",
+    params(("namespace" = String, Path, description = "The namespace, percent-encoded"),
+        ("key" = String, Path, description = "The value's key, percent-encoded")),
+    responses((status = 200, description = "It is gone", body = DeletedAnswer)))]
+pub(crate) async fn delete_cached_value(
+    State(state): State<AppState>,
+    Path((namespace, key)): Path<(String, String)>,
+) -> Answer<DeletedAnswer> {
+    let namespace = field("namespace", Namespace::parse(namespace))?;
+    let key = field("key", CacheKey::parse(namespace, key))?;
+    state.engine()?.cache.delete(&key).await?;
+    Ok(Json(DeletedAnswer { deleted: true }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn if_none_match_is_a_list_compared_weakly() {
+        let asked = |lines: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(IF_NONE_MATCH, line.parse().expect("a header"));
+            }
+            knows(&headers, "0a1b")
+        };
+        for lines in [
+            &["\"0a1b\""][..],
+            &["W/\"0a1b\""],
+            &["*"],
+            &["\"x\" , W/\"y\",\"0a1b\""],
+            &["\"x,y\", \"0a1b\""],
+            &["\"x\"", "\"0a1b\""],
+        ] {
+            assert!(asked(lines), "{lines:?}");
+        }
+        for lines in [&[][..], &["0a1b"], &["\"0a1\""], &["w/\"0a1b\""], &["\"*\""], &[""]] {
+            assert!(!asked(lines), "{lines:?}");
+        }
+    }
+}
