@@ -67,6 +67,46 @@ async fn what_has_expired_is_removed() {
 }
 
 #[tokio::test]
+async fn generations_that_nobody_bumps_are_forgotten() {
+    let launch = Launch::new()
+        .env("HOLDALL_GENERATIONS__CLEANUP_INTERVAL", "20ms")
+        .env("HOLDALL_GENERATIONS__RETENTION", "50ms");
+    let server = launch.start().await;
+    let before = server.post("/v1/generations/k/bump", &json!({})).await.expect(200);
+    eventually("the generation is forgotten", async || {
+        (status(&server, "generations").await == 0).then_some(())
+    })
+    .await;
+    let after = server.get("/v1/generations/k").await.expect(200);
+    assert_eq!(after["generation"], 0);
+    assert_ne!(after["fence"], before["fence"], "what was seen before holds no more");
+}
+
+#[tokio::test]
+async fn a_cleanup_that_is_switched_off_forgets_nothing() {
+    for (interval, retention) in [("0s", "1ms"), ("1ms", "0s"), ("-1s", "1ms")] {
+        let launch = Launch::new()
+            .env("HOLDALL_GENERATIONS__CLEANUP_INTERVAL", interval)
+            .env("HOLDALL_GENERATIONS__RETENTION", retention)
+            .env("HOLDALL_GC__INTERVAL", "1ms")
+            .env("HOLDALL_FLUSH__INTERVAL", "1ms");
+        let server = launch.start().await;
+        server.post("/v1/generations/k/bump", &json!({})).await.expect(200);
+        // Long after the bump, by the same tasks' clock: what expires is gone by then.
+        server.post("/v1/locks/job/short", &json!({"ttl": "300ms"})).await.expect(200);
+        eventually("the lock has gone", async || {
+            (status(&server, "locks").await == 0).then_some(())
+        })
+        .await;
+        assert_eq!(server.get("/v1/generations/k").await.expect(200)["generation"], 1);
+        // Asked for, it works all the same.
+        let cleanup = json!({"retention": "1ms"});
+        let cleaned = server.post("/v1/generations/cleanup", &cleanup).await.expect(200);
+        assert_eq!(cleaned["forgotten"], 1);
+    }
+}
+
+#[tokio::test]
 async fn a_push_appears_on_the_page_and_stays_over_a_restart_without_a_gap() {
     let launch = Launch::new().env("HOLDALL_REFRESH__INTERVAL", "20ms");
     let server = launch.start().await;

@@ -30,4 +30,4 @@ pub use self::negotiate::{Format, accepts_gzip, negotiate};
 pub use self::own::OwnMetrics;
 pub use self::refresher::Refresher;
 pub use self::scrape::{Pages, RenderFailed};
-pub use self::totals::{CacheRegistry, CacheTotals, GaugeFamily};
+pub use self::totals::{CacheRegistry, CacheTotal, CacheTotals, GaugeFamily};

@@ -197,10 +197,13 @@ impl Refresher {
             (&["locks"], status.locks as f64),
             (&["leases"], status.leases as f64),
             (&["checkpoints"], status.checkpoints as f64),
+            (&["generations"], status.generations as f64),
+            (&["cached_values"], status.cached_values as f64),
         ];
         if let Err(error) = store.entries.replace_all(entries) {
             tracing::error!(%error, "the store's entries are not shown");
         }
+        store.cached.set(i64::try_from(status.cached_bytes).unwrap_or(i64::MAX));
         store.unflushed.set(i64::try_from(status.unflushed).unwrap_or(i64::MAX));
         store.oldest_unflushed.set(status.oldest_unflushed.as_secs_f64());
         let mut seen = self.status.lock();

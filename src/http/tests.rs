@@ -24,10 +24,11 @@ use crate::model::time::Timestamp;
 
 use super::{HttpSettings, Readiness, RouterParts, Scope, TokenSettings, router, serve};
 
-/// A status, headers, and the body as JSON (null when it is not).
+/// A status, headers, and the body, also as JSON (null when it is not).
 pub(super) struct Seen {
     pub(super) status: u16,
     pub(super) headers: axum::http::HeaderMap,
+    pub(super) bytes: axum::body::Bytes,
     pub(super) json: serde_json::Value,
 }
 
@@ -36,7 +37,7 @@ pub(super) async fn ask(router: &Router, request: Request<Body>) -> Seen {
     let (parts, body) = response.into_parts();
     let bytes = body.collect().await.expect("a body").to_bytes();
     let json = serde_json::from_slice(&bytes).unwrap_or_default();
-    Seen { status: parts.status.as_u16(), headers: parts.headers, json }
+    Seen { status: parts.status.as_u16(), headers: parts.headers, bytes, json }
 }
 
 pub(super) fn get(path: &str) -> Request<Body> {

@@ -108,6 +108,14 @@ impl<'de> Deserialize<'de> for Number {
     }
 }
 
+/// Reads a text of a query string that may be absent, but where it stands is never taken for absent:
+/// otherwise the reader of query strings makes an empty text `None`.
+pub(crate) fn given<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
+    String::deserialize(deserializer).map(Some)
+}
+
 /// Bytes in JSON, in base64 with its padding (RFC 4648, section 4).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Base64(pub(crate) Bytes);

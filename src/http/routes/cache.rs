@@ -21,7 +21,7 @@ use crate::http::extract::{Json, Path, Query};
 use crate::http::place::Place;
 use crate::http::problem::Problem;
 use crate::http::state::AppState;
-use crate::http::wire::{Number, Span, Ttl, field};
+use crate::http::wire::{Number, Span, Ttl, field, given};
 use crate::model::cache::{CacheKey, CachedValue, ContentType, FillToken, Namespace};
 use crate::model::generations::{Generation, GenerationFence, GenerationKey, Seen};
 use crate::model::time::Timestamp;
@@ -89,6 +89,7 @@ pub(super) fn address(
 #[into_params(parameter_in = Query)]
 pub(crate) struct CacheLookup {
     /// The key whose generation the value depends on; the value's own key when absent.
+    #[serde(default, deserialize_with = "given")]
     #[param(required = false, nullable = false)]
     generation_key: Option<String>,
     /// How long to wait for somebody else who makes the value, such as `10s`. Whoever names this
@@ -209,6 +210,7 @@ fn knows(asked: &HeaderMap, hash: &str) -> bool {
 #[into_params(parameter_in = Query)]
 pub(crate) struct CachePutParams {
     /// The fence that was read before the value was made.
+    #[serde(default, deserialize_with = "given")]
     #[param(required = false, nullable = false)]
     fence: Option<String>,
     /// Instead of a fence the generation's number. A key that was forgotten in between and bumped
@@ -216,12 +218,14 @@ pub(crate) struct CachePutParams {
     #[param(value_type = Option<i64>, required = false, nullable = false, minimum = 0)]
     generation: Option<Number>,
     /// The key whose generation the value depends on; the value's own key when absent.
+    #[serde(default, deserialize_with = "given")]
     #[param(required = false, nullable = false)]
     generation_key: Option<String>,
     /// How long the value lives, such as `10m`; `cache.ttl` when absent.
     #[param(value_type = Option<String>, required = false, nullable = false, example = "10m")]
     ttl: Option<Ttl>,
     /// The turn at making the value, which this put ends, whatever becomes of it.
+    #[serde(default, deserialize_with = "given")]
     #[param(required = false, nullable = false)]
     fill: Option<String>,
 }
