@@ -72,14 +72,12 @@ async fn generations_that_nobody_bumps_are_forgotten() {
         .env("HOLDALL_GENERATIONS__CLEANUP_INTERVAL", "20ms")
         .env("HOLDALL_GENERATIONS__RETENTION", "50ms");
     let server = launch.start().await;
-    let before = server.post("/v1/generations/k/bump", &json!({})).await.expect(200);
+    server.post("/v1/generations/k/bump", &json!({})).await.expect(200);
     eventually("the generation is forgotten", async || {
         (status(&server, "generations").await == 0).then_some(())
     })
     .await;
-    let after = server.get("/v1/generations/k").await.expect(200);
-    assert_eq!(after["generation"], 0);
-    assert_ne!(after["fence"], before["fence"], "what was seen before holds no more");
+    assert_eq!(server.get("/v1/generations/k").await.expect(200)["generation"], 0);
 }
 
 #[tokio::test]

@@ -33,8 +33,8 @@ const MOST_LARGEST_VALUES: usize = 64;
 pub(crate) struct CacheBatch {
     /// The keys.
     keys: Vec<String>,
-    /// The key whose generation all these values depend on; each value's own key when absent.
-    #[schema(nullable = false)]
+    /// The key whose generation all these values depend on; each value's own key when absent or
+    /// null.
     generation_key: Option<String>,
 }
 
