@@ -122,6 +122,42 @@ async fn a_push_appears_on_the_page_and_stays_over_a_restart_without_a_gap() {
 }
 
 #[tokio::test]
+async fn lookups_in_the_cache_are_counted_by_namespace_and_reason() {
+    let launch = Launch::new()
+        .env("HOLDALL_REFRESH__INTERVAL", "20ms")
+        .env("HOLDALL_CACHE__MAX_NAMESPACES", "1");
+    let server = launch.start().await;
+    let none = server.get("/v1/cache/pages/k").await;
+    assert_eq!(none.expect_problem(404), "cache_miss");
+    let path = "/v1/cache/pages/k?generation=0";
+    server.send(server.request(reqwest::Method::PUT, path).body("value")).await.expect(200);
+    for _ in 0..3 {
+        assert_eq!(server.get("/v1/cache/pages/k").await.body, b"value");
+    }
+    let keys = json!({"keys": ["a", "b"]});
+    server.post("/v1/cache/beyond%20the%20bound/get", &keys).await.expect(200);
+    server.post("/v1/generations/k/bump", &json!({})).await.expect(200);
+    for line in [
+        "holdall_cache_hits_total{cache=\"values\",namespace=\"pages\"} 3",
+        "holdall_cache_misses_total{cache=\"values\",namespace=\"pages\",reason=\"absent\"} 1",
+        "holdall_cache_misses_total{cache=\"values\",namespace=\"pages\",reason=\"stale\"} 0",
+        "holdall_cache_misses_total{cache=\"values\",namespace=\"\",reason=\"absent\"} 2",
+        "holdall_store_entries{resource=\"generations\"} 1",
+        "holdall_store_entries{resource=\"cached_values\"} 1",
+    ] {
+        eventually(line, async || {
+            server.get("/metrics").await.text().lines().any(|l| l == line).then_some(())
+        })
+        .await;
+    }
+    let bytes = status(&server, "cached_bytes").await;
+    assert!(bytes > 5, "{bytes}");
+    assert!(
+        server.get("/metrics").await.text().contains(&format!("holdall_cache_bytes {bytes}\n"))
+    );
+}
+
+#[tokio::test]
 async fn the_store_in_memory_leaves_nothing_behind() {
     let launch = Launch::new().env("HOLDALL_STORE__BACKEND", "memory");
     let server = launch.start().await;
