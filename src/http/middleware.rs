@@ -36,7 +36,7 @@ pub(crate) enum Patience {
     Uploads,
     /// The request may ask to wait for changes.
     Waits,
-    /// The request may ask to wait for a lease. It runs until its handler has seen that it does,
+    /// The request may ask to wait for a lease, or for a value. It runs until its handler has seen that it does,
     /// and those that wait for changes can't deny it a place.
     WaitsForLease,
     /// The answer comes at once, but it may be large: it counts until it is sent.

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{Answer, DeletedAnswer};
+use crate::engine::EngineError;
 use crate::engine::cache::{FillWish, Miss};
 use crate::http::body::{BodyLimit, read_whole};
 use crate::http::extract::{Json, Path, Query};
@@ -128,12 +129,16 @@ pub(crate) async fn get_cached_value(
     let address = address(&namespace, ("key", &key), generation_key)?;
     let wait = state.wait(query.wait)?;
     let takes_part = query.wait.is_some() || query.fill.is_some();
-    if !wait.is_zero() {
-        place.wait_among(&state.waiting_for_leases)?;
-    }
+    // Only who really waits takes a place among those who do: hits are answered all the same when
+    // too many wait for one slow value.
+    let may_wait = || {
+        let taken = place.wait_among(&state.waiting_for_leases);
+        taken.map_err(|_| EngineError::TooManyWaiting)
+    };
     let cache = &state.engine()?.cache;
     let ttl = query.fill.map_or(cache.rules().fill_ttl, |ttl| ttl.0);
-    let lookup = cache.get(&address, takes_part.then_some(FillWish { ttl, wait }));
+    let wish = takes_part.then_some(FillWish { ttl, wait });
+    let lookup = cache.get_waiting(&address, wish, may_wait);
     let answer = tokio::select! {
         biased;
         answer = lookup => answer?,

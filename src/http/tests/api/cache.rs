@@ -237,11 +237,17 @@ async fn waiting_for_a_value_is_bounded_and_ends_when_the_server_stops() {
     let too_long = api.get(&format!("{VALUE}?wait=61s")).await;
     assert_eq!(code(&too_long), (400, "invalid_request"));
     assert!(api.get(&format!("{VALUE}?fill=1h")).await.headers.contains_key("holdall-fill"));
+    let there = "/v1/cache/pages/there";
+    put(&api, there, &fence(&api, there).await, &[], b"x").await;
     let path = format!("{VALUE}?wait=60s");
     let others = async {
         metrics_say(&api.router, |page| page.contains("requests_in_flight 2")).await;
-        assert_eq!(code(&api.get(&path).await), (503, "overloaded"));
+        assert_eq!(code(&api.get(&path).await), (503, "too_many_waiting"));
         assert_eq!(code(&api.get(VALUE).await), (404, "cache_miss"));
+        // Who does not have to wait is not among those who do.
+        assert_eq!(api.get("/v1/cache/pages/there?wait=60s").await.status, 200);
+        let free = api.get("/v1/cache/pages/free?wait=60s").await;
+        assert!(free.headers.contains_key("holdall-fill"), "{}", free.json);
         api.stop.cancel();
     };
     let (ended, ()) = tokio::join!(api.get(&path), others);
