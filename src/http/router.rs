@@ -23,8 +23,8 @@ use super::extract::Path;
 use super::middleware::{Gate, GateLayer, Patience};
 use super::problem::Problem;
 use super::routes::{
-    cache, cache_batches, checkpoints, documents, generations, health, leases, locks, metrics,
-    operation, series, series_changes,
+    cache, cache_batches, cache_writes, checkpoints, documents, generations, health, leases, locks,
+    metrics, operation, series, series_changes,
 };
 use super::state::{AppState, RouterParts};
 use super::{decorate, openapi};
@@ -58,8 +58,8 @@ fn table() -> Vec<Entry> {
         write(routes!(generations::bump_generations)).takes_body().fails(&[507]),
         write(routes!(generations::clean_up_generations)).takes_body().fails(&[507]),
         read(routes!(cache::get_cached_value)).waits_for_lease().fails(&[404]),
-        write(routes!(cache::put_cached_value)).takes_body().fails(&[412, 422, 428]),
-        write(routes!(cache::delete_cached_value)).fails(&[404]),
+        write(routes!(cache_writes::put_cached_value)).takes_body().fails(&[412, 422, 428]),
+        write(routes!(cache_writes::delete_cached_value)).fails(&[404]),
         read(routes!(cache_batches::get_cached_values)).takes_body(),
         write(routes!(cache_batches::put_cached_values)).takes_body().fails(&[428]),
         read(routes!(operation::get_status)),
@@ -114,9 +114,10 @@ fn keys_like_routes(state: &AppState) -> Router<AppState> {
             cache::get_cached_value(state, full(path), query, place, headers)
         });
         let write = put(move |state, path, query, request| {
-            cache::put_cached_value(state, full(path), query, request)
+            cache_writes::put_cached_value(state, full(path), query, request)
         });
-        let remove = delete(move |state, path| cache::delete_cached_value(state, full(path)));
+        let remove =
+            delete(move |state, path| cache_writes::delete_cached_value(state, full(path)));
         let methods = gated("GET", Patience::WaitsForLease, read, VALUE)
             .merge(gated("PUT", Patience::Prompt, write, VALUE))
             .merge(gated("DELETE", Patience::Prompt, remove, VALUE));

@@ -1,4 +1,5 @@
-//! The cache, one value at a time, as raw bytes. Many at a time, in JSON, are in the file beside.
+//! Lookups in the cache, one value at a time, as raw bytes. Writes, and many at a time, are in the
+//! files beside.
 //!
 //! Invariant: an answer with a value tells every cache in between to ask again before it gives
 //! the value to anybody, and browsers to take it for nothing but data.
@@ -9,24 +10,21 @@ use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY,
     X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
-use bytes::Bytes;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Answer, DeletedAnswer};
 use crate::engine::EngineError;
 use crate::engine::cache::{FillWish, Miss};
-use crate::http::body::{BodyLimit, read_whole};
-use crate::http::extract::{Json, Path, Query};
+use crate::http::extract::{Path, Query};
 use crate::http::place::Place;
 use crate::http::problem::Problem;
 use crate::http::state::AppState;
-use crate::http::wire::{Number, Span, Ttl, field, given};
-use crate::model::cache::{CacheKey, CachedValue, ContentType, FillToken, Namespace};
-use crate::model::generations::{Generation, GenerationFence, GenerationKey, Seen};
+use crate::http::wire::{Span, Ttl, field, given};
+use crate::model::cache::{CacheKey, CachedValue, Namespace};
+use crate::model::generations::{Generation, GenerationKey};
 use crate::model::time::Timestamp;
-use crate::store::{CacheAddress, CachePut};
+use crate::store::CacheAddress;
 
 const GENERATION: HeaderName = HeaderName::from_static("holdall-generation");
 const FENCE: HeaderName = HeaderName::from_static("holdall-fence");
@@ -103,13 +101,23 @@ pub(crate) struct CacheLookup {
     fill: Option<Ttl>,
 }
 
+/// Adds the header of a conditional lookup to the document; [`knows`] reads it.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes what `knows` reads")]
+pub(crate) struct KnownParams {
+    /// The `ETag` of the value that the caller has, quoted; a list, or `*`.
+    #[param(rename = "If-None-Match", required = false, nullable = false)]
+    if_none_match: Option<String>,
+}
+
 /// Reads a value, as the bytes and with the Content-Type that it was put with. Finding none is a
 /// problem `cache_miss` that says why and gives the fence for a put; with `wait` or `fill` one
 /// caller at a time gets the turn at making the value, and the others may wait for it.
 #[utoipa::path(get, path = "/v1/cache/{namespace}/{key}", tag = "cache",
     params(("namespace" = String, Path, description = "The namespace, percent-encoded"),
         ("key" = String, Path, description = "The value's key, percent-encoded"), CacheLookup,
-        ("If-None-Match" = Option<String>, Header, description = "The ETag of what is known")),
+        KnownParams),
     responses(
         (status = 200, description = "The value, of the content type that it was put with",
             body = inline(RawBytes), content_type = "application/octet-stream",
@@ -163,12 +171,13 @@ fn hit(value: &CachedValue, generation: &Generation, asked: &HeaderMap) -> Respo
     set(headers, CONTENT_TYPE, value.content_type.as_str());
     set(headers, ETAG, &format!("\"{hash}\""));
     // To be kept by whoever likes, but only given after asking here whether it still is true.
-    set(headers, CACHE_CONTROL, "no-cache, no-transform");
-    set(headers, VARY, "Authorization");
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    headers.insert(VARY, HeaderValue::from_static("Authorization"));
     // What clients put must not run as a page of this origin.
-    set(headers, X_CONTENT_TYPE_OPTIONS, "nosniff");
-    set(headers, CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox");
-    set(headers, GENERATION, &generation.number.to_string());
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers
+        .insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox"));
+    headers.insert(GENERATION, generation.number.into());
     set(headers, FENCE, &generation.fence.to_string());
     response
 }
@@ -177,10 +186,10 @@ fn not_there(miss: &Miss, generation: &Generation) -> Problem {
     let told = CacheMiss::new(miss, generation);
     let mut headers = HeaderMap::new();
     // Nobody in between may give a miss to those who ask later.
-    set(&mut headers, CACHE_CONTROL, "no-store");
-    set(&mut headers, VARY, "Authorization");
-    set(&mut headers, MISS, told.reason);
-    set(&mut headers, GENERATION, &told.generation.to_string());
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(VARY, HeaderValue::from_static("Authorization"));
+    headers.insert(MISS, HeaderValue::from_static(told.reason));
+    headers.insert(GENERATION, told.generation.into());
     set(&mut headers, FENCE, &told.fence);
     if let Some(fill) = &miss.fill {
         set(&mut headers, FILL, &fill.token.to_string());
@@ -207,115 +216,6 @@ fn knows(asked: &HeaderMap, hash: &str) -> bool {
         let inner = opaque.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
         tag == "*" || inner == Some(hash)
     })
-}
-
-/// Under what to put a value.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct CachePutParams {
-    /// The fence that was read before the value was made.
-    #[serde(default, deserialize_with = "given")]
-    #[param(required = false, nullable = false)]
-    fence: Option<String>,
-    /// Instead of a fence the generation's number. A key that was forgotten in between and bumped
-    /// anew may show the same one again.
-    #[param(value_type = Option<i64>, required = false, nullable = false, minimum = 0)]
-    generation: Option<Number>,
-    /// The key whose generation the value depends on; the value's own key when absent.
-    #[serde(default, deserialize_with = "given")]
-    #[param(required = false, nullable = false)]
-    generation_key: Option<String>,
-    /// How long the value lives, such as `10m`; `cache.ttl` when absent.
-    #[param(value_type = Option<String>, required = false, nullable = false, example = "10m")]
-    ttl: Option<Ttl>,
-    /// The turn at making the value, which this put ends, whatever becomes of it.
-    #[serde(default, deserialize_with = "given")]
-    #[param(required = false, nullable = false)]
-    fill: Option<String>,
-}
-
-/// Reads what was seen of a generation: a fence, or a number.
-pub(super) fn seen(fence: Option<&str>, number: Option<i64>, at: &str) -> Result<Seen, Problem> {
-    match (fence, number) {
-        (Some(fence), None) => {
-            field(&format!("{at}fence"), GenerationFence::parse(fence)).map(Seen::Fence)
-        }
-        (None, Some(number)) => Ok(Seen::Number(number)),
-        (Some(_), Some(_)) => {
-            Err(Problem::invalid("fence and generation exclude each other: the fence is enough"))
-        }
-        (None, None) => {
-            let code = "generation_required";
-            Err(Problem::new(StatusCode::PRECONDITION_REQUIRED, code).detail(
-                "a value is put under the fence, or the generation, that was read before it was made",
-            ))
-        }
-    }
-}
-
-/// What a put gives.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct CachePutAnswer {
-    /// Names the bytes and their content type, as the header `ETag` does, without its quotes.
-    etag: String,
-    /// When the value ends, if nothing ends it before.
-    #[schema(value_type = String, format = DateTime)]
-    expires_at: Timestamp,
-}
-
-/// Puts a value, unless the generation has moved since it was seen. The body is any bytes, of
-/// at most `cache.max_value_bytes`, and of any Content-Type.
-#[utoipa::path(put, path = "/v1/cache/{namespace}/{key}", tag = "cache",
-    params(("namespace" = String, Path, description = "The namespace, percent-encoded"),
-        ("key" = String, Path, description = "The value's key, percent-encoded"), CachePutParams),
-    request_body(content = inline(RawBytes), description = "The value",
-        content_type = "application/octet-stream"),
-    responses((status = 200, description = "The value is held", body = CachePutAnswer)))]
-pub(crate) async fn put_cached_value(
-    State(state): State<AppState>,
-    Path((namespace, key)): Path<(String, String)>,
-    Query(query): Query<CachePutParams>,
-    request: Request<Body>,
-) -> Answer<CachePutAnswer> {
-    let namespace = field("namespace", Namespace::parse(namespace))?;
-    let generation_key = ("generation_key", query.generation_key.as_deref());
-    let address = address(&namespace, ("key", &key), generation_key)?;
-    let seen = seen(query.fence.as_deref(), query.generation.map(|number| number.0), "")?;
-    let fill = query.fill.as_deref().map(FillToken::parse).transpose();
-    let fill = field("fill", fill)?;
-    let content_type = content_type(request.headers())?;
-    let cache = &state.engine()?.cache;
-    let most = cache.rules().max_value_bytes;
-    let limit = BodyLimit { sent_bytes: most, decoded_bytes: most };
-    let patience = state.settings.timeouts.body;
-    let body = read_whole(request, limit, &state.budget, patience).await?;
-    // What arrived may lie in a larger buffer, which the value must not keep alive uncounted.
-    let bytes = Bytes::copy_from_slice(&body.bytes);
-    let ttl = query.ttl.map_or(cache.rules().ttl, |ttl| ttl.0);
-    let value = cache.put(CachePut { address, seen, bytes, content_type, ttl, fill }).await?;
-    Ok(Json(CachePutAnswer { etag: value.hash.to_string(), expires_at: value.expires_at }))
-}
-
-fn content_type(headers: &HeaderMap) -> Result<ContentType, Problem> {
-    let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(ContentType::default()) };
-    let text = String::from_utf8_lossy(value.as_bytes());
-    field("Content-Type", ContentType::parse(&text))
-}
-
-/// Drops a value. It also ends the turn at making it: whoever gives up lets the next one try.
-#[utoipa::path(delete, path = "/v1/cache/{namespace}/{key}", tag = "cache",
-    params(("namespace" = String, Path, description = "The namespace, percent-encoded"),
-        ("key" = String, Path, description = "The value's key, percent-encoded")),
-    responses((status = 200, description = "It is gone", body = DeletedAnswer)))]
-pub(crate) async fn delete_cached_value(
-    State(state): State<AppState>,
-    Path((namespace, key)): Path<(String, String)>,
-) -> Answer<DeletedAnswer> {
-    let namespace = field("namespace", Namespace::parse(namespace))?;
-    let key = field("key", CacheKey::parse(namespace, key))?;
-    state.engine()?.cache.delete(&key).await?;
-    Ok(Json(DeletedAnswer { deleted: true }))
 }
 
 #[cfg(test)]

@@ -11,7 +11,8 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::cache::{address, seen};
+use super::cache::address;
+use super::cache_writes::seen;
 use super::{Answer, check_batch};
 use crate::engine::EngineError;
 use crate::engine::cache::CacheAnswer;

@@ -5,6 +5,7 @@
 
 pub(crate) mod cache;
 pub(crate) mod cache_batches;
+pub(crate) mod cache_writes;
 pub(crate) mod checkpoints;
 pub(crate) mod documents;
 pub(crate) mod generations;
