@@ -122,9 +122,12 @@ impl Gate {
             Ok(permit) => permit,
             Err(problem) => return problem.into_response(),
         };
+        let place = request.extensions().get::<Place>().cloned();
         let work = AssertUnwindSafe(inner.call(request)).catch_unwind();
         match tokio::time::timeout(self.time_limit(), work).await {
-            Ok(Ok(Ok(response))) => hold(response, permit),
+            Ok(Ok(Ok(response))) => {
+                hold(response, permit.or_else(|| place.and_then(|place| place.take())))
+            }
             Ok(Err(panic)) => {
                 tracing::error!(
                     route = self.route,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::header;
 use serde_json::json;
+use tower::ServiceExt;
 
 use super::{Api, Seen, api, api_of, ask, code, get, metrics_say, send};
 use crate::engine::EngineSettings;
@@ -252,6 +253,22 @@ async fn waiting_for_a_value_is_bounded_and_ends_when_the_server_stops() {
     };
     let (ended, ()) = tokio::join!(api.get(&path), others);
     assert_eq!(code(&ended), (503, "stopping"));
+}
+
+#[tokio::test]
+async fn a_large_value_keeps_its_place_until_it_is_sent() {
+    let mut settings = for_tests();
+    settings.limits.concurrent_requests = 1;
+    let api = api_of(settings, EngineSettings::default(), &EmbeddedSettings::in_memory());
+    let value = vec![b'x'; 100 << 10];
+    assert_eq!(put(&api, VALUE, &fence(&api, VALUE).await, &[], &value).await.status, 200);
+    let sending = api.router.clone().oneshot(get(VALUE)).await.expect("routers do not fail");
+    assert_eq!(sending.status(), 200);
+    assert_eq!(code(&api.get(VALUE).await), (503, "overloaded"));
+    drop(sending);
+    for _ in 0..3 {
+        assert_eq!(&api.get(VALUE).await.bytes[..], &value[..]);
+    }
 }
 
 #[tokio::test]
