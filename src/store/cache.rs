@@ -55,7 +55,7 @@ pub enum PutOutcome {
     Moved(Generation),
     /// The value is larger than its namespace may be; nothing was changed.
     TooLarge {
-        /// The most bytes of a namespace.
+        /// The most bytes of a value, with what its names take.
         limit_bytes: usize,
     },
     /// There are as many namespaces as there may be; nothing was changed.

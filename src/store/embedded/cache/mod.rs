@@ -106,10 +106,7 @@ impl EmbeddedCache {
         let insertion = self.namespaces.insert(&key, held);
         drop(tables);
         Ok(match insertion {
-            Insertion::Held => {
-                self.departed.forget(&key);
-                PutOutcome::Stored(value)
-            }
+            Insertion::Held => PutOutcome::Stored(value),
             Insertion::TooLarge { limit_bytes } => PutOutcome::TooLarge { limit_bytes },
             Insertion::TooManyNamespaces => PutOutcome::TooManyNamespaces,
         })
