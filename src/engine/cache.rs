@@ -259,3 +259,6 @@ impl CacheEngine {
         if deleted { Ok(()) } else { Err(EngineError::NotFound("cached value")) }
     }
 }
+
+#[cfg(test)]
+mod tests;

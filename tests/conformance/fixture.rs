@@ -18,12 +18,42 @@ pub(crate) const MAX_SERIES: usize = 100;
 /// The most deletions that are remembered.
 pub(crate) const MAX_TOMBSTONES: usize = 60;
 
+/// What is cached at most, in bytes.
+pub(crate) const CACHE_BYTES: usize = 1 << 20;
+/// What is cached at most of one namespace, in bytes.
+pub(crate) const CACHE_NAMESPACE_BYTES: usize = CACHE_BYTES / 2;
+/// The most namespaces.
+pub(crate) const CACHE_NAMESPACES: usize = 8;
+
+/// How long a store is away that is made anew: longer than it took to give so many fences.
+const AWAY: Duration = Duration::from_secs(1);
+
+/// The time of a store under test. Cases let it pass by [`Time::pass`] only: a backend with
+/// a clock of its own has to wait.
+#[derive(Clone)]
+pub(crate) struct Time(Arc<ManualClock>);
+
+impl Time {
+    /// Gives the time now.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+
+    /// Lets the store's time go on by `span`, or a little more.
+    pub(crate) async fn pass(&self, span: Duration) {
+        self.0.advance(span);
+    }
+}
+
+/// The files of a store as they were.
+pub(crate) struct Backup(TempDir);
+
 /// A store under test.
 pub(crate) struct Fixture {
     /// The store.
     pub(crate) stores: Stores,
     /// Its clock.
-    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) clock: Time,
     /// Lives as long as the store's files.
     folder: Option<TempDir>,
 }
@@ -38,22 +68,73 @@ impl Fixture {
             max_tombstones: MAX_TOMBSTONES,
             checkpoint_retention: CHECKPOINT_RETENTION,
             flush_threshold: usize::MAX,
-            cache: CacheSettings::default(),
+            cache: CacheSettings {
+                max_bytes: CACHE_BYTES,
+                namespace_max_bytes: CACHE_NAMESPACE_BYTES,
+                max_namespaces: CACHE_NAMESPACES,
+            },
         };
         let clock = Arc::new(ManualClock::at(now));
         let shared = Arc::clone(&clock) as SharedClock;
         let (stores, _) = open_with(&settings, |_| shared).expect("the store opens");
-        Self { stores, clock, folder }
+        Self { stores, clock: Time(clock), folder }
+    }
+
+    /// Lets the store's time go on by `span`, or a little more.
+    pub(crate) async fn pass(&self, span: Duration) {
+        self.clock.pass(span).await;
+    }
+
+    /// Tells whether [`Self::restart`] gives the store back.
+    pub(crate) fn survives_restart(&self) -> bool {
+        self.stores.operation.capabilities().survives_restart
+    }
+
+    /// Stops the store and starts it with nothing in it, in the same place.
+    pub(crate) async fn wipe(self) -> Self {
+        let (folder, now) = self.stop(AWAY).await;
+        Self::open(folder.map(|_| tempfile::tempdir().expect("a folder")), now)
+    }
+
+    /// Stops the store, copies what it has written, and starts it again; `None` where there is
+    /// nothing to copy.
+    pub(crate) async fn back_up(self) -> (Self, Option<Backup>) {
+        if self.folder.is_none() {
+            return (self, None);
+        }
+        let (folder, now) = self.stop(Duration::ZERO).await;
+        let backup = folder.as_ref().map(copy_of);
+        (Self::open(folder, now), backup.map(Backup))
+    }
+
+    /// Stops the store, and starts it with what it had written when it was copied.
+    pub(crate) async fn restore(self, backup: &Backup) -> Self {
+        let (_, now) = self.stop(AWAY).await;
+        Self::open(Some(copy_of(&backup.0)), now)
+    }
+
+    async fn stop(self, away: Duration) -> (Option<TempDir>, Timestamp) {
+        self.stores.operation.close().await.expect("the store closes");
+        (self.folder, self.clock.now().saturating_add(away))
     }
 
     /// Stops the store and starts it again, `later`; `None` where nothing survives that.
     pub(crate) async fn restart(self, later: Duration) -> Option<Self> {
-        self.stores.operation.close().await.expect("the store closes");
-        let survives = self.stores.operation.capabilities().survives_restart;
-        let now = self.clock.now().saturating_add(later);
-        drop(self.stores);
-        survives.then(|| Self::open(self.folder, now))
+        let survives = self.survives_restart();
+        let (folder, now) = self.stop(later).await;
+        survives.then(|| Self::open(folder, now))
     }
+}
+
+/// Copies the files of a store that is closed.
+fn copy_of(folder: &TempDir) -> TempDir {
+    let copy = tempfile::tempdir().expect("a folder");
+    for entry in std::fs::read_dir(folder).expect("the folder is readable") {
+        let from = entry.expect("an entry is readable").path();
+        let to = copy.path().join(from.file_name().expect("a file has a name"));
+        std::fs::copy(from, to).expect("the file is copied");
+    }
+    copy
 }
 
 /// A backend that the cases run against.
