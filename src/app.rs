@@ -27,7 +27,7 @@ use self::watch::{watch_clock, while_whole};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
 use crate::engine::Engine;
-use crate::exposition::{OwnMetrics, Pages, Refresher};
+use crate::exposition::{CacheRegistry, OwnMetrics, Pages, Refresher};
 use crate::http::{self, Readiness, RouterParts};
 use crate::model::time::Timestamp;
 use crate::store::{Operation, Stores, embedded, redis};
@@ -165,6 +165,7 @@ async fn work(
     collect_garbage(&mut background, config, &engine.operation, stop);
     flush(&mut background, config, &engine.operation, stop);
     keep_watch(&mut background, &engine.operation, stop);
+    clean_up_generations(&mut background, config, &engine, stop);
     watch_clock(&mut background, clock, pages.own(), stop);
     refresh(&mut background, config, &engine, pages, readiness, stop).await;
     readiness.set_engine(engine);
@@ -192,7 +193,9 @@ async fn refresh(
     stop: &CancellationToken,
 ) {
     let (series, operation) = (engine.series.store(), Arc::clone(&engine.operation));
-    let refresher = Refresher::new(series, operation, pages, Arc::default());
+    let caches = Arc::new(CacheRegistry::default());
+    caches.register(Arc::clone(engine.cache.totals()) as _);
+    let refresher = Refresher::new(series, operation, pages, caches);
     readiness.set_reason("the first page of /metrics is being made");
     // A failure is logged and counted there, and the next tick tries again.
     let _ = stop.run_until_cancelled(refresher.tick()).await;
@@ -247,6 +250,29 @@ fn flush(
         let operation = Arc::clone(&flushed);
         async move {
             operation.flush().await?;
+            Ok(())
+        }
+    });
+}
+
+/// Forgets the generations that nobody bumps any more, unless one of the two settings is off.
+fn clean_up_generations(
+    background: &mut Background,
+    config: &Config,
+    engine: &Arc<Engine>,
+    stop: &CancellationToken,
+) {
+    let settings = &config.generations;
+    let (Some(interval), Some(retention)) = (settings.cleanup_interval.0, settings.retention.0)
+    else {
+        return;
+    };
+    let engine = Arc::clone(engine);
+    background.every("cleanup", interval, stop.clone(), move || {
+        let engine = Arc::clone(&engine);
+        async move {
+            let forgotten = engine.generations.cleanup(retention).await?;
+            tracing::debug!(forgotten, "forgot generations that nobody bumps");
             Ok(())
         }
     });

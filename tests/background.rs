@@ -67,6 +67,44 @@ async fn what_has_expired_is_removed() {
 }
 
 #[tokio::test]
+async fn generations_that_nobody_bumps_are_forgotten() {
+    let launch = Launch::new()
+        .env("HOLDALL_GENERATIONS__CLEANUP_INTERVAL", "20ms")
+        .env("HOLDALL_GENERATIONS__RETENTION", "50ms");
+    let server = launch.start().await;
+    server.post("/v1/generations/k/bump", &json!({})).await.expect(200);
+    eventually("the generation is forgotten", async || {
+        (status(&server, "generations").await == 0).then_some(())
+    })
+    .await;
+    assert_eq!(server.get("/v1/generations/k").await.expect(200)["generation"], 0);
+}
+
+#[tokio::test]
+async fn a_cleanup_that_is_switched_off_forgets_nothing() {
+    for (interval, retention) in [("0s", "1ms"), ("1ms", "0s"), ("-1s", "1ms")] {
+        let launch = Launch::new()
+            .env("HOLDALL_GENERATIONS__CLEANUP_INTERVAL", interval)
+            .env("HOLDALL_GENERATIONS__RETENTION", retention)
+            .env("HOLDALL_GC__INTERVAL", "1ms")
+            .env("HOLDALL_FLUSH__INTERVAL", "1ms");
+        let server = launch.start().await;
+        server.post("/v1/generations/k/bump", &json!({})).await.expect(200);
+        // Long after the bump, by the same tasks' clock: what expires is gone by then.
+        server.post("/v1/locks/job/short", &json!({"ttl": "300ms"})).await.expect(200);
+        eventually("the lock has gone", async || {
+            (status(&server, "locks").await == 0).then_some(())
+        })
+        .await;
+        assert_eq!(server.get("/v1/generations/k").await.expect(200)["generation"], 1);
+        // Asked for, it works all the same.
+        let cleanup = json!({"retention": "1ms"});
+        let cleaned = server.post("/v1/generations/cleanup", &cleanup).await.expect(200);
+        assert_eq!(cleaned["forgotten"], 1);
+    }
+}
+
+#[tokio::test]
 async fn a_push_appears_on_the_page_and_stays_over_a_restart_without_a_gap() {
     let launch = Launch::new().env("HOLDALL_REFRESH__INTERVAL", "20ms");
     let server = launch.start().await;
@@ -81,6 +119,42 @@ async fn a_push_appears_on_the_page_and_stays_over_a_restart_without_a_gap() {
     let server = launch.env("HOLDALL_REFRESH__INTERVAL", NEVER).start().await;
     let page = server.get("/metrics").await.text();
     assert!(page.contains("\nshown 1\n"), "{page}");
+}
+
+#[tokio::test]
+async fn lookups_in_the_cache_are_counted_by_namespace_and_reason() {
+    let launch = Launch::new()
+        .env("HOLDALL_REFRESH__INTERVAL", "20ms")
+        .env("HOLDALL_CACHE__MAX_NAMESPACES", "1");
+    let server = launch.start().await;
+    let none = server.get("/v1/cache/pages/k").await;
+    assert_eq!(none.expect_problem(404), "cache_miss");
+    let path = "/v1/cache/pages/k?generation=0";
+    server.send(server.request(reqwest::Method::PUT, path).body("value")).await.expect(200);
+    for _ in 0..3 {
+        assert_eq!(server.get("/v1/cache/pages/k").await.body, b"value");
+    }
+    let keys = json!({"keys": ["a", "b"]});
+    server.post("/v1/cache/beyond%20the%20bound/get", &keys).await.expect(200);
+    server.post("/v1/generations/k/bump", &json!({})).await.expect(200);
+    for line in [
+        "holdall_cache_hits_total{cache=\"values\",namespace=\"pages\"} 3",
+        "holdall_cache_misses_total{cache=\"values\",namespace=\"pages\",reason=\"absent\"} 1",
+        "holdall_cache_misses_total{cache=\"values\",namespace=\"pages\",reason=\"stale\"} 0",
+        "holdall_cache_misses_total{cache=\"values\",namespace=\"\",reason=\"absent\"} 2",
+        "holdall_store_entries{resource=\"generations\"} 1",
+        "holdall_store_entries{resource=\"cached_values\"} 1",
+    ] {
+        eventually(line, async || {
+            server.get("/metrics").await.text().lines().any(|l| l == line).then_some(())
+        })
+        .await;
+    }
+    let bytes = status(&server, "cached_bytes").await;
+    assert!(bytes > 5, "{bytes}");
+    assert!(
+        server.get("/metrics").await.text().contains(&format!("holdall_cache_bytes {bytes}\n"))
+    );
 }
 
 #[tokio::test]

@@ -229,3 +229,55 @@ fn a_level_with_a_typing_error_does_not_silence_the_log() {
         assert_eq!(found, Some(code), "{level:?}: {log}");
     }
 }
+
+#[test]
+fn the_bounds_of_the_cache_fit_into_each_other() {
+    for (setting, value, mistake) in [
+        (
+            "NAMESPACE_MAX_BYTES",
+            "300MiB",
+            "cache.namespace_max_bytes: must not be larger than cache.max_bytes",
+        ),
+        (
+            "NAMESPACE_MAX_BYTES",
+            "1MiB",
+            "cache.max_value_bytes: must be smaller than cache.namespace_max_bytes",
+        ),
+        (
+            "MAX_VALUE_BYTES",
+            "128MiB",
+            "cache.max_value_bytes: must be smaller than cache.namespace_max_bytes",
+        ),
+        ("MAX_NAMESPACES", "0", "cache.max_namespaces: must be at least 1"),
+        ("MAX_BYTES", "0", "cache.max_bytes: not a size"),
+        ("TTL", "0s", "cache.ttl: must be longer than zero"),
+        ("FILL_TTL", "0s", "cache.fill_ttl: must be longer than zero"),
+    ] {
+        let (code, _, log) = check(&[(&format!("HOLDALL_CACHE__{setting}"), value)]);
+        assert_eq!(code, Some(2), "{setting}={value}");
+        assert!(log.contains(mistake), "{setting}={value}: {log}");
+    }
+    let (code, _, log) = check(&[
+        ("HOLDALL_CACHE__MAX_VALUE_BYTES", "8MiB"),
+        ("HOLDALL_LIMITS__BUFFERED_BODY_BYTES", "4MiB"),
+    ]);
+    assert_eq!(code, Some(2));
+    let mistake = "cache.max_value_bytes: must not be larger than limits.buffered_body_bytes";
+    assert!(log.contains(mistake), "{log}");
+    let small = [
+        ("HOLDALL_CACHE__MAX_BYTES", "3"),
+        ("HOLDALL_CACHE__NAMESPACE_MAX_BYTES", "3"),
+        ("HOLDALL_CACHE__MAX_VALUE_BYTES", "2"),
+    ];
+    assert_eq!(check(&small).0, Some(0));
+}
+
+#[test]
+fn the_cleanup_of_generations_can_be_switched_off() {
+    for (text, code) in [("0s", 0), ("-1s", 0), ("36h", 0), ("soon", 2), ("", 2), ("-", 2)] {
+        for setting in ["HOLDALL_GENERATIONS__RETENTION", "HOLDALL_GENERATIONS__CLEANUP_INTERVAL"] {
+            let (found, _, log) = check(&[(setting, text)]);
+            assert_eq!(found, Some(code), "{setting}={text:?}: {log}");
+        }
+    }
+}

@@ -6,6 +6,7 @@ mod access;
 mod background;
 mod bad_input;
 mod bad_start;
+mod cache_model;
 mod cli;
 mod config;
 mod conformance;

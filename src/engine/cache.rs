@@ -135,10 +135,24 @@ impl CacheEngine {
         address: &CacheAddress,
         fill: Option<FillWish>,
     ) -> EngineResult<CacheAnswer> {
+        self.get_waiting(address, fill, || Ok(())).await
+    }
+
+    /// Looks a value up as [`Self::get`] does, and asks `may_wait`, once, when it turns out that the
+    /// lookup has to wait: most lookups that would wait need not.
+    ///
+    /// # Errors
+    /// When the store fails, and what `may_wait` refuses with.
+    pub async fn get_waiting(
+        &self,
+        address: &CacheAddress,
+        fill: Option<FillWish>,
+        may_wait: impl FnOnce() -> EngineResult<()> + Send,
+    ) -> EngineResult<CacheAnswer> {
         let counter = self.totals.of(&address.key.namespace);
         let answer = match fill {
             None => CacheAnswer::new(self.read(address).await?, None),
-            Some(wish) => self.get_or_turn(address, wish).await?,
+            Some(wish) => self.get_or_turn(address, wish, may_wait).await?,
         };
         counter.count(answer.value.as_ref().err().map(|miss| miss.reason));
         Ok(answer)
@@ -166,8 +180,10 @@ impl CacheEngine {
         &self,
         address: &CacheAddress,
         wish: FillWish,
+        may_wait: impl FnOnce() -> EngineResult<()> + Send,
     ) -> EngineResult<CacheAnswer> {
         let deadline = Instant::now() + wish.wait;
+        let mut may_wait = Some(may_wait);
         let key = &address.key;
         loop {
             // Before the look, so that nothing which happens behind it is missed.
@@ -184,6 +200,9 @@ impl CacheEngine {
             };
             if deadline <= Instant::now() {
                 return Ok(CacheAnswer::new(read, None));
+            }
+            if let Some(may_wait) = may_wait.take() {
+                may_wait()?;
             }
             let ends_in = turn_ends.saturating_since(self.clock.now());
             let ends_in = ends_in.max(Duration::from_millis(1));
@@ -240,3 +259,6 @@ impl CacheEngine {
         if deleted { Ok(()) } else { Err(EngineError::NotFound("cached value")) }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,8 @@ use std::collections::hash_map::DefaultHasher;
 
 use super::gzip::{Checksum, Compressor, Fragment};
 use super::page::PAGE_TARGET_BYTES;
-use super::totals::CacheTotals;
+use super::totals::{CacheTotal, CacheTotals};
+use crate::model::cache::MissReason;
 
 /// A piece of at least this size is a block by itself, in bytes.
 const ALONE_BYTES: usize = 4 * 1024;
@@ -74,12 +75,10 @@ impl CacheTotals for PageReuse {
         "pages"
     }
 
-    fn hits(&self) -> u64 {
-        self.reused.load(Ordering::Relaxed)
-    }
-
-    fn misses(&self) -> u64 {
-        self.made.load(Ordering::Relaxed)
+    fn for_each(&self, each: &mut dyn FnMut(CacheTotal<'_>)) {
+        let hits = self.reused.load(Ordering::Relaxed);
+        let misses = &[(MissReason::Absent.as_str(), self.made.load(Ordering::Relaxed))];
+        each(CacheTotal { namespace: "", hits, misses });
     }
 }
 
@@ -220,6 +219,12 @@ mod tests {
             .collect()
     }
 
+    fn totals(reuse: &PageReuse) -> (u64, u64) {
+        let mut totals = (0, 0);
+        reuse.for_each(&mut |total| totals = (total.hits, total.misses[0].1));
+        totals
+    }
+
     #[test]
     fn small_pieces_share_blocks_and_large_ones_do_not() {
         let pieces = pieces(&[10, 20, 5000, 30, 6000, 6000]);
@@ -234,12 +239,12 @@ mod tests {
         let mut cache = BlockCache::new(Arc::clone(&reuse));
         let mut pieces = pieces(&[10, 5000, 20, 30, 5000]);
         let (first, moved) = cache.assemble(&pieces);
-        assert_eq!((reuse.hits(), reuse.misses()), (0, 4));
+        assert_eq!(totals(&reuse), (0, 4));
         assert_eq!(moved.len(), 5);
         assert!(moved.iter().all(|m| m.text == pieces[m.piece].text.1));
         pieces[2].text = (1000, Bytes::from_static(b"y"));
         let (second, _) = cache.assemble(&pieces);
-        assert_eq!((reuse.hits(), reuse.misses()), (3, 5));
+        assert_eq!(totals(&reuse), (3, 5));
         assert_eq!(first.text[3].as_ptr(), second.text[3].as_ptr());
         assert_ne!(first.text[2], second.text[2]);
     }

@@ -11,18 +11,23 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram, Metric, MetricFamily,
 
 use crate::store::LinkStatus;
 
-const DURATION: (&str, &str) =
-    ("holdall_store_round_trip_duration_seconds", "Time that round trips to the store took.");
-const FAILURES: (&str, &str) = (
-    "holdall_store_round_trip_failures_total",
-    "Round trips to the store that were not answered, not in time, or refused.",
-);
-const IN_FLIGHT: (&str, &str) =
-    ("holdall_store_round_trips_in_flight", "Round trips to the store that run.");
+/// The names and help texts of the metrics.
+#[derive(Debug, Clone, Copy)]
+pub struct LinkNames {
+    /// How long round trips took.
+    pub duration: (&'static str, &'static str),
+    /// Those that failed.
+    pub failures: (&'static str, &'static str),
+    /// Those that run.
+    pub in_flight: (&'static str, &'static str),
+}
 
 /// The metrics.
-#[derive(Clone, Default)]
-pub struct LinkMetrics(Arc<RwLock<Option<LinkStatus>>>);
+#[derive(Clone)]
+pub struct LinkMetrics {
+    names: LinkNames,
+    status: Arc<RwLock<Option<LinkStatus>>>,
+}
 
 impl std::fmt::Debug for LinkMetrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -31,9 +36,14 @@ impl std::fmt::Debug for LinkMetrics {
 }
 
 impl LinkMetrics {
+    /// Makes the metrics; nothing is shown of them before the first [`Self::show`].
+    pub fn new(names: LinkNames) -> Self {
+        Self { names, status: Arc::default() }
+    }
+
     /// Takes over what the line counted.
     pub fn show(&self, status: Option<LinkStatus>) {
-        *self.0.write() = status;
+        *self.status.write() = status;
     }
 }
 
@@ -43,11 +53,11 @@ impl Collector for LinkMetrics {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let Some(status) = self.0.read().clone() else { return Vec::new() };
+        let Some(status) = self.status.read().clone() else { return Vec::new() };
         vec![
-            family(FAILURES, MetricType::COUNTER, counter(status.failures)),
-            family(IN_FLIGHT, MetricType::GAUGE, gauge(status.in_flight)),
-            family(DURATION, MetricType::HISTOGRAM, histogram(&status)),
+            family(self.names.failures, MetricType::COUNTER, counter(status.failures)),
+            family(self.names.in_flight, MetricType::GAUGE, gauge(status.in_flight)),
+            family(self.names.duration, MetricType::HISTOGRAM, histogram(&status)),
         ]
     }
 }
@@ -104,7 +114,11 @@ mod tests {
     #[test]
     fn a_line_is_shown_and_no_line_is_not() {
         let registry = Registry::new();
-        let metrics = LinkMetrics::default();
+        let metrics = LinkMetrics::new(LinkNames {
+            duration: ("duration_seconds", "x"),
+            failures: ("failures_total", "x"),
+            in_flight: ("in_flight", "x"),
+        });
         registry.register(Box::new(metrics.clone())).expect("no name twice");
         assert!(registry.gather().is_empty());
         metrics.show(Some(LinkStatus {
@@ -118,10 +132,10 @@ mod tests {
         TextEncoder::new().encode(&registry.gather(), &mut text).expect("valid");
         let text = String::from_utf8(text).expect("UTF-8");
         for line in [
-            "holdall_store_round_trip_duration_seconds_bucket{le=\"0.01\"} 4",
-            "holdall_store_round_trip_duration_seconds_bucket{le=\"+Inf\"} 5",
-            "holdall_store_round_trip_failures_total 2",
-            "holdall_store_round_trips_in_flight 1",
+            "duration_seconds_bucket{le=\"0.01\"} 4",
+            "duration_seconds_bucket{le=\"+Inf\"} 5",
+            "failures_total 2",
+            "in_flight 1",
         ] {
             assert!(text.contains(line), "{text}");
         }

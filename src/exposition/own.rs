@@ -12,6 +12,7 @@ use prometheus::{
     Opts, Registry,
 };
 
+use super::link::{LinkMetrics, LinkNames};
 use super::process::ProcessCollector;
 use super::totals::GaugeFamily;
 
@@ -45,9 +46,10 @@ pub struct OwnMetrics {
     pub mirror_clashes: IntCounter,
     /// How far the system's clock is ahead of the server's; negative when behind.
     pub clock_offset: Gauge,
-    /// Lookups that found what they sought, by `cache`.
+    /// Lookups that found what they sought, by `cache` and `namespace`: `values` holds those of
+    /// clients, in their namespaces; all other caches are our own, and have none.
     pub cache_hits: IntCounterVec,
-    /// Lookups that did not, by `cache`.
+    /// Lookups that did not, by `cache`, `namespace` and `reason`.
     pub cache_misses: IntCounterVec,
     /// What the store reports of itself.
     pub store: StoreMetrics,
@@ -60,12 +62,16 @@ pub struct StoreMetrics {
     pub up: IntGauge,
     /// What the store holds, by `resource`.
     pub entries: GaugeFamily,
+    /// What cached values take, with their keys.
+    pub cached: IntGauge,
     /// Weak writes that are not on disk yet.
     pub unflushed: IntGauge,
     /// The age of the oldest of them.
     pub oldest_unflushed: Gauge,
     /// Flushes that failed.
     pub flush_failures: IntCounter,
+    /// The line to a store on the network.
+    pub link: LinkMetrics,
     /// Groups of strong writes.
     pub commits: IntCounter,
     /// Strong writes.
@@ -126,12 +132,12 @@ impl OwnMetrics {
             cache_hits: r.counters(
                 "holdall_cache_hits_total",
                 "Lookups that found what they sought.",
-                &["cache"],
+                &["cache", "namespace"],
             )?,
             cache_misses: r.counters(
                 "holdall_cache_misses_total",
                 "Lookups that did not find what they sought.",
-                &["cache"],
+                &["cache", "namespace", "reason"],
             )?,
             store: StoreMetrics::register(&r)?,
         })
@@ -158,6 +164,8 @@ impl StoreMetrics {
                 "What the store holds, by resource.",
                 &["resource"],
             )?)?,
+            cached: r
+                .int_gauge("holdall_cache_bytes", "What cached values take, with their keys.")?,
             unflushed: r.int_gauge(
                 "holdall_store_unflushed_writes",
                 "Weak writes that are not on disk yet.",
@@ -168,6 +176,20 @@ impl StoreMetrics {
             )?,
             flush_failures: r
                 .counter("holdall_store_flush_failures_total", "Flushes to disk that failed.")?,
+            link: r.add(LinkMetrics::new(LinkNames {
+                duration: (
+                    "holdall_store_round_trip_duration_seconds",
+                    "Time that round trips to the store took.",
+                ),
+                failures: (
+                    "holdall_store_round_trip_failures_total",
+                    "Round trips to the store that were not answered, not in time, or refused.",
+                ),
+                in_flight: (
+                    "holdall_store_round_trips_in_flight",
+                    "Round trips to the store that run.",
+                ),
+            }))?,
             commits: r.counter(
                 "holdall_store_commits_total",
                 "Groups of strong writes that were committed.",
@@ -223,7 +245,7 @@ mod tests {
         let registry = Registry::new();
         let own = OwnMetrics::register(&registry).expect("no name twice");
         own.observe_request("GET", "/metrics", 200, Duration::from_millis(3));
-        own.cache_hits.with_label_values(&["pages"]).inc();
+        own.cache_hits.with_label_values(&["pages", ""]).inc();
         for family in registry.gather() {
             let (name, kind) = (family.name(), family.get_field_type());
             assert!(name.starts_with(OWN_PREFIX), "{name}");

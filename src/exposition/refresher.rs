@@ -185,6 +185,7 @@ impl Refresher {
     fn show_status(&self, status: Option<StoreStatus>) {
         let store = &self.pages.own().store;
         store.up.set(i64::from(status.is_some()));
+        store.link.show(self.operation.link());
         let Some(status) = status else {
             // What the store holds is not known any more.
             let _ = store.entries.replace_all([]);
@@ -197,10 +198,13 @@ impl Refresher {
             (&["locks"], status.locks as f64),
             (&["leases"], status.leases as f64),
             (&["checkpoints"], status.checkpoints as f64),
+            (&["generations"], status.generations as f64),
+            (&["cached_values"], status.cached_values as f64),
         ];
         if let Err(error) = store.entries.replace_all(entries) {
             tracing::error!(%error, "the store's entries are not shown");
         }
+        store.cached.set(i64::try_from(status.cached_bytes).unwrap_or(i64::MAX));
         store.unflushed.set(i64::try_from(status.unflushed).unwrap_or(i64::MAX));
         store.oldest_unflushed.set(status.oldest_unflushed.as_secs_f64());
         let mut seen = self.status.lock();

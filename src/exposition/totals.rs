@@ -4,29 +4,68 @@
 //! look. Invariant: a counter grows by exactly what its source counted, and when a source starts
 //! again at 0 it grows by what was counted since.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, IntCounterVec, Opts};
-use std::collections::HashMap;
 
-/// The totals of one cache, since it was made.
+use crate::engine;
+use crate::model::cache::{MissReason, Namespace};
+
+/// Totals of a cache, or of a part of it, since it was made.
+#[derive(Debug, Clone, Copy)]
+pub struct CacheTotal<'a> {
+    /// The part, the value of a label: one of a bounded number; empty where there are no parts.
+    pub namespace: &'a str,
+    /// How many lookups found what they sought.
+    pub hits: u64,
+    /// How many did not, by reason, the value of a label: one of few.
+    pub misses: &'a [(&'static str, u64)],
+}
+
+/// A cache that counts its lookups.
 pub trait CacheTotals: Send + Sync {
     /// Gives the cache's name, the value of a label: one of few.
     fn name(&self) -> &str;
-    /// Gives how many lookups found what they sought.
-    fn hits(&self) -> u64;
-    /// Gives how many lookups did not.
-    fn misses(&self) -> u64;
+    /// Calls `each` with all totals, those of each namespace once.
+    fn for_each(&self, each: &mut dyn FnMut(CacheTotal<'_>));
+}
+
+impl CacheTotals for engine::cache::Totals {
+    fn name(&self) -> &'static str {
+        "values"
+    }
+
+    fn for_each(&self, each: &mut dyn FnMut(CacheTotal<'_>)) {
+        self.for_each(|namespace, totals| {
+            let hits = totals.hits();
+            let misses = MissReason::ALL.map(|reason| (reason.as_str(), totals.misses(reason)));
+            // Most servers never have more namespaces than are counted apart.
+            if namespace.is_some() || hits > 0 || misses.iter().any(|(_, count)| *count > 0) {
+                let namespace = namespace.map(Namespace::as_str).unwrap_or_default();
+                each(CacheTotal { namespace, hits, misses: &misses });
+            }
+        });
+    }
 }
 
 /// The caches whose totals are shown.
 #[derive(Default)]
 pub struct CacheRegistry {
     sources: Mutex<Vec<Arc<dyn CacheTotals>>>,
-    seen: Mutex<HashMap<String, (Seen, Seen)>>,
+    seen: Mutex<HashMap<String, SeenCache>>,
+}
+
+/// The last totals of one cache, by namespace.
+type SeenCache = HashMap<String, SeenTotal>;
+
+#[derive(Default)]
+struct SeenTotal {
+    hits: Seen,
+    misses: HashMap<&'static str, Seen>,
 }
 
 impl std::fmt::Debug for CacheRegistry {
@@ -45,15 +84,26 @@ impl CacheRegistry {
         sources.push(source);
     }
 
-    /// Adds to the counters, which have the label `cache`, what was counted since the last call.
+    /// Adds to the counters what was counted since the last call. `hits` has the labels `cache`
+    /// and `namespace`, `misses` also `reason`.
     pub fn mirror(&self, hits: &IntCounterVec, misses: &IntCounterVec) {
         let sources = self.sources.lock().clone();
         let mut seen = self.seen.lock();
         for source in sources {
-            let name = source.name();
-            let (seen_hits, seen_misses) = seen.entry(name.to_owned()).or_default();
-            hits.with_label_values(&[name]).inc_by(seen_hits.growth(source.hits()));
-            misses.with_label_values(&[name]).inc_by(seen_misses.growth(source.misses()));
+            let cache = source.name();
+            let seen = seen.entry(cache.to_owned()).or_default();
+            source.for_each(&mut |total| {
+                if !seen.contains_key(total.namespace) {
+                    seen.insert(total.namespace.to_owned(), SeenTotal::default());
+                }
+                let Some(seen) = seen.get_mut(total.namespace) else { return };
+                let labels = [cache, total.namespace];
+                hits.with_label_values(&labels).inc_by(seen.hits.growth(total.hits));
+                for (reason, count) in total.misses {
+                    let growth = seen.misses.entry(reason).or_default().growth(*count);
+                    misses.with_label_values(&[cache, total.namespace, reason]).inc_by(growth);
+                }
+            });
         }
     }
 }
@@ -138,49 +188,64 @@ mod tests {
 
     use super::*;
 
+    /// Hits, and misses for two reasons, of the namespace `n`.
     #[derive(Default)]
-    struct Source(AtomicU64, AtomicU64);
+    struct Source([AtomicU64; 3]);
+
+    impl Source {
+        fn set(&self, totals: [u64; 3]) {
+            for (total, to) in self.0.iter().zip(totals) {
+                total.store(to, Ordering::Relaxed);
+            }
+        }
+    }
 
     impl CacheTotals for Source {
         fn name(&self) -> &'static str {
             "source"
         }
 
-        fn hits(&self) -> u64 {
-            self.0.load(Ordering::Relaxed)
-        }
-
-        fn misses(&self) -> u64 {
-            self.1.load(Ordering::Relaxed)
+        fn for_each(&self, each: &mut dyn FnMut(CacheTotal<'_>)) {
+            let [hits, stale, expired] = [0, 1, 2].map(|i| self.0[i].load(Ordering::Relaxed));
+            let misses = &[("stale", stale), ("expired", expired)];
+            each(CacheTotal { namespace: "n", hits, misses });
+            each(CacheTotal { namespace: "", hits: hits * 10, misses: &[] });
         }
     }
 
-    fn counter(name: &str) -> IntCounterVec {
-        IntCounterVec::new(Opts::new(name, "help"), &["cache"]).expect("valid")
+    fn counters() -> (IntCounterVec, IntCounterVec) {
+        let counter = |name: &str, labels: &[&str]| {
+            IntCounterVec::new(Opts::new(name, "help"), labels).expect("valid")
+        };
+        (
+            counter("hits", &["cache", "namespace"]),
+            counter("misses", &["cache", "namespace", "reason"]),
+        )
     }
 
     #[test]
     fn totals_are_taken_over_once_and_never_count_down() {
-        let (hits, misses) = (counter("hits"), counter("misses"));
+        let (hits, misses) = counters();
         let shown = || {
-            let value = |c: &IntCounterVec| c.with_label_values(&["source"]).get();
-            (value(&hits), value(&misses))
+            let missed = |reason| misses.with_label_values(&["source", "n", reason]).get();
+            let hit = |namespace| hits.with_label_values(&["source", namespace]).get();
+            [hit("n"), hit(""), missed("stale"), missed("expired")]
         };
         let registry = CacheRegistry::default();
         let source = Arc::new(Source::default());
         registry.register(Arc::clone(&source) as _);
-        source.0.store(5, Ordering::Relaxed);
-        source.1.store(2, Ordering::Relaxed);
+        source.set([5, 2, 1]);
         registry.mirror(&hits, &misses);
         registry.mirror(&hits, &misses);
-        assert_eq!(shown(), (5, 2));
-        source.0.store(3, Ordering::Relaxed);
+        assert_eq!(shown(), [5, 50, 2, 1]);
+        source.set([3, 2, 4]);
         registry.mirror(&hits, &misses);
-        assert_eq!(shown(), (8, 2));
-        let restarted = Arc::new(Source(AtomicU64::new(1), AtomicU64::new(1)));
-        registry.register(restarted);
+        assert_eq!(shown(), [8, 80, 2, 4]);
+        let restarted = Source::default();
+        restarted.set([1, 1, 0]);
+        registry.register(Arc::new(restarted));
         registry.mirror(&hits, &misses);
-        assert_eq!(shown(), (9, 3));
+        assert_eq!(shown(), [9, 90, 3, 4]);
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub(crate) enum Patience {
     Uploads,
     /// The request may ask to wait for changes.
     Waits,
-    /// The request may ask to wait for a lease. It runs until its handler has seen that it does,
+    /// The request may ask to wait for a lease, or for a value. It runs until its handler has seen that it does,
     /// and those that wait for changes can't deny it a place.
     WaitsForLease,
     /// The answer comes at once, but it may be large: it counts until it is sent.
@@ -122,9 +122,12 @@ impl Gate {
             Ok(permit) => permit,
             Err(problem) => return problem.into_response(),
         };
+        let place = request.extensions().get::<Place>().cloned();
         let work = AssertUnwindSafe(inner.call(request)).catch_unwind();
         match tokio::time::timeout(self.time_limit(), work).await {
-            Ok(Ok(Ok(response))) => hold(response, permit),
+            Ok(Ok(Ok(response))) => {
+                hold(response, permit.or_else(|| place.and_then(|place| place.take())))
+            }
             Ok(Err(panic)) => {
                 tracing::error!(
                     route = self.route,

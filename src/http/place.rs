@@ -35,6 +35,11 @@ impl Place {
         *self.0.lock() = Some(permit);
         Ok(())
     }
+
+    /// Takes the place away, to be kept for longer than the request's handler runs.
+    pub(crate) fn take(&self) -> Option<OwnedSemaphorePermit> {
+        self.0.lock().take()
+    }
 }
 
 impl FromRequestParts<AppState> for Place {

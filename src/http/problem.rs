@@ -5,14 +5,17 @@
 
 use axum::body::Body;
 use axum::http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{Response, StatusCode};
+use axum::http::{HeaderMap, HeaderName, Response, StatusCode};
 use axum::response::IntoResponse;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::routes::cache::CacheMiss;
+use super::routes::generations::GenerationState;
 use crate::engine::EngineError;
 use crate::model::Invalid;
 use crate::model::batch::PointErrors;
+use crate::model::generations::Generation;
 use crate::store::{ErrorKind, StoreError};
 
 /// The media type of a problem.
@@ -44,6 +47,14 @@ pub(crate) struct ProblemBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Option<i64>)]
     total_errors: Option<usize>,
+    /// With `cache_miss`: why there is no value, and what is needed to put one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    miss: Option<CacheMiss>,
+    /// With `generation_moved`: the generation as it stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    moved: Option<GenerationState>,
 }
 
 /// One part of a request that was refused.
@@ -64,7 +75,7 @@ struct Inner {
     status: StatusCode,
     body: ProblemBody,
     retry_after_secs: Option<u64>,
-    header: Option<(axum::http::HeaderName, HeaderValue)>,
+    headers: HeaderMap,
 }
 
 impl Problem {
@@ -78,8 +89,10 @@ impl Problem {
             detail: None,
             errors: Vec::new(),
             total_errors: None,
+            miss: None,
+            moved: None,
         };
-        Self(Box::new(Inner { status, body, retry_after_secs: None, header: None }))
+        Self(Box::new(Inner { status, body, retry_after_secs: None, headers: HeaderMap::new() }))
     }
 
     /// Adds a sentence for people.
@@ -104,9 +117,32 @@ impl Problem {
         self
     }
 
-    fn header(mut self, name: axum::http::HeaderName, value: &'static str) -> Self {
-        self.0.header = Some((name, HeaderValue::from_static(value)));
+    fn header(mut self, name: HeaderName, value: &'static str) -> Self {
+        self.0.headers.insert(name, HeaderValue::from_static(value));
         self
+    }
+
+    /// A lookup that found nothing, with the headers that say the same as the body.
+    pub(crate) fn cache_miss(miss: CacheMiss, headers: HeaderMap) -> Self {
+        let mut problem =
+            Self::new(StatusCode::NOT_FOUND, "cache_miss").detail("there is no such value now");
+        problem.0.body.miss = Some(miss);
+        problem.0.headers = headers;
+        problem
+    }
+
+    /// The generation has moved since it was seen.
+    fn generation_moved(now: &Generation) -> Self {
+        let mut problem = Self::new(StatusCode::PRECONDITION_FAILED, "generation_moved")
+            .detail("the generation has moved since it was seen; nothing was changed");
+        problem.0.body.moved = Some(GenerationState::from(now));
+        problem
+    }
+
+    /// Gives the code and the sentence for people, for answers about many things.
+    pub(crate) fn into_code_and_detail(self) -> (&'static str, String) {
+        let ProblemBody { code, title, detail, .. } = self.0.body;
+        (code, detail.unwrap_or_else(|| title.to_owned()))
     }
 
     /// The request is not what it should be.
@@ -233,15 +269,7 @@ impl From<EngineError> for Problem {
                 return Self::new(StatusCode::GONE, "cursor_gone")
                     .detail("changes after this cursor are no longer known: take a new snapshot");
             }
-            EngineError::GenerationMoved(now) => {
-                return Self::new(StatusCode::PRECONDITION_FAILED, "generation_moved").detail(
-                    format!(
-                        "the generation has moved since it was seen: it is {} now, under the fence {}; \
-                         nothing was changed",
-                        now.number, now.fence
-                    ),
-                );
-            }
+            EngineError::GenerationMoved(now) => return Self::generation_moved(&now),
             EngineError::TooManyWaiting => {
                 return Self::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_waiting")
                     .detail(detail)
@@ -307,10 +335,8 @@ impl IntoResponse for Problem {
         if let Some(secs) = self.0.retry_after_secs {
             headers.insert(RETRY_AFTER, HeaderValue::from(secs));
         }
-        if let Some((name, value)) = self.0.header {
-            debug_assert_ne!(name, ALLOW, "the router sets it");
-            headers.insert(name, value);
-        }
+        debug_assert!(!self.0.headers.contains_key(ALLOW), "the router sets it");
+        headers.extend(self.0.headers);
         response
     }
 }
@@ -320,7 +346,7 @@ mod tests {
     use super::*;
     use crate::model::batch::Position;
     use crate::model::checkpoints::Checkpoint;
-    use crate::model::generations::{Generation, GenerationFence};
+    use crate::model::generations::GenerationFence;
     use crate::model::time::Timestamp;
 
     fn seen(error: EngineError) -> (u16, &'static str) {

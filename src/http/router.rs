@@ -11,7 +11,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::Method;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get};
+use axum::routing::{MethodRouter, delete, get, put};
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::SizeAbove;
@@ -19,10 +19,12 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterE
 use utoipa_axum::routes;
 
 use super::access::Scope;
+use super::extract::Path;
 use super::middleware::{Gate, GateLayer, Patience};
 use super::problem::Problem;
 use super::routes::{
-    checkpoints, documents, health, leases, locks, metrics, operation, series, series_changes,
+    cache, cache_batches, cache_writes, checkpoints, documents, generations, health, leases, locks,
+    metrics, operation, series, series_changes,
 };
 use super::state::{AppState, RouterParts};
 use super::{decorate, openapi};
@@ -50,6 +52,16 @@ fn table() -> Vec<Entry> {
         read(routes!(checkpoints::get_checkpoint)).fails(&[404]),
         write(routes!(checkpoints::delete_checkpoint)).fenced().fails(&[404]),
         read(routes!(checkpoints::list_checkpoints)).compressed(),
+        read(routes!(generations::get_generation)),
+        write(routes!(generations::bump_generation)).fails(&[507]),
+        read(routes!(generations::snapshot_generations)).takes_body(),
+        write(routes!(generations::bump_generations)).takes_body().fails(&[507]),
+        write(routes!(generations::clean_up_generations)).takes_body().fails(&[507]),
+        read(routes!(cache::get_cached_value)).waits_for_lease().fails(&[404]),
+        write(routes!(cache_writes::put_cached_value)).takes_body().fails(&[412, 422, 428]),
+        write(routes!(cache_writes::delete_cached_value)).fails(&[404]),
+        read(routes!(cache_batches::get_cached_values)).takes_body(),
+        write(routes!(cache_batches::put_cached_values)).takes_body().fails(&[428]),
         read(routes!(operation::get_status)),
         admin(routes!(operation::collect_garbage)),
         admin(routes!(operation::flush_store)).fails(&[507]),
@@ -81,6 +93,39 @@ fn undocumented(state: &AppState, document: &utoipa::openapi::OpenApi) -> Router
         .merge(gated("/docs/{*file}", None, compressed(get(documents::docs_file))))
 }
 
+/// Keys that are spelled like the last part of another route: `GET /v1/generations/bump` asks for
+/// the key `bump`, although `POST` there raises many keys.
+fn keys_like_routes(state: &AppState) -> Router<AppState> {
+    const VALUE: &str = "/v1/cache/{namespace}/{key}";
+    let gated = |method, patience, handler: MethodRouter<AppState>, path: &'static str| {
+        let scope = if method == "GET" { Scope::Read } else { Scope::Write };
+        let gate = Gate::new(state.clone(), Some(scope), patience, method, path);
+        handler.layer(GateLayer(Arc::new(gate)))
+    };
+    let mut router = Router::new();
+    for key in ["snapshot", "bump", "cleanup"] {
+        let read = get(move |state| generations::get_generation(state, Path(key.to_owned())));
+        let read = gated("GET", Patience::Prompt, read, "/v1/generations/{key}");
+        router = router.route(&format!("/v1/generations/{key}"), read);
+    }
+    for key in ["get", "put"] {
+        let full = move |Path(namespace): Path<String>| Path((namespace, key.to_owned()));
+        let read = get(move |state, path, query, place, headers| {
+            cache::get_cached_value(state, full(path), query, place, headers)
+        });
+        let write = put(move |state, path, query, request| {
+            cache_writes::put_cached_value(state, full(path), query, request)
+        });
+        let remove =
+            delete(move |state, path| cache_writes::delete_cached_value(state, full(path)));
+        let methods = gated("GET", Patience::WaitsForLease, read, VALUE)
+            .merge(gated("PUT", Patience::Prompt, write, VALUE))
+            .merge(gated("DELETE", Patience::Prompt, remove, VALUE));
+        router = router.route(&format!("/v1/cache/{{namespace}}/{key}"), methods);
+    }
+    router
+}
+
 /// Builds the router of the whole API.
 pub fn router(parts: RouterParts) -> Router {
     let state = AppState::new(parts);
@@ -92,6 +137,7 @@ pub fn router(parts: RouterParts) -> Router {
     let extra = undocumented(&state, &document);
     // After `split_for_parts`: the documented router can't set the fallback for methods.
     router
+        .merge(keys_like_routes(&state))
         .merge(extra)
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)

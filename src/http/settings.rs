@@ -22,7 +22,7 @@ pub struct LimitSettings {
     pub buffered_body_bytes: usize,
     /// How many requests may run at a time; those that wait for something do not count.
     pub concurrent_requests: usize,
-    /// How many requests may wait for changes at a time, and how many for a lease.
+    /// How many requests may wait for changes at a time, and how many for a lease or a value.
     pub waiting_requests: usize,
     /// How many scrapes of /metrics may be answered at a time.
     pub concurrent_scrapes: usize,
@@ -30,7 +30,7 @@ pub struct LimitSettings {
     pub connections: usize,
     /// The largest head of a request, in bytes; at least 8 KiB.
     pub head_bytes: usize,
-    /// The most keys of one batch of locks.
+    /// The most keys of one batch of locks, generations or cached values.
     pub batch_keys: usize,
     /// The most points of one push.
     pub batch_points: usize,

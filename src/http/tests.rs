@@ -24,10 +24,11 @@ use crate::model::time::Timestamp;
 
 use super::{HttpSettings, Readiness, RouterParts, Scope, TokenSettings, router, serve};
 
-/// A status, headers, and the body as JSON (null when it is not).
+/// A status, headers, and the body, also as JSON (null when it is not).
 pub(super) struct Seen {
     pub(super) status: u16,
     pub(super) headers: axum::http::HeaderMap,
+    pub(super) bytes: axum::body::Bytes,
     pub(super) json: serde_json::Value,
 }
 
@@ -36,7 +37,7 @@ pub(super) async fn ask(router: &Router, request: Request<Body>) -> Seen {
     let (parts, body) = response.into_parts();
     let bytes = body.collect().await.expect("a body").to_bytes();
     let json = serde_json::from_slice(&bytes).unwrap_or_default();
-    Seen { status: parts.status.as_u16(), headers: parts.headers, json }
+    Seen { status: parts.status.as_u16(), headers: parts.headers, bytes, json }
 }
 
 pub(super) fn get(path: &str) -> Request<Body> {
@@ -132,6 +133,18 @@ async fn routes_ask_for_their_scope() {
     is_problem(&ask(&router, with("POST", "/v1/series", "reader")).await, 403, "forbidden");
     is_problem(&ask(&router, with("POST", "/v1/series", "writer=")).await, 503, "starting");
     is_problem(&ask(&router, with("POST", "/v1/admin/gc", "writer=")).await, 403, "forbidden");
+    // Also where a key is called like a route.
+    for path in ["/v1/cache/n/get", "/v1/cache/n/k"] {
+        is_problem(&ask(&router, get(path)).await, 401, "unauthorized");
+        is_problem(&ask(&router, with("GET", path, "reader")).await, 503, "starting");
+        let path = format!("{path}?generation=0");
+        is_problem(&ask(&router, with("PUT", &path, "reader")).await, 403, "forbidden");
+        is_problem(&ask(&router, with("PUT", &path, "writer=")).await, 503, "starting");
+        is_problem(&ask(&router, with("DELETE", &path, "reader")).await, 403, "forbidden");
+    }
+    is_problem(&ask(&router, get("/v1/generations/bump")).await, 401, "unauthorized");
+    let bump = "/v1/generations/bump/bump";
+    is_problem(&ask(&router, with("POST", bump, "reader")).await, 403, "forbidden");
     is_problem(&ask(&router, get("/metrics")).await, 401, "unauthorized");
     for open in ["/livez", "/openapi.json", "/openapi-3.0.json", "/docs/"] {
         assert_eq!(ask(&router, get(open)).await.status, 200, "{open}");

@@ -5,8 +5,12 @@
 use std::fmt;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::display::Base64Display;
+use base64::engine::general_purpose::STANDARD as BASE64_STANDARD;
+use bytes::Bytes;
 use serde::de::{Error, Unexpected, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::problem::Problem;
 use crate::model::Invalid;
@@ -89,6 +93,58 @@ impl<'de> Deserialize<'de> for Count {
     }
 }
 
+/// An integer from 0 in a query string, also written as `5.0`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Number(pub(crate) i64);
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let digits = text.strip_suffix(".0").unwrap_or(&text);
+        match digits.parse() {
+            Ok(number @ 0..) => Ok(Self(number)),
+            Ok(_) | Err(_) => Err(Error::custom("not an int64 from 0")),
+        }
+    }
+}
+
+/// Reads a text of a query string that may be absent, but where it stands is never taken for absent:
+/// otherwise the reader of query strings makes an empty text `None`.
+pub(crate) fn given<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
+    String::deserialize(deserializer).map(Some)
+}
+
+/// Bytes in JSON, in base64 with its padding (RFC 4648, section 4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Base64(pub(crate) Bytes);
+
+impl<'de> Deserialize<'de> for Base64 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = Base64;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("bytes in base64")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Base64, E> {
+                let bytes = BASE64_STANDARD.decode(text);
+                bytes.map(|bytes| Base64(bytes.into())).map_err(|_| E::custom("not base64"))
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
+impl Serialize for Base64 {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&Base64Display::new(&self.0, &BASE64_STANDARD))
+    }
+}
+
 /// Points at the field that the model refused.
 pub(crate) fn field<T>(pointer: &str, value: Result<T, Invalid>) -> Result<T, Problem> {
     value.map_err(|why| Problem::invalid_at(pointer, &why))
@@ -133,6 +189,20 @@ mod tests {
         assert_eq!(read("5.5"), None);
         assert_eq!(read("1e300"), None);
         assert_eq!(read("\"5\""), None);
+    }
+
+    #[test]
+    fn bytes_are_written_in_base64_and_read_back() {
+        for (bytes, text) in
+            [(&b""[..], "\"\""), (&[0xff, 0, 0xfb], "\"/wD7\""), (b"a", "\"YQ==\"")]
+        {
+            let bytes = Base64(Bytes::copy_from_slice(bytes));
+            assert_eq!(serde_json::to_string(&bytes).expect("JSON"), text);
+            assert_eq!(serde_json::from_str::<Base64>(text).expect("base64"), bytes);
+        }
+        for text in ["\"YQ\"", "\"YQ=\"", "\"_wD7\"", "\" YQ==\"", "\"YR==\"", "1"] {
+            assert!(serde_json::from_str::<Base64>(text).is_err(), "{text}");
+        }
     }
 
     #[test]

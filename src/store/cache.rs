@@ -60,7 +60,7 @@ pub struct CachePut {
     pub content_type: ContentType,
     /// How long it lives, longer than zero.
     pub ttl: Duration,
-    /// The turn at filling that this value ends, whatever becomes of it.
+    /// The turn at filling that this value ends, also when it is refused.
     pub fill: Option<FillToken>,
 }
 
@@ -73,7 +73,7 @@ pub enum PutOutcome {
     Moved(Generation),
     /// The value is larger than its namespace may be; nothing was changed.
     TooLarge {
-        /// The most bytes of a namespace.
+        /// The most bytes of a value, with what its names take.
         limit_bytes: usize,
     },
     /// There are as many namespaces as there may be; nothing was changed.
@@ -107,7 +107,8 @@ pub trait CacheStore: Send + Sync {
     /// Looks values up, each for itself; in the order of `addresses`.
     async fn get(&self, addresses: &[CacheAddress]) -> StoreResult<Vec<CacheRead>>;
 
-    /// Holds a value, if what was seen of the generation still stands.
+    /// Holds a value, if what was seen of the generation still stands. A value that is held ends
+    /// whatever turn there is at filling its key; one that is refused, only the turn that it names.
     async fn put(&self, put: CachePut) -> StoreResult<PutOutcome>;
 
     /// Drops a value, and ends the turn at filling it; tells whether a lookup would have found it.
@@ -117,6 +118,7 @@ pub trait CacheStore: Send + Sync {
     /// any time, as values may: it saves work, and guards nothing.
     async fn claim_fill(&self, key: &CacheKey, ttl: Duration) -> StoreResult<FillOutcome>;
 
-    /// Ends a turn; tells whether it was there.
+    /// Ends a turn; tells whether it was there. A token whose turn is over ends nobody else's, also
+    /// after a restart.
     async fn end_fill(&self, key: &CacheKey, token: FillToken) -> StoreResult<bool>;
 }

@@ -9,9 +9,10 @@ use crate::model::generations::{Generation, GenerationKey};
 
 /// Generations. A key that is not known has the number 0; its first bump gives 1.
 ///
-/// Invariant: a fence that was given for a key holds until a bump of that key has been answered,
-/// and never again after that: not when the key was forgotten and bumped anew, not after a
-/// restart, not on a lost, wiped or restored store.
+/// Invariant: a fence that was given for a key never holds after a bump of that key has been
+/// answered: not when the key was forgotten and bumped anew, not after a restart, not on a lost,
+/// wiped or restored store. Until then it holds, unless the store was started again, or a cleanup
+/// made it unable to tell.
 #[async_trait]
 pub trait GenerationStore: Send + Sync {
     /// Reads generations, in the order of `keys`. Does not touch the time of a key's last bump.
@@ -24,7 +25,8 @@ pub trait GenerationStore: Send + Sync {
     /// somebody else's bump.
     async fn bump(&self, keys: Vec<GenerationKey>) -> StoreResult<Vec<Generation>>;
 
-    /// Forgets the keys that were not bumped for `retention`; gives how many. The fences that
-    /// were given for them may hold no more, but never hold wrongly.
+    /// Forgets the keys that were not bumped for `retention`; gives how many. Fences that were
+    /// given for them, or for keys that were not known, may hold no more; those of other keys go on.
+    /// Each key is a step of its own: one that is bumped meanwhile stays.
     async fn cleanup(&self, retention: Duration) -> StoreResult<u64>;
 }

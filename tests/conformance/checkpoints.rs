@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdall::clock::Clock;
 use holdall::model::checkpoints::{Checkpoint, CheckpointKey};
 use holdall::model::leases::{Fence, Holder, LeaseName};
 use holdall::model::time::Timestamp;
@@ -63,7 +62,7 @@ pub(super) async fn if_later_refuses_to_move_back(fixture: Fixture) {
     let k = || key("o", "r");
     assert!(matches!(set(store, k(), at(5), true).await, CheckpointOutcome::Stored(_)));
     let held = get(store, &k()).await.expect("was set");
-    fixture.clock.advance(Duration::from_secs(1));
+    fixture.pass(Duration::from_secs(1)).await;
     assert_eq!(set(store, k(), at(4), true).await, CheckpointOutcome::NotLater(held));
     assert_eq!(get(store, &k()).await, Some(held));
     assert!(matches!(set(store, k(), at(5), true).await, CheckpointOutcome::Stored(_)));
@@ -85,11 +84,11 @@ pub(super) async fn org_and_repo_are_never_joined(fixture: Fixture) {
 pub(super) async fn checkpoints_expire_with_the_retention_counted_from_the_write(fixture: Fixture) {
     let store = &fixture.stores.checkpoints;
     set(store, key("o", "r"), at(1), false).await;
-    fixture.clock.advance(CHECKPOINT_RETENTION - Duration::from_secs(1));
+    fixture.pass(CHECKPOINT_RETENTION - Duration::from_secs(1)).await;
     set(store, key("o", "r"), at(2), false).await;
-    fixture.clock.advance(CHECKPOINT_RETENTION - Duration::from_secs(1));
+    fixture.pass(CHECKPOINT_RETENTION - Duration::from_secs(1)).await;
     assert!(get(store, &key("o", "r")).await.is_some());
-    fixture.clock.advance(Duration::from_secs(1));
+    fixture.pass(Duration::from_secs(1)).await;
     assert_eq!(get(store, &key("o", "r")).await, None);
     assert!(store.list(None, None, 10).await.expect("the store works").is_empty());
     let deleted = store.delete(key("o", "r"), None).await.expect("the store works");
@@ -149,7 +148,7 @@ pub(super) async fn a_fence_that_does_not_hold_refuses_the_write(fixture: Fixtur
     assert_eq!(try_set(&unknown).await.expect("the store works"), Fenced::Refused);
     assert_eq!(get(store, &key("o", "r")).await, None);
     assert!(matches!(try_set(&fence).await.expect("the store works"), Fenced::Done(_)));
-    fixture.clock.advance(Duration::from_secs(60));
+    fixture.pass(Duration::from_secs(60)).await;
     assert_eq!(try_set(&fence).await.expect("the store works"), Fenced::Refused);
     let deleted = store.delete(key("o", "r"), Some(fence)).await.expect("the store works");
     assert_eq!(deleted, Fenced::Refused);

@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use holdall::clock::{Clock, ManualClock, SharedClock};
 use holdall::model::time::Timestamp;
-use holdall::store::CacheSettings;
-use holdall::store::Stores;
 use holdall::store::embedded::{EmbeddedSettings, SyncMode, open_with};
 use holdall::store::redis::RedisSettings;
+use holdall::store::{CacheSettings, Stores};
 use tempfile::TempDir;
 
 use crate::harness::redis;
@@ -23,14 +22,35 @@ pub(crate) const MAX_SERIES: usize = 100;
 /// The most deletions that are remembered.
 pub(crate) const MAX_TOMBSTONES: usize = 60;
 
-/// A store under test.
-pub(crate) struct Fixture {
-    /// The store.
-    pub(crate) stores: Stores,
-    /// Its clock.
-    pub(crate) clock: Arc<ManualClock>,
-    place: Place,
+/// What is cached at most, in bytes.
+pub(crate) const CACHE_BYTES: usize = 1 << 20;
+/// What is cached at most of one namespace, in bytes.
+pub(crate) const CACHE_NAMESPACE_BYTES: usize = CACHE_BYTES / 2;
+/// The most namespaces.
+pub(crate) const CACHE_NAMESPACES: usize = 8;
+
+/// How long a store is away that is made anew: longer than it took to give so many fences.
+const AWAY: Duration = Duration::from_secs(1);
+
+/// The time of a store under test. Cases let it pass by [`Time::pass`] only: a backend with
+/// a clock of its own has to wait.
+#[derive(Clone)]
+pub(crate) struct Time(Arc<ManualClock>);
+
+impl Time {
+    /// Gives the time now.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+
+    /// Lets the store's time go on by `span`, or a little more.
+    pub(crate) async fn pass(&self, span: Duration) {
+        self.0.advance(span);
+    }
 }
+
+/// The files of a store as they were.
+pub(crate) struct Backup(TempDir);
 
 /// Where a store keeps what it holds.
 enum Place {
@@ -43,10 +63,24 @@ enum Place {
 /// How many shards a Redis store has here.
 const SHARDS: usize = 4;
 
+/// A store under test.
+pub(crate) struct Fixture {
+    /// The store.
+    pub(crate) stores: Stores,
+    /// Its clock.
+    pub(crate) clock: Time,
+    place: Place,
+}
+
 impl Fixture {
     fn open(place: Place, now: Timestamp) -> Self {
         let clock = Arc::new(ManualClock::at(now));
         let shared = Arc::clone(&clock) as SharedClock;
+        let cache = CacheSettings {
+            max_bytes: CACHE_BYTES,
+            namespace_max_bytes: CACHE_NAMESPACE_BYTES,
+            max_namespaces: CACHE_NAMESPACES,
+        };
         let stores = match &place {
             Place::Files(folder) => {
                 let settings = EmbeddedSettings {
@@ -57,7 +91,7 @@ impl Fixture {
                     max_tombstones: MAX_TOMBSTONES,
                     checkpoint_retention: CHECKPOINT_RETENTION,
                     flush_threshold: usize::MAX,
-                    cache: CacheSettings::default(),
+                    cache,
                 };
                 open_with(&settings, |_| shared).expect("the store opens").0
             }
@@ -77,23 +111,82 @@ impl Fixture {
                     max_series: MAX_SERIES,
                     max_tombstones: MAX_TOMBSTONES,
                     checkpoint_retention: CHECKPOINT_RETENTION,
-                    cache: CacheSettings::default(),
+                    cache,
                     clock: Some(shared),
                 };
                 holdall::store::redis::open(&settings).expect("the store opens")
             }
         };
-        Self { stores, clock, place }
+        Self { stores, clock: Time(clock), place }
+    }
+
+    /// Lets the store's time go on by `span`, or a little more.
+    pub(crate) async fn pass(&self, span: Duration) {
+        self.clock.pass(span).await;
+    }
+
+    /// Tells whether [`Self::restart`] gives the store back.
+    pub(crate) fn survives_restart(&self) -> bool {
+        self.stores.operation.capabilities().survives_restart
+    }
+
+    /// Stops the store and starts it with nothing in it, in the same place.
+    pub(crate) async fn wipe(self) -> Self {
+        let (place, now) = self.stop(AWAY).await;
+        let place = match place {
+            Place::Files(folder) => {
+                Place::Files(folder.map(|_| tempfile::tempdir().expect("a folder")))
+            }
+            Place::Redis { urls, cluster, namespace } => {
+                for url in &urls {
+                    redis::wipe(url, &namespace);
+                }
+                Place::Redis { urls, cluster, namespace }
+            }
+        };
+        Self::open(place, now)
+    }
+
+    /// Stops the store, copies what it has written, and starts it again; `None` where there is
+    /// nothing to copy.
+    pub(crate) async fn back_up(self) -> (Self, Option<Backup>) {
+        if !matches!(self.place, Place::Files(Some(_))) {
+            return (self, None);
+        }
+        let (place, now) = self.stop(Duration::ZERO).await;
+        let Place::Files(folder) = place else { panic!("files") };
+        let backup = folder.as_ref().map(copy_of);
+        (Self::open(Place::Files(folder), now), backup.map(Backup))
+    }
+
+    /// Stops the store, and starts it with what it had written when it was copied.
+    pub(crate) async fn restore(self, backup: &Backup) -> Self {
+        let (_, now) = self.stop(AWAY).await;
+        Self::open(Place::Files(Some(copy_of(&backup.0))), now)
+    }
+
+    async fn stop(self, away: Duration) -> (Place, Timestamp) {
+        self.stores.operation.close().await.expect("the store closes");
+        (self.place, self.clock.now().saturating_add(away))
     }
 
     /// Stops the store and starts it again, `later`; `None` where nothing survives that.
     pub(crate) async fn restart(self, later: Duration) -> Option<Self> {
-        self.stores.operation.close().await.expect("the store closes");
-        let survives = self.stores.operation.capabilities().survives_restart;
-        let now = self.clock.now().saturating_add(later);
-        drop(self.stores);
-        survives.then(|| Self::open(self.place, now))
+        let survives = self.survives_restart();
+        let (place, now) = self.stop(later).await;
+        survives.then(|| Self::open(place, now))
     }
+}
+
+/// Copies the files of a store that is closed.
+fn copy_of(folder: &TempDir) -> TempDir {
+    let copy = tempfile::tempdir().expect("a folder");
+    for entry in std::fs::read_dir(folder).expect("the folder is readable") {
+        let from = entry.expect("an entry is readable").path();
+        let to = copy.path().join(from.file_name().expect("a file has a name"));
+        std::fs::copy(from, to).expect("the file is copied");
+    }
+    copy
 }
 
 /// A backend that the cases run against.

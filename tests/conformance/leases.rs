@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdall::clock::Clock;
 use holdall::model::leases::{FencingToken, Holder, Lease, LeaseName};
 use holdall::store::{AcquireOutcome, LeaseStore};
 
@@ -72,7 +71,7 @@ pub(super) async fn renewing_needs_the_current_token(fixture: Fixture) {
     let other = FencingToken(lease.token.0 + 1);
     assert_eq!(store.renew(&name("l"), other, None).await.expect("the store works"), None);
     assert_eq!(store.renew(&name("x"), lease.token, None).await.expect("the store works"), None);
-    fixture.clock.advance(TTL / 2);
+    fixture.pass(TTL / 2).await;
     let renewed = store.renew(&name("l"), lease.token, None).await.expect("the store works");
     let renewed = renewed.expect("is held");
     assert_eq!((renewed.token, renewed.ttl), (lease.token, TTL));
@@ -81,7 +80,7 @@ pub(super) async fn renewing_needs_the_current_token(fixture: Fixture) {
     let longer = longer.expect("the store works").expect("is held");
     assert_eq!(longer.ttl, 3 * TTL, "a ttl of its own is kept for the next renewal");
     assert_eq!(get(store, "l").await, Some(longer));
-    fixture.clock.advance(4 * TTL);
+    fixture.pass(4 * TTL).await;
     let late = store.renew(&name("l"), lease.token, None).await.expect("the store works");
     assert_eq!(late, None, "what is over can't be renewed");
 }
@@ -99,7 +98,7 @@ pub(super) async fn releasing_needs_the_current_token(fixture: Fixture) {
 pub(super) async fn a_late_release_does_not_free_the_next_holders_lease(fixture: Fixture) {
     let store = &fixture.stores.leases;
     let late = take(store, "l", "late").await;
-    fixture.clock.advance(2 * TTL);
+    fixture.pass(2 * TTL).await;
     let next = take(store, "l", "next").await;
     assert!(!store.release(&name("l"), late.token).await.expect("the store works"));
     assert_eq!(get(store, "l").await, Some(next));
@@ -107,16 +106,16 @@ pub(super) async fn a_late_release_does_not_free_the_next_holders_lease(fixture:
 
 pub(super) async fn a_lease_lives_as_long_as_promised_and_not_longer(fixture: Fixture) {
     // Not at a whole millisecond, so that rounding shows.
-    fixture.clock.advance(Duration::from_nanos(1));
+    fixture.pass(Duration::from_nanos(1)).await;
     let store = &fixture.stores.leases;
     let start = fixture.clock.now();
     let lease = take(store, "l", "me").await;
     assert!(lease.expires_at >= start.saturating_add(TTL), "it ends before what was promised");
     let lives = lease.expires_at.saturating_since(start);
-    fixture.clock.advance(lives - Duration::from_nanos(1));
+    fixture.pass(lives - Duration::from_nanos(1)).await;
     let outcome = acquire(store, "l", "other").await;
     assert_eq!(outcome, AcquireOutcome::Held(lease.clone()));
-    fixture.clock.advance(Duration::from_nanos(1));
+    fixture.pass(Duration::from_nanos(1)).await;
     assert_eq!(get(store, "l").await, None);
     assert!(store.list(None, 10).await.expect("the store works").is_empty());
     assert!(take(store, "l", "other").await.token > lease.token);
@@ -136,7 +135,7 @@ pub(super) async fn tokens_grow_over_all_leases_across_release_expiry_and_restar
             let name = name(&format!("lease {}", round % 2));
             assert!(store.release(&name, lease.token).await.expect("the store works"));
         } else {
-            fixture.clock.advance(2 * TTL);
+            fixture.pass(2 * TTL).await;
             fixture.stores.operation.collect_garbage().await.expect("the store works");
         }
         if round % 4 == 3 {

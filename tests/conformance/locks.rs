@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdall::clock::Clock;
 use holdall::model::locks::{LockKey, LockKind};
 use holdall::store::{LockOutcome, LockStore};
 
@@ -42,7 +41,7 @@ pub(super) async fn a_held_lock_is_an_answer_with_its_end(fixture: Fixture) {
     assert_eq!(store.get(&job("a")).await.expect("the store works"), None);
     let first = acquire(store, job("a")).await;
     assert!(first.acquired);
-    fixture.clock.advance(TTL / 2);
+    fixture.pass(TTL / 2).await;
     let second = acquire(store, job("a")).await;
     assert_eq!(second, LockOutcome { acquired: false, expires_at: first.expires_at });
     assert_eq!(store.get(&job("a")).await.expect("the store works"), Some(first.expires_at));
@@ -50,14 +49,14 @@ pub(super) async fn a_held_lock_is_an_answer_with_its_end(fixture: Fixture) {
 
 pub(super) async fn a_lock_is_free_when_its_time_is_over_and_not_before(fixture: Fixture) {
     // Not at a whole millisecond, so that rounding shows.
-    fixture.clock.advance(Duration::from_nanos(1));
+    fixture.pass(Duration::from_nanos(1)).await;
     let store = &fixture.stores.locks;
     let start = fixture.clock.now();
     let ends = acquire(store, job("a")).await.expires_at;
     assert!(ends >= start.saturating_add(TTL), "it ends before what was promised");
-    fixture.clock.advance(ends.saturating_since(start) - Duration::from_nanos(1));
+    fixture.pass(ends.saturating_since(start) - Duration::from_nanos(1)).await;
     assert!(!acquire(store, job("a")).await.acquired);
-    fixture.clock.advance(Duration::from_nanos(1));
+    fixture.pass(Duration::from_nanos(1)).await;
     assert_eq!(store.get(&job("a")).await.expect("the store works"), None);
     assert!(acquire(store, job("a")).await.acquired);
 }
@@ -106,7 +105,7 @@ pub(super) async fn what_expired_is_not_counted(fixture: Fixture) {
     let operation = &fixture.stores.operation;
     acquire(&fixture.stores.locks, job("a")).await;
     assert_eq!(operation.status().await.expect("the store works").locks, 1);
-    fixture.clock.advance(2 * TTL);
+    fixture.pass(2 * TTL).await;
     assert_eq!(operation.status().await.expect("the store works").locks, 0);
     operation.collect_garbage().await.expect("the store works");
     assert_eq!(operation.status().await.expect("the store works").locks, 0);

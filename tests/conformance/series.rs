@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdall::clock::Clock;
 use holdall::model::batch::PointBatch;
 use holdall::model::cursor::Cursor;
 use holdall::model::selector::Selector;
@@ -123,7 +122,7 @@ pub(super) async fn the_newest_sample_wins_and_keeps_its_life(fixture: Fixture) 
     assert_eq!(counts(store, batch).await, UpsertCounts { created: 1, updated: 0, stale: 0 });
     let batch = one("m", &[], 2.0, Some(older));
     assert_eq!(counts(store, batch).await, UpsertCounts { created: 0, updated: 0, stale: 1 });
-    fixture.clock.advance(RETENTION - Duration::from_secs(2));
+    fixture.pass(RETENTION - Duration::from_secs(2)).await;
     let held = snapshot(store).await.points;
     assert_eq!(held.len(), 1, "the stale point must not shorten the life of the newer one");
     assert_eq!(held[0].sample.value.to_bits(), 1.0_f64.to_bits());
@@ -156,7 +155,7 @@ pub(super) async fn an_expired_series_is_gone_from_every_read_and_is_a_deletion(
     counts(store, one("m", &[("a", "1")], 1.0, None)).await;
     let before = store.cursor().await.expect("the store works");
     let id = snapshot(store).await.points[0].key.id();
-    fixture.clock.advance(RETENTION);
+    fixture.pass(RETENTION).await;
     assert_eq!(store.get(id).await.expect("the store works"), None);
     assert!(snapshot(store).await.points.is_empty());
     assert_eq!(store.delete(id, None).await.expect("the store works"), Fenced::Done(false));
@@ -180,7 +179,7 @@ pub(super) async fn expired_series_do_not_use_up_the_budget(fixture: Fixture) {
     let over = upsert(store, one("b", &[], 1.0, None)).await;
     assert_eq!(over, UpsertOutcome::OverBudget { new: 1, room: 0 });
     assert_eq!(counts(store, fill("a")).await.updated, MAX_SERIES, "known series always may");
-    fixture.clock.advance(RETENTION);
+    fixture.pass(RETENTION).await;
     assert_eq!(counts(store, fill("b")).await.created, MAX_SERIES);
 }
 
@@ -346,7 +345,7 @@ pub(super) async fn waiting_readers_are_woken_by_every_change(fixture: Fixture) 
     counts(store, one("m", &[], 1.0, None)).await;
     assert!(signal.has_changed().expect("the store lives"));
     signal.mark_unchanged();
-    fixture.clock.advance(RETENTION);
+    fixture.pass(RETENTION).await;
     assert_eq!(store.expire().await.expect("the store works"), 1);
     assert!(signal.has_changed().expect("the store lives"));
 }
@@ -388,7 +387,7 @@ impl<'a> Steps<'a> {
             6 => self.delete_some().await,
             7 => {
                 let part = u32::try_from(self.random.below(4)).expect("small") + 1;
-                self.fixture.clock.advance(RETENTION / 10 * part);
+                self.fixture.pass(RETENTION / 10 * part).await;
                 self.expire();
             }
             _ => {
@@ -502,13 +501,13 @@ pub(super) async fn snapshot_and_deltas_equal_a_fresh_snapshot_under_any_concurr
     let writers: Vec<_> = (0..4)
         .map(|seed| {
             let store = Arc::clone(&fixture.stores.series);
-            let clock = Arc::clone(&fixture.clock);
+            let clock = fixture.clock.clone();
             tokio::spawn(async move {
                 let mut random = Random::from(seed);
                 for _ in 0..400 {
                     write_anything(&store, &mut random).await;
                     if random.below(20) == 0 {
-                        clock.advance(RETENTION / 20);
+                        clock.pass(RETENTION / 20).await;
                     }
                 }
             })

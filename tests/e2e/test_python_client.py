@@ -1,7 +1,9 @@
 """A Python client generated from the committed document calls every operation of the server."""
 
+import base64
 import datetime
 import importlib
+import io
 import json
 import math
 import re
@@ -55,6 +57,11 @@ class Caller:
         self.called.add(operation)
         return answer.parsed
 
+    def nothing(self, operation: str, *path: str, status: int, **parameters):
+        """One call whose answer has no body."""
+        answer = self.module(operation).sync_detailed(*path, client=self.client, **parameters)
+        assert (answer.status_code, answer.content) == (status, b"")
+
     def first_event(self, operation: str, **parameters) -> str:
         """The first event of a stream, which never ends."""
         request = self.module(operation)._get_kwargs(**parameters)
@@ -84,6 +91,9 @@ def test_every_operation_was_generated_and_works(call, operations):
     call_locks(call)
     call_leases(call)
     call_checkpoints(call)
+    call_generations(call)
+    call_cache(call)
+    call_cache_batches(call)
     call_operation(call)
     assert call.called == set(operations)
 
@@ -194,6 +204,66 @@ def call_checkpoints(call):
     assert (found.org, found.repo, found.checkpoint) == ("org/1", "repo é", NOON)
     assert call("deleteCheckpoint", "org/1", "repo é").deleted
     call("getCheckpoint", "org/1", "repo é", status=404)
+
+
+def call_generations(call):
+    """Generations, one and many."""
+    from holdall_client import models
+
+    assert call("getGeneration", WEIRD).generation == 0
+    bumped = call("bumpGeneration", WEIRD)
+    assert bumped.generation == 1 and bumped.fence
+    batch = models.GenerationBatch(keys=[WEIRD, "other"])
+    assert call("snapshotGenerations", body=batch).generations[WEIRD] == bumped
+    both = call("bumpGenerations", body=batch).generations.additional_properties
+    assert {key: state.generation for key, state in both.items()} == {WEIRD: 2, "other": 1}
+    assert call("cleanUpGenerations", body=models.GenerationCleanup(retention="24h")).forgotten == 0
+
+
+def call_cache(call):
+    """One value, as raw bytes: the turn at making it, the put, a hit, an end."""
+    from holdall_client import types
+
+    value = bytes(range(256))
+    problem = call("getCachedValue", "pages", WEIRD, fill="30s", wait="10ms", status=404)
+    assert (problem.code, problem.miss.reason, problem.miss.generation) == ("cache_miss", "absent", 2)
+    assert problem.miss.fill_expires_at.tzinfo is not None
+    put = {"fill": problem.miss.fill, "ttl": "10m"}
+    body = lambda: types.File(payload=io.BytesIO(value))
+    held = call("putCachedValue", "pages", WEIRD, body=body(), fence=problem.miss.fence, **put)
+    found = call("getCachedValue", "pages", WEIRD)
+    assert found.payload.read() == value
+    call.nothing("getCachedValue", "pages", WEIRD, if_none_match=f'"{held.etag}"', status=304)
+    moved = call("bumpGeneration", WEIRD)
+    old = {"fence": problem.miss.fence, "status": 412}
+    refused = call("putCachedValue", "pages", WEIRD, body=body(), **old)
+    assert (refused.code, refused.moved) == ("generation_moved", moved)
+    call("putCachedValue", "pages", WEIRD, body=body(), status=428)
+    call("putCachedValue", "pages", WEIRD, body=body(), generation=moved.generation)
+    assert call("deleteCachedValue", "pages", WEIRD).deleted
+    call("deleteCachedValue", "pages", WEIRD, status=404)
+
+
+def call_cache_batches(call):
+    """Many values, in JSON."""
+    from holdall_client import models
+
+    value = bytes(range(256))
+    ask = models.CacheBatch(keys=["a", "b"], generation_key=WEIRD)
+    first, second = call("getCachedValues", "pages", body=ask).values
+    assert (first.key, first.found, first.reason) == ("a", False, "absent")
+    encoded = base64.b64encode(value).decode()
+    item = lambda key, fence: models.CachePutItem(
+        key=key, value=encoded, fence=fence, generation_key=WEIRD, content_type="image/png", ttl="10m"
+    )
+    body = models.CachePutBatch(values=[item("a", first.fence), item("b", "0" * 16)])
+    put = call("putCachedValues", "pages", body=body)
+    assert put.stored == ["a"]
+    (refused,) = put.refused
+    assert (refused.key, refused.code, refused.fence) == ("b", "generation_moved", second.fence)
+    first, second = call("getCachedValues", "pages", body=ask).values
+    assert (first.found, second.found, first.content_type) == (True, False, "image/png")
+    assert base64.b64decode(first.value) == value
 
 
 def call_operation(call):

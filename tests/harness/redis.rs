@@ -261,3 +261,11 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
+
+/// Removes all keys of a namespace from the server at `url`, if it is a master.
+pub(crate) fn wipe(url: &str, namespace: &str) {
+    let port: u16 = url.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+    for key in cli(port, &["--scan", "--pattern", &format!("{{{namespace}:*")]).lines() {
+        cli(port, &["del", key]);
+    }
+}

@@ -39,7 +39,7 @@ impl Load {
         let mut tasks = JoinSet::new();
         let mut run = |task: Pin<Box<dyn Future<Output = ()> + Send>>| {
             let stop = stop.clone();
-            tasks.spawn(async move { drop(stop.run_until_cancelled(task).await) });
+            tasks.spawn(async move { stop.run_until_cancelled(task).await.unwrap_or_default() });
         };
         for number in 0..LOCK_WRITERS {
             run(Box::pin(take_locks(server.client(), Arc::clone(ledger), number)));

@@ -179,6 +179,8 @@ impl SeriesStore for ToldStore {
 impl Operation for ToldStore {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
+            atomic_batches: true,
+            parts: 1,
             backend: "told",
             survives_restart: false,
             survives_power_cut: false,
@@ -376,8 +378,9 @@ async fn totals_of_the_store_and_of_pages_are_counted_once() {
     }
     let page = s.page(Format::Text).await;
     assert_eq!(value(&page, "holdall_store_commits_total"), Some(1.0));
-    assert_eq!(value(&page, "holdall_cache_hits_total{cache=\"pages\"}"), Some(2.0));
-    assert_eq!(value(&page, "holdall_cache_misses_total{cache=\"pages\"}"), Some(1.0));
+    assert_eq!(value(&page, "holdall_cache_hits_total{cache=\"pages\",namespace=\"\"}"), Some(2.0));
+    let misses = "holdall_cache_misses_total{cache=\"pages\",namespace=\"\",reason=\"absent\"}";
+    assert_eq!(value(&page, misses), Some(1.0));
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Answer;
+use super::{Answer, check_batch};
 use crate::http::extract::{Json, Path};
 use crate::http::problem::Problem;
 use crate::http::state::AppState;
@@ -75,10 +75,7 @@ pub(crate) async fn acquire_locks(
     Json(body): Json<LockBatch>,
 ) -> Answer<LockBatchAnswer> {
     let kind = parse_kind(&kind)?;
-    let most = state.settings.limits.batch_keys;
-    if body.keys.len() > most {
-        return Err(Problem::invalid(format!("a batch has at most {most} keys")));
-    }
+    check_batch(&state, body.keys.len())?;
     let parse = |(i, key): (usize, &String)| {
         LockKey::parse(kind, key.as_str())
             .map_err(|why| Problem::invalid_at(&format!("/keys/{i}"), &why))

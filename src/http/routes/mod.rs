@@ -3,8 +3,12 @@
 //! A handler reads, asks the engine, and wraps; it decides nothing itself. Its name in camel
 //! case is its operationId.
 
+pub(crate) mod cache;
+pub(crate) mod cache_batches;
+pub(crate) mod cache_writes;
 pub(crate) mod checkpoints;
 pub(crate) mod documents;
+pub(crate) mod generations;
 pub(crate) mod health;
 pub(crate) mod leases;
 pub(crate) mod locks;
@@ -15,6 +19,7 @@ pub(crate) mod series_changes;
 
 use super::extract::Json;
 use super::problem::Problem;
+use super::state::AppState;
 
 /// What most handlers give.
 pub(crate) type Answer<T> = Result<Json<T>, Problem>;
@@ -24,6 +29,20 @@ pub(crate) type Answer<T> = Result<Json<T>, Problem>;
 pub(crate) struct DeletedAnswer {
     /// True: what was not there is a problem.
     deleted: bool,
+}
+
+/// Refuses a batch of more keys than one request may name.
+fn check_batch(state: &AppState, keys: usize) -> Result<(), Problem> {
+    let most = state.settings.limits.batch_keys;
+    if keys > most {
+        return Err(Problem::invalid(format!("a batch has at most {most} keys")));
+    }
+    Ok(())
+}
+
+/// Makes a count an int64, as clients expect it.
+fn int64(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// Adds the headers of a fenced write to the document; [`super::extract::FenceHeader`] reads them.

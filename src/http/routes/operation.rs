@@ -4,7 +4,7 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Answer;
+use super::{Answer, int64};
 use crate::http::extract::Json;
 use crate::http::state::AppState;
 
@@ -23,6 +23,8 @@ pub(crate) struct StatusAnswer {
     shared: bool,
     /// A fence and the write that it guards are one atomic step.
     atomic_fencing: bool,
+    /// A batch of several keys or series is one atomic step.
+    atomic_batches: bool,
     /// Live series.
     series: i64,
     /// Deletions that are still remembered.
@@ -33,16 +35,18 @@ pub(crate) struct StatusAnswer {
     leases: i64,
     /// Checkpoints that stand.
     checkpoints: i64,
+    /// Keys whose generation is above 0.
+    generations: i64,
+    /// Cached values.
+    cached_values: i64,
+    /// What they take of `cache.max_bytes`, with their keys.
+    cached_bytes: i64,
     /// Weak writes that are not on disk yet.
     unflushed_writes: i64,
     /// How long the oldest of them has been waiting, in milliseconds.
     oldest_unflushed_ms: i64,
     /// Flushes that failed since the start.
     flush_failures: i64,
-}
-
-fn int64(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// Reports what the server holds.
@@ -59,11 +63,15 @@ pub(crate) async fn get_status(State(state): State<AppState>) -> Answer<StatusAn
         survives_power_cut: capabilities.survives_power_cut,
         shared: capabilities.shared,
         atomic_fencing: capabilities.atomic_fencing,
+        atomic_batches: capabilities.atomic_batches,
         series: int64(status.series),
         tombstones: int64(status.tombstones),
         locks: int64(status.locks),
         leases: int64(status.leases),
         checkpoints: int64(status.checkpoints),
+        generations: int64(status.generations),
+        cached_values: int64(status.cached_values),
+        cached_bytes: int64(status.cached_bytes),
         unflushed_writes: int64(status.unflushed),
         oldest_unflushed_ms: i64::try_from(status.oldest_unflushed.as_millis()).unwrap_or(i64::MAX),
         flush_failures: int64(status.flush_failures),

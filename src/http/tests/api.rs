@@ -1,5 +1,8 @@
 //! Tests of the resources, over a store in memory.
 
+mod cache;
+mod cache_batches;
+mod generations;
 mod limits;
 
 use std::sync::Arc;
@@ -26,10 +29,13 @@ struct Api {
 }
 
 fn api_with(settings: HttpSettings, rules: SeriesRules, store: &EmbeddedSettings) -> Api {
+    api_of(settings, EngineSettings { series: rules, ..EngineSettings::default() }, store)
+}
+
+fn api_of(settings: HttpSettings, rules: EngineSettings, store: &EmbeddedSettings) -> Api {
     let (stores, clock) = open(store).expect("a store in memory opens");
-    let engine_settings = EngineSettings { series: rules, ..EngineSettings::default() };
     let parts = parts(settings);
-    parts.readiness.set_engine(Arc::new(Engine::new(stores, engine_settings, clock)));
+    parts.readiness.set_engine(Arc::new(Engine::new(stores, rules, clock)));
     let stop = parts.stop.clone();
     Api { router: router(parts), stop }
 }

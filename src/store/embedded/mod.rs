@@ -109,7 +109,7 @@ pub fn open_with(
     let state = loaded.serve(Arc::clone(&clock))?;
     let series = EmbeddedSeries::open(folder, settings, Arc::clone(&state), Arc::clone(&clock))?;
     let series = Arc::new(series);
-    let cache = Arc::new(EmbeddedCache::new(settings.cache, Arc::clone(&state)));
+    let cache = Arc::new(EmbeddedCache::new(settings.cache, Arc::clone(&state), clock.now()));
     let operation = EmbeddedOperation {
         capabilities: capabilities(settings),
         state: Arc::clone(&state),

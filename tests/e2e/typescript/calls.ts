@@ -123,12 +123,72 @@ async function checkpoints() {
   assert.equal(data(await client.DELETE("/v1/checkpoints/{org}/{repo}", { params })).deleted, true);
 }
 
+async function generations() {
+  const params = { path: { key: weird } };
+  assert.equal(data(await client.GET("/v1/generations/{key}", { params })).generation, 0);
+  const bumped = data(await client.POST("/v1/generations/{key}/bump", { params }));
+  assert.equal(bumped.generation, 1);
+  const body = { keys: [weird, "other"] };
+  const seen = data(await client.POST("/v1/generations/snapshot", { body })).generations;
+  assert.deepEqual(seen[weird], bumped);
+  const both = data(await client.POST("/v1/generations/bump", { body })).generations;
+  assert.deepEqual([both[weird]?.generation, both["other"]?.generation], [2, 1]);
+  const cleanup = await client.POST("/v1/generations/cleanup", { body: { retention: "24h" } });
+  assert.deepEqual(data(cleanup), { forgotten: 0 });
+}
+
+const bytes = Uint8Array.from({ length: 256 }, (_, index) => index);
+
+/** The content type of a body of raw bytes, and its sending as it is. The document knows bytes as text. */
+const raw = {
+  body: bytes as unknown as string,
+  bodySerializer: (body: unknown) => body as Uint8Array<ArrayBuffer>,
+  headers: { "Content-Type": "application/octet-stream" },
+};
+
+async function cache() {
+  const path = { namespace: "pages", key: weird };
+  const wish = { params: { path, query: { wait: "10ms", fill: "30s" } }, parseAs: "arrayBuffer" as const };
+  const miss = problem(await client.GET("/v1/cache/{namespace}/{key}", wish), 404).miss;
+  assert(miss?.fill && miss.reason === "absent");
+  const put = { path, query: { fence: miss.fence, fill: miss.fill, ttl: "10m" } };
+  const held = data(await client.PUT("/v1/cache/{namespace}/{key}", { params: put, ...raw }));
+  const lookup = { params: { path }, parseAs: "arrayBuffer" as const };
+  const hit = await client.GET("/v1/cache/{namespace}/{key}", lookup);
+  assert.deepEqual(new Uint8Array(data(hit)), bytes);
+  assert.equal(hit.response.headers.get("etag"), `"${held.etag}"`);
+  const known = { ...lookup, headers: { "If-None-Match": `"${held.etag}"` } };
+  assert.equal((await client.GET("/v1/cache/{namespace}/{key}", known)).response.status, 304);
+
+  const moved = data(await client.POST("/v1/generations/{key}/bump", { params: { path: { key: weird } } }));
+  const late = await client.PUT("/v1/cache/{namespace}/{key}", { params: put, ...raw });
+  assert.deepEqual(problem(late, 412).moved, moved);
+  const again = { path, query: { fence: moved.fence } };
+  data(await client.PUT("/v1/cache/{namespace}/{key}", { params: again, ...raw }));
+  assert.equal(data(await client.DELETE("/v1/cache/{namespace}/{key}", { params: { path } })).deleted, true);
+}
+
+async function cacheBatches() {
+  const params = { path: { namespace: "pages" } };
+  const ask = { params, body: { keys: ["a", "b"], generation_key: weird } };
+  const [none] = data(await client.POST("/v1/cache/{namespace}/get", ask)).values;
+  assert(none && !none.found);
+  const value = Buffer.from(bytes).toString("base64");
+  const item = { value, fence: none.fence, generation_key: weird };
+  const body = { values: [{ key: "a", ...item }, { key: "b", ...item, fence: "0".repeat(16) }] };
+  const put = data(await client.POST("/v1/cache/{namespace}/put", { params, body }));
+  assert.deepEqual(put.stored, ["a"]);
+  assert.deepEqual(put.refused.map((refusal) => refusal.code), ["generation_moved"]);
+  const found = data(await client.POST("/v1/cache/{namespace}/get", ask)).values;
+  assert.deepEqual(found.map((item) => item.value), [value, undefined]);
+}
+
 async function operation() {
   assert.equal(data(await client.GET("/v1/status")).backend, "embedded");
   assert(data(await client.POST("/v1/admin/flush")).flushed >= 0);
   assert(data(await client.POST("/v1/admin/gc")).removed >= 0);
 }
 
-for (const part of [health, series, locks, leases, checkpoints, operation]) await part();
+for (const part of [health, series, locks, leases, checkpoints, generations, cache, cacheBatches, operation]) await part();
 console.log(JSON.stringify([...called].sort()));
 process.exit(0);

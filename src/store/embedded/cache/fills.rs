@@ -22,16 +22,23 @@ struct Turn {
 }
 
 /// The turns.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Fills(Mutex<State>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     last: u64,
     turns: HashMap<CacheKey, Turn, RandomState>,
 }
 
 impl Fills {
+    /// Starts a life at `now`. Its tokens begin there, in nanoseconds, so that one of an earlier life
+    /// does not end a turn of this one: turns are given more slowly than that.
+    pub(super) fn start_life(now: Timestamp) -> Self {
+        let last = u64::try_from(now.as_nanos()).unwrap_or(0);
+        Self(Mutex::new(State { last, turns: HashMap::default() }))
+    }
+
     /// Takes the turn until `expires_at`, unless somebody has it at `now`.
     pub(super) fn claim(
         &self,

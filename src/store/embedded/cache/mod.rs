@@ -21,6 +21,7 @@ pub(super) use self::namespaces::Usage;
 use self::namespaces::{Held, Insertion, Namespaces};
 use super::state::StateStore;
 use crate::model::cache::{CacheKey, CachedValue, ContentHash, FillToken, MissReason};
+use crate::model::time::Timestamp;
 use crate::store::{
     CacheAddress, CachePut, CacheRead, CacheSettings, CacheStore, FillOutcome, PutOutcome,
     StoreResult,
@@ -35,10 +36,10 @@ pub(super) struct EmbeddedCache {
 }
 
 impl EmbeddedCache {
-    pub(super) fn new(settings: CacheSettings, state: Arc<StateStore>) -> Self {
+    pub(super) fn new(settings: CacheSettings, state: Arc<StateStore>, now: Timestamp) -> Self {
         let departed = Arc::new(Departed::default());
         let namespaces = Namespaces::new(settings, Arc::clone(&departed));
-        Self { state, namespaces, departed, fills: Fills::default() }
+        Self { state, namespaces, departed, fills: Fills::start_life(now) }
     }
 
     /// Tells how much is held.
@@ -89,10 +90,7 @@ impl EmbeddedCache {
         let insertion = self.namespaces.insert(&key, held);
         drop(tables);
         Ok(match insertion {
-            Insertion::Held => {
-                self.departed.forget(&key);
-                PutOutcome::Stored(value)
-            }
+            Insertion::Held => PutOutcome::Stored(value),
             Insertion::TooLarge { limit_bytes } => PutOutcome::TooLarge { limit_bytes },
             Insertion::TooManyNamespaces => PutOutcome::TooManyNamespaces,
         })

@@ -23,7 +23,7 @@ use crate::store::{CacheSettings, ErrorKind, StoreError, StoreResult};
 const ENTRY_BYTES: usize = 256;
 
 /// Capacity is handed out in so many steps.
-const STEPS: usize = 64;
+const STEPS: u64 = 64;
 
 /// A value in the cache.
 #[derive(Debug)]
@@ -111,7 +111,7 @@ pub(super) enum Insertion {
     Held,
     /// A namespace may not be so large.
     TooLarge {
-        /// What a namespace may take, in bytes.
+        /// What an entry of a namespace may take, in bytes.
         limit_bytes: usize,
     },
     /// There are as many as there may be.
@@ -124,12 +124,12 @@ pub(super) struct Namespaces {
     departed: Arc<Departed>,
     by_name: RwLock<HashMap<Namespace, Arc<Values>, RandomState>>,
     /// Who changes capacities; also the bytes that no namespace has.
-    free_bytes: Mutex<usize>,
+    free_bytes: Mutex<u64>,
 }
 
 impl Namespaces {
     pub(super) fn new(settings: CacheSettings, departed: Arc<Departed>) -> Self {
-        let free_bytes = Mutex::new(settings.max_bytes);
+        let free_bytes = Mutex::new(settings.max_bytes as u64);
         Self { settings, departed, by_name: RwLock::default(), free_bytes }
     }
 
@@ -146,9 +146,10 @@ impl Namespaces {
 
     /// Holds an entry, and makes room for it.
     pub(super) fn insert(&self, key: &CacheKey, held: Held) -> Insertion {
-        let bytes = held.bytes(key);
-        let limit_bytes = self.settings.namespace_max_bytes.min(self.settings.max_bytes);
+        let bytes = held.bytes(key) as u64;
+        let limit_bytes = largest_entry(self.namespace_bound());
         if bytes > limit_bytes {
+            let limit_bytes = usize::try_from(limit_bytes).unwrap_or(usize::MAX);
             return Insertion::TooLarge { limit_bytes };
         }
         let Some(values) = self.of(&key.namespace).or_else(|| self.add(&key.namespace)) else {
@@ -156,6 +157,11 @@ impl Namespaces {
         };
         self.make_room(&values, bytes);
         values.insert(key.clone(), Arc::new(held));
+        // Whatever was noted about the one before it. It can be gone already, when another
+        // namespace has just taken the room.
+        if values.contains_key(key) {
+            self.departed.forget(key);
+        }
         Insertion::Held
     }
 
@@ -168,8 +174,13 @@ impl Namespaces {
         })
     }
 
-    fn step_bytes(&self) -> usize {
-        (self.settings.max_bytes / STEPS).max(1)
+    fn step_bytes(&self) -> u64 {
+        (self.settings.max_bytes as u64 / STEPS).max(1)
+    }
+
+    /// Gives the most that one namespace may take, in bytes.
+    fn namespace_bound(&self) -> u64 {
+        self.settings.namespace_max_bytes.min(self.settings.max_bytes) as u64
     }
 
     fn of(&self, namespace: &Namespace) -> Option<Arc<Values>> {
@@ -186,9 +197,10 @@ impl Namespaces {
         }
         // One shard: a value may be as large as the whole. The estimate is of one step; it grows
         // with the capacity.
+        let items = self.step_bytes().div_ceil(4 * ENTRY_BYTES as u64);
         let options = OptionsBuilder::new()
             .shards(1)
-            .estimated_items_capacity(self.step_bytes().div_ceil(4 * ENTRY_BYTES))
+            .estimated_items_capacity(usize::try_from(items).ok()?)
             .weight_capacity(0)
             .build()
             .ok()?;
@@ -199,44 +211,60 @@ impl Namespaces {
         Some(values)
     }
 
-    /// Gives the namespace the capacity for `more_bytes`, as far as it is entitled to.
-    fn make_room(&self, values: &Arc<Values>, more_bytes: usize) {
-        let (held, more) = (values.weight(), more_bytes as u64);
-        if held + more <= values.capacity() {
+    /// Gives the namespace the capacity for `more` bytes, as far as it is entitled to.
+    fn make_room(&self, values: &Arc<Values>, more: u64) {
+        let held = values.weight();
+        let enough = |capacity| held + more <= capacity && more <= largest_entry(capacity);
+        if enough(values.capacity()) {
             return;
         }
         let mut free = self.free_bytes.lock();
-        let step = self.step_bytes();
-        let bound = self.settings.namespace_max_bytes as u64;
+        let bound = self.namespace_bound();
         loop {
             let capacity = values.capacity();
-            if held + more <= capacity || capacity >= bound {
+            if enough(capacity) || capacity >= bound {
                 return;
             }
-            let wanted =
-                step.max(more_bytes).min(usize::try_from(bound - capacity).unwrap_or(step));
-            if *free == 0 && !self.take_from_largest(values, wanted, &mut free) {
+            let wanted = self.step_bytes().max(capacity_for(more)).min(bound - capacity);
+            if *free == 0 && !self.take_from_largest(values, wanted, more, &mut free) {
                 return;
             }
             let granted = wanted.min(*free);
             *free -= granted;
-            values.set_capacity(capacity + granted as u64);
+            values.set_capacity(capacity + granted);
         }
     }
 
     /// Frees `wanted` bytes of the namespace with the most, if it then still has as many as the
-    /// one that asks, or the one that asks could not hold its next value otherwise.
-    fn take_from_largest(&self, asking: &Arc<Values>, wanted: usize, free: &mut usize) -> bool {
+    /// one that asks, or the one that asks could not hold an entry of `more` bytes otherwise.
+    fn take_from_largest(
+        &self,
+        asking: &Arc<Values>,
+        wanted: u64,
+        more: u64,
+        free: &mut u64,
+    ) -> bool {
         let by_name = self.by_name.read();
         let others = by_name.values().filter(|values| !Arc::ptr_eq(values, asking));
         let Some(largest) = others.max_by_key(|values| values.capacity()) else { return false };
-        let (theirs, ours, wanted) = (largest.capacity(), asking.capacity(), wanted as u64);
-        if theirs < ours + 2 * wanted && ours >= wanted {
+        let (theirs, ours) = (largest.capacity(), asking.capacity());
+        if theirs < ours + 2 * wanted && more <= largest_entry(ours) {
             return false;
         }
         let taken = wanted.min(theirs);
         largest.set_capacity(theirs - taken);
-        *free += usize::try_from(taken).unwrap_or(0);
+        *free += taken;
         taken > 0
     }
+}
+
+/// Gives the largest entry that a namespace with this capacity takes: what holds the values refuses
+/// one that would leave it no room for newcomers, which is some 3 % of the capacity.
+fn largest_entry(capacity: u64) -> u64 {
+    capacity - capacity / 16
+}
+
+/// Gives a capacity with which a namespace takes an entry of so many bytes.
+fn capacity_for(bytes: u64) -> u64 {
+    bytes + bytes / 8
 }
