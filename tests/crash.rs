@@ -1,5 +1,5 @@
 //! `kill -9` at random moments under load: no acknowledged strong write is lost, no lease ends
-//! early, no fencing token comes twice.
+//! early, no fencing token and no fence of a generation comes twice.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! What the server has acknowledged, and what it was asked last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use holdall::model::time::Timestamp;
 use parking_lot::Mutex;
@@ -41,6 +41,8 @@ struct Book {
     locks: Vec<(String, Option<String>)>,
     leases: BTreeMap<String, LeaseRecord>,
     checkpoints: BTreeMap<String, Progress>,
+    bumps: BTreeMap<String, Progress>,
+    fences: BTreeSet<(String, String)>,
     series: BTreeMap<String, Progress>,
     number: u64,
 }
@@ -152,6 +154,28 @@ impl Ledger {
 
     pub(super) fn checkpoints(&self) -> BTreeMap<String, Progress> {
         self.book.lock().checkpoints.clone()
+    }
+
+    pub(super) fn send_bump(&self, path: &str) {
+        send(&mut self.book.lock().bumps, path);
+    }
+
+    /// Notes that a generation was raised: further than ever, and with a fence of its own.
+    #[track_caller]
+    pub(super) fn bumped(&self, path: &str, generation: u64, fence: &str) {
+        let mut book = self.book.lock();
+        let progress = book.bumps.entry(path.to_owned()).or_default();
+        let possible = progress.acknowledged + 1..=progress.sent;
+        assert!(possible.contains(&generation), "{path}: {generation} after {progress:?}");
+        progress.acknowledged = generation;
+        let is_new = book.fences.insert((path.to_owned(), fence.to_owned()));
+        assert!(is_new, "{path}: the fence {fence} came twice");
+        drop(book);
+        self.acknowledged();
+    }
+
+    pub(super) fn bumps(&self) -> BTreeMap<String, Progress> {
+        self.book.lock().bumps.clone()
     }
 
     pub(super) fn send_series(&self, name: &str) -> u64 {

@@ -3,6 +3,7 @@
 //! Not a benchmark. Invariant: the ledger holds a promise only when its answer was read whole,
 //! and knows which requests were under way when the server ended: those may have happened or not.
 
+mod generations;
 mod leases;
 mod ledger;
 mod verify;
@@ -24,6 +25,7 @@ use crate::harness::{Client, Server};
 const LOCK_WRITERS: u64 = 3;
 const LEASES: u64 = 4;
 const CHECKPOINTS: u64 = 3;
+const GENERATIONS: u64 = 2;
 const SERIES: u64 = 2;
 /// Makes some keys as long as those that people choose, and longer.
 const PADDING: &str =
@@ -51,6 +53,9 @@ impl Load {
         }
         for number in 0..CHECKPOINTS {
             run(Box::pin(move_checkpoint(server.client(), Arc::clone(ledger), number)));
+        }
+        for number in 0..GENERATIONS {
+            tasks.spawn(generations::bump(server.client(), Arc::clone(ledger), number));
         }
         for number in 0..SERIES {
             run(Box::pin(push_series(server.client(), Arc::clone(ledger), number)));

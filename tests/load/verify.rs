@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::ledger::Promise;
-use super::{Ledger, leases, time_of};
+use super::{Ledger, generations, leases, time_of};
 use crate::harness::Server;
 use crate::harness::rng::Rng;
 
@@ -18,6 +18,7 @@ const TIMED_LOCKS: usize = 10;
 pub(crate) async fn verify_strong(server: &Server, ledger: &Ledger, since: usize, rng: &mut Rng) {
     verify_locks(server, ledger, since, rng).await;
     verify_leases(server, ledger).await;
+    generations::verify(server, ledger).await;
     for (path, progress) in ledger.checkpoints() {
         if progress.acknowledged == 0 {
             continue;

@@ -167,11 +167,16 @@ impl Namespaces {
 
     /// Tells how much is held.
     pub(super) fn usage(&self) -> Usage {
+        // No capacity moves meanwhile: else bytes could be counted where they were, and again where
+        // others have taken their room.
+        let fixed = self.free_bytes.lock();
         let by_name = self.by_name.read();
-        by_name.values().fold(Usage::default(), |sum, values| Usage {
+        let usage = by_name.values().fold(Usage::default(), |sum, values| Usage {
             values: sum.values + values.len() as u64,
             bytes: sum.bytes + values.weight(),
-        })
+        });
+        drop(fixed);
+        usage
     }
 
     fn step_bytes(&self) -> u64 {
