@@ -55,7 +55,7 @@ impl Load {
             run(Box::pin(move_checkpoint(server.client(), Arc::clone(ledger), number)));
         }
         for number in 0..GENERATIONS {
-            tasks.spawn(generations::bump(server.client(), Arc::clone(ledger), number));
+            run(Box::pin(generations::bump(server.client(), Arc::clone(ledger), number)));
         }
         for number in 0..SERIES {
             run(Box::pin(push_series(server.client(), Arc::clone(ledger), number)));
