@@ -3,10 +3,11 @@
 
 use holdall::model::cache::MissReason;
 use holdall::model::generations::{GenerationFence, Seen};
-use holdall::store::{PutOutcome, Stores};
+use holdall::store::redis::{RedisSettings, open};
+use holdall::store::{CacheSettings, PutOutcome, Stores};
 
 use super::cache::{address, bump, fill, generation_key, put, read, snapshot};
-use super::replica;
+use super::{replica, settings};
 use crate::harness::eventually;
 use crate::harness::redis::{Cluster, Redis};
 
@@ -14,6 +15,7 @@ const NAMESPACE: &str = "past";
 const SHARDS: usize = 4;
 /// Enough keys that all shards hold some.
 const KEYS: usize = 40;
+const CACHE_BYTES: usize = 1 << 20;
 
 fn names() -> impl Iterator<Item = String> {
     (0..KEYS).map(|n| format!("key {n}"))
@@ -211,4 +213,56 @@ async fn no_fence_of_a_master_holds_under_its_successor() {
     assert!(ended > 0 && kept > 0, "{ended} ended, {kept} kept");
     let before: Vec<_> = given.iter().step_by(2).cloned().collect();
     none_holds(&stores, &before).await;
+}
+
+/// A Redis that was told to make room by dropping keys, or somebody who deletes some.
+#[tokio::test]
+async fn no_fence_holds_when_single_keys_are_lost() {
+    let server = Redis::start(&[]);
+    let cache = CacheSettings {
+        max_bytes: CACHE_BYTES,
+        namespace_max_bytes: CACHE_BYTES / 2,
+        max_namespaces: 8,
+    };
+    let settings = RedisSettings { cache, ..settings(&[server.url()], NAMESPACE) };
+    let stores = open(&settings).expect("sensible");
+    let keys = [
+        "info",
+        "generations",
+        "generation_ages",
+        "cache",
+        "cache_values",
+        "cache_ends",
+        "cache_bytes",
+        "cache_queue:values",
+        "cache_departed",
+    ];
+    let mut given = Vec::new();
+    for lost in keys {
+        given.extend(fences(&stores).await);
+        for name in names() {
+            // One that a bump ended, and one that stands.
+            fill(&stores, &address("values", &name), "old").await;
+            bump(&stores, &name).await;
+            fill(&stores, &address("standing", &name), "v").await;
+        }
+        for shard in 0..SHARDS {
+            let key = format!("{{{NAMESPACE}:{shard}}}:{lost}");
+            assert_eq!(server.cli(&["del", &key]).trim(), "1", "{key}");
+        }
+        for name in names() {
+            let looked = read(&stores, &address("values", &name)).await.value;
+            assert!(looked.is_err(), "{lost} {name}: {looked:?}");
+        }
+        begins_anew(&stores, &given).await;
+        // And the bounds hold as before.
+        for n in 0..200 {
+            let namespace = ["values", "new"][n % 2];
+            fill(&stores, &address(namespace, &format!("{n}")), vec![0; 8 << 10]).await;
+        }
+        stores.operation.collect_garbage().await.expect("the store works");
+        let held = stores.operation.status().await.expect("it works").cached_bytes;
+        assert!(held <= CACHE_BYTES as u64, "{lost}: {held} bytes are held");
+        assert!(held >= CACHE_BYTES as u64 / 2, "{lost}: {held} bytes are held");
+    }
 }
