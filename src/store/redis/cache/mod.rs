@@ -19,7 +19,7 @@ use redis::Cmd;
 
 use self::entries::{BY_GENERATION, Bounds, entry_bytes, id_of, queue_of, script};
 use self::fills::Fills;
-pub(super) use self::upkeep::{Counts, collect, count};
+pub(super) use self::upkeep::{collect, count};
 use super::generations::{generation, shard_of};
 use super::link::Weight;
 use super::locks::{millis_of, time_of};

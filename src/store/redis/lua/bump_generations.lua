@@ -14,7 +14,7 @@ for i = 1, #ARGV - 1 do
   answer[2 * i - 1] = number
   answer[2 * i] = last_bump
 end
-redis.call('HSET', info, 'bump', whole(last_bump))
-redis.call('HSET', KEYS[2], unpack(raised))
+local added = redis.call('HSET', KEYS[2], unpack(raised))
+redis.call('HSET', info, 'bump', whole(last_bump), 'generation_count', generation_count + added)
 redis.call('ZADD', KEYS[3], unpack(ages))
 return answer

@@ -4,6 +4,8 @@
 -- An entry's id is the length of its namespace, a colon, the namespace, the key.
 -- The entries of each namespace wait in `cache_queue:<namespace>` for being dropped, oldest first.
 -- Of the shard's info: cache_bytes, what all take; cache_turn, the last place in a queue.
+-- Any of the keys may be lost alone, where somebody deletes them, or Redis drops keys to make room:
+-- what is left is cleared when it is met.
 
 -- So many reasons are remembered; then all are forgotten.
 local MAX_DEPARTED = 4096
@@ -47,6 +49,18 @@ local function reason_of(id)
 end
 local function forget_reason(id)
   redis.call('HDEL', KEYS[7], string.sub(redis.sha1hex(id), 1, 16))
+end
+
+-- Sums up what all namespaces take.
+local function recount()
+  local held, sum = redis.call('ZRANGE', KEYS[6], 0, -1, 'WITHSCORES'), 0
+  for i = 2, #held, 2 do
+    sum = sum + tonumber(held[i])
+  end
+  redis.call('HSET', info, 'cache_bytes', whole(sum))
+end
+if not places[4] then
+  recount()
 end
 
 local function drop(id, entry)

@@ -2,8 +2,14 @@
 -- KEYS: info, generations, those of the cache, fills, fill_ends. ARGV: now, how many at most of each.
 local values = redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', whole(now_ms), 'LIMIT', 0, ARGV[2])
 for _, id in ipairs(values) do
-  drop(id, entry_of(id))
-  note(id, 'expired')
+  local entry = entry_of(id)
+  if entry then
+    drop(id, entry)
+    note(id, 'expired')
+  else
+    redis.call('ZREM', KEYS[5], id)
+    redis.call('HDEL', KEYS[4], id)
+  end
 end
 local turns = redis.call('ZRANGEBYSCORE', KEYS[9], '-inf', whole(now_ms), 'LIMIT', 0, ARGV[2])
 if #turns > 0 then

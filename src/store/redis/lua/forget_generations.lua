@@ -12,6 +12,7 @@ for i = 1, #due do
 end
 -- First the floor: what is forgotten must not make an old fence hold.
 redis.call('HSET', info, 'bump_floor', whole(bump_floor))
-redis.call('HDEL', KEYS[2], unpack(due))
+local removed = redis.call('HDEL', KEYS[2], unpack(due))
+redis.call('HSET', info, 'generation_count', generation_count - removed)
 redis.call('ZREM', KEYS[3], unpack(due))
 return #due

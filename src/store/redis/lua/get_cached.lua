@@ -24,11 +24,15 @@ local function look_up(id, generation_key)
     note(id, ended)
     return miss(ended)
   end
+  local value = redis.call('HGET', KEYS[4], id)
+  if not value then
+    drop(id, entry)
+    return miss('absent')
+  end
   if entry[USES] < MAX_USES then
     entry[USES] = entry[USES] + 1
     save(id, entry)
   end
-  local value = redis.call('HGET', KEYS[4], id)
   return { number, fence, '', entry[ENDS], entry[HASH], entry[CONTENT_TYPE], value }
 end
 

@@ -26,15 +26,24 @@ end
 -- Before anything is removed: where Redis is out of memory, it refuses this.
 local turn = next_turn()
 local spared = 0
--- Drops the oldest entry of a namespace that was not used since its last round.
+-- Drops the oldest entry of a namespace that was not used since its last round; tells whether that
+-- changed anything.
 local function evict(from)
   local queue = queue_of(from)
   while true do
     local oldest = redis.call('ZRANGE', queue, 0, 0)[1]
     if not oldest then
-      return false
+      local counted = redis.call('ZREM', KEYS[6], from)
+      recount()
+      return counted == 1
     end
     local entry = entry_of(oldest)
+    if not entry then
+      redis.call('ZREM', queue, oldest)
+      redis.call('ZREM', KEYS[5], oldest)
+      redis.call('HDEL', KEYS[4], oldest)
+      return true
+    end
     if entry[USES] == 0 or spared == MAX_SPARED then
       drop(oldest, entry)
       note(oldest, 'evicted')
