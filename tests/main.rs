@@ -17,6 +17,7 @@ mod load;
 mod loading;
 mod redis_faults;
 mod redis_replicas;
+mod redis_store;
 mod series_on_disk;
 mod shutdown;
 mod waiting;
