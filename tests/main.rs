@@ -18,7 +18,6 @@ mod load;
 mod loading;
 mod redis_faults;
 mod redis_replicas;
-#[path = "redis/mod.rs"]
 mod redis_store;
 mod series_on_disk;
 mod shutdown;

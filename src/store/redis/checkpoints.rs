@@ -51,7 +51,7 @@ pub(super) struct RedisCheckpoints {
 /// Puts a script together that reads checkpoints.
 macro_rules! reading {
     ($file:literal) => {
-        Script::new(concat!(include_str!("lua/checkpoint.lua"), include_str!($file)))
+        Script::new(concat!(include_str!("lua/checkpoints/standing.lua"), include_str!($file)))
     };
 }
 
@@ -60,7 +60,7 @@ macro_rules! writing {
     ($file:literal) => {
         Script::new(concat!(
             include_str!("lua/fence.lua"),
-            include_str!("lua/checkpoint.lua"),
+            include_str!("lua/checkpoints/standing.lua"),
             include_str!($file)
         ))
     };
@@ -71,10 +71,10 @@ impl RedisCheckpoints {
         Self {
             shards,
             retention,
-            set: writing!("lua/set_checkpoint.lua"),
-            get: reading!("lua/get_checkpoint.lua"),
-            delete: writing!("lua/delete_checkpoint.lua"),
-            list: reading!("lua/list_checkpoints.lua"),
+            set: writing!("lua/checkpoints/set.lua"),
+            get: reading!("lua/checkpoints/get.lua"),
+            delete: writing!("lua/checkpoints/delete.lua"),
+            list: reading!("lua/checkpoints/list.lua"),
         }
     }
 

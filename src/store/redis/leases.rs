@@ -49,7 +49,7 @@ pub(super) struct RedisLeases {
 /// Puts a script together that reads leases.
 macro_rules! reading {
     ($file:literal) => {
-        Script::new(concat!(include_str!("lua/lease.lua"), include_str!($file)))
+        Script::new(concat!(include_str!("lua/leases/held.lua"), include_str!($file)))
     };
 }
 
@@ -57,8 +57,8 @@ macro_rules! reading {
 macro_rules! writing {
     ($file:literal) => {
         Script::new(concat!(
-            include_str!("lua/lease.lua"),
-            include_str!("lua/put_lease.lua"),
+            include_str!("lua/leases/held.lua"),
+            include_str!("lua/leases/put.lua"),
             include_str!($file)
         ))
     };
@@ -76,11 +76,11 @@ impl RedisLeases {
     pub(super) fn new(shards: Arc<Shards>) -> Self {
         Self {
             shards,
-            acquire: writing!("lua/acquire_lease.lua"),
-            renew: writing!("lua/renew_lease.lua"),
-            release: writing!("lua/release_lease.lua"),
-            get: reading!("lua/get_lease.lua"),
-            list: reading!("lua/list_leases.lua"),
+            acquire: writing!("lua/leases/acquire.lua"),
+            renew: writing!("lua/leases/renew.lua"),
+            release: writing!("lua/leases/release.lua"),
+            get: reading!("lua/leases/get.lua"),
+            list: reading!("lua/leases/list.lua"),
         }
     }
 

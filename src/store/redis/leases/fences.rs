@@ -29,12 +29,15 @@ const PASS: Duration = Duration::from_secs(60);
 const MEMORY: Duration = Duration::from_secs(24 * 3600);
 
 static CHECK: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(concat!(include_str!("../lua/lease.lua"), include_str!("../lua/check_fence.lua")))
+    Script::new(concat!(
+        include_str!("../lua/leases/held.lua"),
+        include_str!("../lua/leases/check.lua")
+    ))
 });
 static TELL: LazyLock<Script> =
-    LazyLock::new(|| Script::new(include_str!("../lua/tell_fence.lua")));
+    LazyLock::new(|| Script::new(include_str!("../lua/leases/tell.lua")));
 static FORGET: LazyLock<Script> =
-    LazyLock::new(|| Script::new(include_str!("../lua/forget_fences.lua")));
+    LazyLock::new(|| Script::new(include_str!("../lua/leases/forget.lua")));
 
 /// What lets a write pass for a short time: its lease was held under its token.
 #[derive(Debug, Clone, PartialEq, Eq)]

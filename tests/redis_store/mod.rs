@@ -1,8 +1,12 @@
-//! What is special to the Redis store: several replicas on one Redis, and a Redis that loses what it
-//! had acknowledged.
+//! What only the Redis store can get wrong: shards that know different things, replicas that pass
+//! each other, and a Redis that loses what it had acknowledged.
 
 mod cache;
+mod exclusion;
+mod fencing;
+mod lost_data;
 mod lost_past;
+mod replica;
 
 use std::time::Duration;
 
