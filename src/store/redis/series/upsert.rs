@@ -118,16 +118,12 @@ impl Inner {
 
     /// A batch that is one script.
     async fn try_one(&self, part: &Part, passed: Option<&Passed>) -> StoreResult<Tried> {
-        let mut found = true;
-        loop {
-            match self.apply(part.shard, &part.pieces[0], "", true, passed).await? {
-                Said::Applied(counts) => return Ok(Tried::Applied(counts)),
-                Said::Refused => return Ok(Tried::Refused),
-                Said::Held { new } => return Err(strange(&new)),
-                Said::Short { new, .. } if !found => return Ok(Tried::Short { new }),
-                Said::Short { missing, .. } => found = self.find_room(part.shard, missing).await?,
-            }
-        }
+        Ok(match self.apply_surely(part.shard, &part.pieces[0], "", true, passed).await? {
+            Said::Applied(counts) => Tried::Applied(counts),
+            Said::Refused => Tried::Refused,
+            Said::Short { new, .. } => Tried::Short { new },
+            Said::Held { new } => return Err(strange(&new)),
+        })
     }
 
     async fn try_many(
@@ -208,7 +204,7 @@ impl Inner {
             let mut sum = UpsertCounts::default();
             for (index, piece) in part.pieces.iter().enumerate() {
                 let last = index + 1 == part.pieces.len();
-                match self.apply(part.shard, piece, hold, last, passed).await? {
+                match self.apply_surely(part.shard, piece, hold, last, passed).await? {
                     Said::Applied(counts) => add(&mut sum, counts),
                     other => return Ok(Err(other)),
                 }
@@ -221,7 +217,6 @@ impl Inner {
                 Ok(counts) => add(&mut sum, counts),
                 Err(Said::Refused) => return Ok(Tried::Refused),
                 Err(_) => {
-                    // Known series were deleted since, or the reservation ran out.
                     let why = "the room for a batch was lost while it was applied";
                     return Err(StoreError::new(ErrorKind::Unavailable, why));
                 }

@@ -91,12 +91,10 @@ for from = 1, total, 1000 do
     end
   end
 end
-local mine = hold ~= '' and tonumber(redis.call('HGET', KEYS[7], hold) or 0) or 0
-if new > 0 then
-  local room = quota - live - held + mine
-  if new > room then
-    return { 'short', new, room }
-  end
+local mine = hold ~= '' and redis.call('HGET', KEYS[7], hold)
+mine = mine and tonumber(string.match(mine, '^%d+')) or 0
+if new > mine and new > quota - live - held + mine then
+  return { 'short', new, quota - live - held + mine }
 end
 if n > 0 then
   local log = {}
@@ -114,11 +112,11 @@ if n > 0 then
   end
   redis.call('HSET', info, 'seq', whole(seq))
 end
-if mine > 0 and (new > 0 or ARGV[8] == '1') then
+if hold ~= '' and (new > 0 or ARGV[8] == '1') then
   local ends_ms = redis.call('ZSCORE', KEYS[8], hold)
-  end_hold(hold)
-  if ARGV[8] ~= '1' then
-    begin_hold(hold, math.max(mine - new, 0), ends_ms)
+  local size, known = end_hold(hold)
+  if ends_ms and ARGV[8] ~= '1' then
+    begin_hold(hold, math.max(size - new, 0), known, ends_ms)
   end
 end
 return { 'applied', new, updated, stale, whole(seq) }

@@ -10,7 +10,8 @@
 --            seldom moves it: when it comes up too early, it is put where it belongs
 -- dead       hash, id -> key, of what was deleted
 -- graves     sorted set, id by the number of its deletion
--- holds      hash, batch -> room that is reserved for it; hold_ends: sorted set, by when it ends
+-- holds      hash, batch -> size:known, the room that is reserved for it, and how many of its series it
+--            found; hold_ends: sorted set, by when the reservation ends
 -- info has   quota, quota_version, quota_epoch (the shard's own then), budget (the epoch of who granted
 --            it), held (the sum of holds)
 local DEAD = '\128\0\0\0\0\0' .. string.rep('\0', 21)
@@ -61,6 +62,21 @@ local function bury(ids, records)
   in_chunks('ZADD', KEYS[3], log)
   in_chunks('HSET', KEYS[5], dead)
   in_chunks('ZADD', KEYS[6], log)
+  -- A batch that found one of them needs room to make it again. Together such batches need no more than
+  -- was freed just now, but who will is not known: so each may.
+  local holds, grown = redis.call('HGETALL', KEYS[7]), 0
+  for i = 1, #holds, 2 do
+    local size, known = string.match(holds[i + 1], '^(%d+):(%d+)$')
+    local more = math.min(#ids, tonumber(known))
+    if more > 0 then
+      grown = grown + more
+      local left = whole(tonumber(known) - more)
+      redis.call('HSET', KEYS[7], holds[i], whole(tonumber(size) + more) .. ':' .. left)
+    end
+  end
+  if grown > 0 then
+    redis.call('HINCRBY', info, 'held', whole(grown))
+  end
   forget()
 end
 

@@ -2,23 +2,25 @@
 local own = redis.call('HMGET', info, 'held', 'quota', 'quota_epoch')
 local held = tonumber(own[1] or 0)
 
--- Ends the reservation of a batch; gives how much it was.
+-- Ends the reservation of a batch; gives how much it was, and how many series the batch had found.
 local function end_hold(hold)
-  local size = tonumber(redis.call('HGET', KEYS[7], hold) or 0)
-  if size > 0 then
-    redis.call('HDEL', KEYS[7], hold)
-    redis.call('ZREM', KEYS[8], hold)
-    held = held - size
-    redis.call('HSET', info, 'held', whole(held))
+  local value = redis.call('HGET', KEYS[7], hold)
+  if not value then
+    return 0, 0
   end
-  return size
+  local size, known = string.match(value, '^(%d+):(%d+)$')
+  redis.call('HDEL', KEYS[7], hold)
+  redis.call('ZREM', KEYS[8], hold)
+  held = held - tonumber(size)
+  redis.call('HSET', info, 'held', whole(held))
+  return tonumber(size), tonumber(known)
 end
 
-local function begin_hold(hold, size, ends_ms)
-  if size > 0 then
+local function begin_hold(hold, size, known, ends_ms)
+  if size > 0 or known > 0 then
     held = held + size
     redis.call('HSET', info, 'held', whole(held))
-    redis.call('HSET', KEYS[7], hold, whole(size))
+    redis.call('HSET', KEYS[7], hold, whole(size) .. ':' .. whole(known))
     redis.call('ZADD', KEYS[8], ends_ms, hold)
   end
 end

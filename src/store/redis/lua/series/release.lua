@@ -1,2 +1,3 @@
 -- Gives the room back that was reserved for a batch. ARGV: .., hold.
-return end_hold(ARGV[4])
+local size = end_hold(ARGV[4])
+return size

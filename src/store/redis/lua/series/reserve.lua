@@ -7,12 +7,12 @@ if fence_refused(ARGV[4], ARGV[5], ARGV[6]) then
 end
 local hold, points = ARGV[7], ARGV[10]
 local new = tonumber(ARGV[9])
-local before = end_hold(hold)
+local known = 0
+end_hold(hold)
 local room = quota - live - held
 if points == '' then
   -- Not counted: leave most of the room to others.
   if 2 * new > room then
-    begin_hold(hold, before, now_ms + tonumber(ARGV[8]))
     return { 'short', new, room }
   end
 else
@@ -29,7 +29,9 @@ else
     if kept > 0 then
       local found = redis.call('HMGET', KEYS[2], unpack(ids))
       for i = 1, kept do
-        if not found[i] then
+        if found[i] then
+          known = known + 1
+        else
           new = new + 1
         end
       end
@@ -39,5 +41,5 @@ else
     return { 'short', new, room }
   end
 end
-begin_hold(hold, new, now_ms + tonumber(ARGV[8]))
+begin_hold(hold, new, known, now_ms + tonumber(ARGV[8]))
 return { 'held', new }
