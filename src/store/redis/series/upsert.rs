@@ -225,6 +225,27 @@ impl Inner {
         Ok(Tried::Applied(sum))
     }
 
+    /// Applies a piece that room is reserved for. Where that ran out, because the clock leapt or the
+    /// shard lost it, room is looked for once more.
+    async fn apply_surely(
+        &self,
+        shard: usize,
+        piece: &Piece,
+        hold: &str,
+        last: bool,
+        passed: Option<&Passed>,
+    ) -> StoreResult<Said> {
+        let mut found = true;
+        loop {
+            match self.apply(shard, piece, hold, last, passed).await? {
+                Said::Short { missing, .. } if found => {
+                    found = self.find_room(shard, missing).await?;
+                }
+                said => return Ok(said),
+            }
+        }
+    }
+
     async fn reserve(&self, part: &Part, hold: &str, passed: Option<&Passed>) -> StoreResult<Said> {
         let arguments = |command: &mut Cmd| {
             leases::add_pass(command, passed);
