@@ -233,6 +233,11 @@ impl SeriesId {
         u128::from_str_radix(text, 16).map(Self).map_err(|e| Invalid::new(e.to_string()))
     }
 
+    /// Gives the id as bytes, in the order of its digits.
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+
     /// Gives the first 32 bits, which a hash table may use as the series' hash.
     pub fn prefix(self) -> u32 {
         u32::try_from(self.0 >> 96).unwrap_or_default()
