@@ -305,7 +305,8 @@ mod tests {
             put_point(&name, &labels, 1.0, None, 0, &mut point);
             let record = stored(&point, &[0; 4]);
             let whole: Vec<_> = Records(&record).collect();
-            prop_assert!(matches!(&whole[..], [Ok(Record { state: None, .. })]));
+            let lost = matches!(&whole[..], [Ok(Record { state: None, .. })]);
+            prop_assert!(lost);
             let cut = 1 + cut.index(record.len() - 1);
             let mut cut_records = Records(&record[..cut]);
             prop_assert!(cut_records.next().is_some_and(|read| read.is_err()));
