@@ -104,7 +104,9 @@ pub enum FillOutcome {
 /// generation's key which was answered before the lookup began.
 #[async_trait]
 pub trait CacheStore: Send + Sync {
-    /// Looks values up, each for itself; in the order of `addresses`.
+    /// Looks values up, each for itself; in the order of `addresses`. Whoever names another
+    /// generation key than the value was put with does not find it: it counts as stale, or as absent
+    /// where the store has several parts.
     async fn get(&self, addresses: &[CacheAddress]) -> StoreResult<Vec<CacheRead>>;
 
     /// Holds a value, if what was seen of the generation still stands. A value that is held ends

@@ -83,7 +83,8 @@ pub struct Capabilities {
     /// some done; sending it again completes it.
     pub atomic_batches: bool,
     /// Of how many parts the store is made that number their changes, and remember their
-    /// deletions, on their own.
+    /// deletions, on their own. A cached value lies in the part of its generation's key, and each
+    /// part has its share of what may be cached.
     pub parts: usize,
 }
 

@@ -201,10 +201,13 @@ pub(super) async fn a_value_depends_on_the_key_that_it_was_put_with(fixture: Fix
     fill(&fixture, &value, "v").await;
     bump(&fixture.stores.generations, "page").await;
     assert!(get(store, &value).await.is_ok());
-    // Whoever names another key can't be told that it is true.
+    // Whoever names another key can't be told that it is true. Of several parts, one that does not
+    // hold the value knows nothing of it.
+    let parts = fixture.stores.operation.capabilities().parts;
     for other in ["page", "table2"] {
-        let other = depending("n", "page", other);
-        assert_eq!(miss(store, &other).await, Some(MissReason::Stale));
+        let reason = miss(store, &depending("n", "page", other)).await;
+        let is_elsewhere = parts > 1 && reason == Some(MissReason::Absent);
+        assert!(reason == Some(MissReason::Stale) || is_elsewhere, "{other}: {reason:?}");
     }
     assert!(get(store, &value).await.is_ok(), "for the right one it is still there");
     bump(&fixture.stores.generations, "table").await;
@@ -320,7 +323,8 @@ pub(super) async fn a_value_that_is_not_refused_is_held(fixture: Fixture) {
         let found = get(store, &address).await;
         assert_eq!(found.map(|value| value.bytes.len()), Ok(bytes), "{bytes} bytes are not held");
     }
-    assert!(largest >= CACHE_NAMESPACE_BYTES * 9 / 10, "{largest} is the most");
+    let share = CACHE_NAMESPACE_BYTES / fixture.stores.operation.capabilities().parts;
+    assert!(largest >= share * 9 / 10, "{largest} is the most");
 }
 
 pub(super) async fn there_are_only_so_many_namespaces(fixture: Fixture) {

@@ -191,9 +191,9 @@ async fn no_fence_of_a_master_holds_under_its_successor() {
     for name in names() {
         fill(&stores, &address("values", &name), "old").await;
     }
-    // The masters share the slots in their order: this one has that of `past:1`, 10076, and not that
-    // of `past:0`, 14205.
-    let master = cluster.ports()[1];
+    // The first of the three, which has the first third of the slots: that of `past:3`, 1822, and not
+    // that of `past:0`, 14205.
+    let master = cluster.a_master();
     let moved = |name: &String, fence: GenerationFence| {
         let (stores, at) = (&stores, address("fences", name));
         async move {
