@@ -134,11 +134,6 @@ impl Cluster {
         &self.urls
     }
 
-    /// Gives the ports of its nodes.
-    pub(crate) fn ports(&self) -> &[u16] {
-        &self.held.ports
-    }
-
     /// Gives the port of one of the masters.
     pub(crate) fn a_master(&self) -> u16 {
         let master = self.held.ports.iter().find(|port| is_master(**port));
