@@ -54,11 +54,16 @@ async fn refused_after_a_takeover(place: Place) {
         let old = two.sleeper.lead("leader", "me").await;
         let (other, at) = (two.other.clone(), org.clone());
         // The same holder, so that no time has to pass.
-        let takeover = async move {
+        let takeover = async move { drop(other.lead("leader", "me").await) };
+        assert!(!two.write_around(&org, &old, takeover).await, "{org}");
+        assert_eq!(two.other.read(&org).await, Some(0));
+        let old = two.sleeper.lead("leader", "me").await;
+        let other = two.other.clone();
+        let takeover_and_write = async move {
             let new = other.lead("leader", "me").await;
             assert!(other.write(&at, 2, Some(&new)).await);
         };
-        assert!(!two.write_around(&org, &old, takeover).await, "{org}");
+        assert!(!two.write_around(&org, &old, takeover_and_write).await, "{org}");
         assert_eq!(two.other.read(&org).await, Some(2));
     }
 }
@@ -114,6 +119,18 @@ async fn who_slept_longer_than_shards_should_have_to_remember_is_refused() {
         assert_eq!(two.write_around("org", &fence, sleep).await, written, "{slept} s");
     }
     assert!(two.sleeper.write("org", 3, Some(&fence)).await, "it still holds the lease");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_grow_over_the_leases_of_all_shards_while_the_clock_stands() {
+    let two = Two::open(&Place::single()).await;
+    let mut last = 0;
+    for n in 0..32 {
+        let replica = if n % 2 == 0 { &two.sleeper } else { &two.other };
+        let fence = replica.lead(&format!("lease {n}"), "me").await;
+        assert!(fence.token.0 > last);
+        last = fence.token.0;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

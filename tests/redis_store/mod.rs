@@ -4,6 +4,7 @@
 mod cache;
 mod exclusion;
 mod fencing;
+mod garbage;
 mod lost_data;
 mod lost_past;
 mod replica;

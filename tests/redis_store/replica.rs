@@ -10,9 +10,7 @@ use holdall::model::checkpoints::CheckpointKey;
 use holdall::model::leases::{Fence, FencingToken, Holder, Lease, LeaseName};
 use holdall::model::time::Timestamp;
 use holdall::store::redis::{RedisSettings, open};
-use holdall::store::{
-    AcquireOutcome, CacheSettings, CheckpointOutcome, Fenced, StoreResult, Stores,
-};
+use holdall::store::{AcquireOutcome, CheckpointOutcome, Fenced, StoreResult, Stores};
 use parking_lot::Mutex;
 
 use crate::harness::redis;
@@ -26,48 +24,30 @@ pub(super) const TTL: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub(super) struct Place {
     urls: Vec<String>,
-    cluster: bool,
-    pub(super) namespace: String,
+    namespace: String,
 }
 
 impl Place {
     /// A namespace of its own in a Redis.
-    pub(super) fn on(urls: &[String], cluster: bool) -> Self {
+    pub(super) fn on(urls: &[String]) -> Self {
         static PLACES: AtomicUsize = AtomicUsize::new(0);
         let namespace = format!("place{}", PLACES.fetch_add(1, Ordering::Relaxed));
-        Self { urls: urls.to_vec(), cluster, namespace }
+        Self { urls: urls.to_vec(), namespace }
     }
 
     /// In the Redis that all cases share.
     pub(super) fn single() -> Self {
-        Self::on(&[redis::shared().to_owned()], false)
+        Self::on(&[redis::shared().to_owned()])
     }
 
     /// In the cluster that all cases share.
     pub(super) fn cluster() -> Self {
-        Self::on(redis::shared_cluster(), true)
+        Self::on(redis::shared_cluster())
     }
 
     /// Opens a replica; it goes by the time of Redis where there is no clock.
     pub(super) fn replica(&self, clock: Option<SharedClock>) -> Replica {
-        let settings = RedisSettings {
-            urls: self.urls.clone(),
-            cluster: self.cluster,
-            username: None,
-            password: None,
-            database: None,
-            ca_file: None,
-            namespace: self.namespace.clone(),
-            index_shards: SHARDS,
-            connect_timeout: Duration::from_secs(10),
-            timeout: Duration::from_secs(20),
-            series_retention: Duration::from_secs(3600),
-            max_series: 1000,
-            max_tombstones: 1000,
-            checkpoint_retention: Duration::from_secs(7200),
-            cache: CacheSettings::default(),
-            clock,
-        };
+        let settings = RedisSettings { clock, ..super::settings(&self.urls, &self.namespace) };
         Replica(open(&settings).expect("the store opens"))
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use redis::Cmd;
 
-pub(super) use self::fences::{FENCES, Passed, add_pass, check, pass};
+pub(super) use self::fences::{FENCES, Passed, add_pass, pass};
 use self::fences::{forget, shard_of, tell};
 use super::garbage::Expiring;
 use super::link::Weight;

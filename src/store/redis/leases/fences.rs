@@ -52,10 +52,7 @@ pub(in crate::store::redis) struct Passed {
 ///
 /// # Errors
 /// When Redis can't be reached, does not answer in time, or refuses.
-pub(in crate::store::redis) async fn check(
-    shards: &Shards,
-    fence: &Fence,
-) -> StoreResult<Option<Passed>> {
+async fn check(shards: &Shards, fence: &Fence) -> StoreResult<Option<Passed>> {
     let arguments = |command: &mut Cmd| {
         command.arg(fence.lease.as_str()).arg(fence.token.0).arg(PASS.as_millis().to_string());
     };
