@@ -102,10 +102,11 @@ impl ContentHash {
     /// Names `bytes` of `content_type`.
     pub fn of(content_type: &ContentType, bytes: &[u8]) -> Self {
         let mut hasher = blake3::Hasher::new();
-        // The length first, so that no choice of the two parts looks like another one.
-        hasher.update(content_type.0.len().to_le_bytes().as_slice());
-        hasher.update(content_type.0.as_bytes());
+        // The bytes first: BLAKE3 takes several KiB at once where they begin at a whole block.
         hasher.update(bytes);
+        hasher.update(content_type.0.as_bytes());
+        // Its length, so that no choice of the two parts looks like another one.
+        hasher.update(&content_type.0.len().to_le_bytes());
         let mut first = [0; 16];
         first.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
         Self(u128::from_be_bytes(first))
