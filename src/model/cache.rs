@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::time::Timestamp;
-use super::{Invalid, check_key};
+use super::{Invalid, check_key, write_hex};
 
 /// The longest name of a namespace, in bytes.
 pub const MAX_NAMESPACE_BYTES: usize = 128;
@@ -115,7 +115,8 @@ impl ContentHash {
 
 impl fmt::Display for ContentHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        write_hex(f, (self.0 >> 64) as u64)?;
+        write_hex(f, self.0 as u64)
     }
 }
 
@@ -178,7 +179,7 @@ impl FillToken {
 
 impl fmt::Display for FillToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
+        write_hex(f, self.0)
     }
 }
 
@@ -194,6 +195,13 @@ mod tests {
         assert_ne!(plain, ContentHash::of(&text, b"abd"));
         let longer = ContentType::parse("text/plaina").expect("valid");
         assert_ne!(ContentHash::of(&text, b"aabc"), ContentHash::of(&longer, b"abc"));
+    }
+
+    #[test]
+    fn a_hash_is_printed_with_all_its_digits() {
+        for number in [0, 1, u128::MAX, 0x0123_4567_89ab_cdef_0000_0000_0000_00f0] {
+            assert_eq!(ContentHash(number).to_string(), format!("{number:032x}"));
+        }
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub mod selector;
 pub mod series;
 pub mod time;
 
+use std::fmt;
+
 use thiserror::Error;
 
 /// Says why a piece of input is not what it claims to be.
@@ -48,4 +50,14 @@ pub(crate) fn check_key(what: &str, key: &str) -> Result<(), Invalid> {
         )));
     }
     Ok(())
+}
+
+/// Writes all digits of a number in lower-case hexadecimal, as `{:016x}` does, but without asking
+/// for every digit how to write it.
+pub(crate) fn write_hex(f: &mut fmt::Formatter<'_>, number: u64) -> fmt::Result {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = number
+        .to_be_bytes()
+        .map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    f.write_str(std::str::from_utf8(digits.as_flattened()).map_err(|_| fmt::Error)?)
 }
