@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use foldhash::fast::RandomState;
 use parking_lot::RwLock;
 
 use crate::model::cache::{MissReason, Namespace};
@@ -40,7 +41,7 @@ impl NamespaceTotals {
 #[derive(Debug)]
 pub struct Totals {
     max_namespaces: usize,
-    by_namespace: RwLock<HashMap<Namespace, Arc<NamespaceTotals>>>,
+    by_namespace: RwLock<HashMap<Namespace, Arc<NamespaceTotals>, RandomState>>,
     others: Arc<NamespaceTotals>,
 }
 
