@@ -171,7 +171,7 @@ pub(crate) struct CachePutItem {
     #[schema(nullable = false)]
     fence: Option<String>,
     /// Instead of a fence the generation's number.
-    #[schema(value_type = Option<i64>, nullable = false)]
+    #[schema(value_type = Option<i64>, nullable = false, minimum = 0)]
     generation: Option<Integer>,
     /// The key whose generation the value depends on; the value's own key when absent.
     #[schema(nullable = false)]

@@ -71,7 +71,9 @@ async fn a_batch_that_is_not_what_it_should_be_changes_nothing() {
         (json!({"key": "k", "value": "x", "generation": 0}), 400, "/values/1/value"),
         (json!({"key": "k", "value": "", "fence": "x"}), 400, "/values/1/fence"),
         (json!({"key": "k", "value": "", "generation": 0, "fill": "x"}), 400, "/values/1/fill"),
-        (json!({"key": "k", "value": ""}), 428, ""),
+        (json!({"key": "k", "value": "", "generation": -1}), 400, "/values/1/generation"),
+        (json!({"key": "k", "value": "", "generation": 0, "fence": "x"}), 400, "/values/1/fence"),
+        (json!({"key": "k", "value": ""}), 428, "/values/1/fence"),
     ] {
         let body = json!({"values": [good.clone(), bad]});
         let seen = api.send("POST", PUT, &body).await;
