@@ -33,7 +33,8 @@ impl Invalid {
     }
 }
 
-/// The longest key of a lock, lease, org, or repo that is accepted, in bytes.
+/// The longest key that is accepted, in bytes: of a lock, a lease, a generation, a cached value, an
+/// org or a repo.
 pub const MAX_KEY_BYTES: usize = 1024;
 
 /// Checks the rules that all free-form keys share: not empty, at most
