@@ -1,4 +1,5 @@
-//! Strong writes into the embedded store, without HTTP: 32 callers, each waiting for its answer.
+//! Strong writes into the embedded store, and snapshots of generations, without HTTP: 32 callers,
+//! each waiting for its answer.
 //!
 //! `cargo bench --bench state` prints operations a second. Arguments: seconds for each
 //! measurement (2), callers (32).
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use holdall::model::checkpoints::CheckpointKey;
+use holdall::model::generations::GenerationKey;
 use holdall::model::leases::{Holder, LeaseName};
 use holdall::model::locks::{LockKey, LockKind};
 use holdall::model::time::Timestamp;
@@ -21,12 +23,30 @@ use holdall::store::{AcquireOutcome, Stores};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const TTL: Duration = Duration::from_secs(3600);
+const KEYS: usize = 1000;
 
 #[derive(Clone, Copy)]
 enum Work {
     Locks,
     Renewals,
     Checkpoints,
+    Bumps,
+    HotBumps,
+    Snapshots,
+}
+
+const ALL: [(Work, &str); 6] = [
+    (Work::Locks, "new locks"),
+    (Work::Renewals, "renewals"),
+    (Work::Checkpoints, "checkpoints"),
+    (Work::Bumps, "bumps"),
+    (Work::HotBumps, "bumps of one key"),
+    (Work::Snapshots, "snapshots of 100"),
+];
+
+/// The keys that every caller bumps and reads.
+fn generation_keys() -> Vec<GenerationKey> {
+    (0..KEYS).map(|n| GenerationKey::parse(format!("repo {n}")).expect("valid")).collect()
 }
 
 async fn call(stores: &Stores, work: Work, caller: usize, stop: &AtomicBool) -> Vec<u32> {
@@ -34,7 +54,11 @@ async fn call(stores: &Stores, work: Work, caller: usize, stop: &AtomicBool) -> 
     let holder = Holder::parse("bench").expect("valid");
     let lease = stores.leases.acquire(&name, &holder, TTL).await.expect("works");
     let AcquireOutcome::Acquired(lease) = lease else { panic!("it is free") };
-    let mut done = 0_u64;
+    let generations = generation_keys();
+    if matches!(work, Work::Snapshots) {
+        stores.generations.bump(generations.clone()).await.expect("works");
+    }
+    let mut done = 0_usize;
     let mut micros = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         let start = Instant::now();
@@ -50,10 +74,28 @@ async fn call(stores: &Stores, work: Work, caller: usize, stop: &AtomicBool) -> 
                 assert!(renewed.is_some());
             }
             Work::Checkpoints => {
-                let key = CheckpointKey::parse("org", &format!("repo {}", done % 1000));
+                let key = CheckpointKey::parse("org", &format!("repo {}", done % KEYS));
                 let at = Timestamp::from_nanos(0);
                 let outcome = stores.checkpoints.set(key.expect("valid"), at, false, None).await;
                 outcome.expect("works");
+            }
+            Work::Bumps => {
+                let key = generations[(caller + done) % KEYS].clone();
+                let bumped = stores.generations.bump(vec![key]).await.expect("works");
+                assert!(bumped[0].number > 0);
+            }
+            Work::HotBumps => {
+                let key = generations[0].clone();
+                let bumped = stores.generations.bump(vec![key]).await.expect("works");
+                assert!(bumped[0].number > 0);
+            }
+            Work::Snapshots => {
+                let from = (caller + done) % (KEYS - 100);
+                let keys = &generations[from..from + 100];
+                let seen = stores.generations.snapshot(keys).await.expect("works");
+                assert!(seen.iter().all(|generation| generation.number > 0));
+                // A read never waits: without this the others would not get their turns.
+                tokio::task::yield_now().await;
             }
         }
         done += 1;
@@ -116,11 +158,7 @@ fn main() {
         .expect("a runtime");
     runtime.block_on(async {
         for (mode, sync) in [("normal", SyncMode::Normal), ("full", SyncMode::Full)] {
-            for (work, what) in [
-                (Work::Locks, "new locks"),
-                (Work::Renewals, "renewals"),
-                (Work::Checkpoints, "checkpoints"),
-            ] {
+            for (work, what) in ALL {
                 measure(&format!("{what}, {mode}"), sync, work, seconds, callers).await;
             }
         }

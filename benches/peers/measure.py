@@ -8,6 +8,7 @@ import re
 import statistics
 import subprocess
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 from processes import Failed, program
@@ -47,14 +48,26 @@ def interleaved(rounds: int, *measured) -> list[float]:
     return [statistics.median(result) for result in results]
 
 
-def wrk(url: str, script: str | None = None, connections: int = 32, seconds: float = 4, argument: str = ""):
-    """Many small requests; returns requests a second and the 99th percentile in seconds."""
+def wrk(
+    url: str,
+    script: str | None = None,
+    connections: int = 32,
+    seconds: float = 4,
+    arguments: Sequence[str] = (),
+    missing: bool = False,
+) -> tuple[float, float]:
+    """Many small requests; returns requests a second and the 99th percentile in seconds.
+
+    Every request must succeed; with `missing` every one must be refused, as what is not there is.
+    """
     command = [program("wrk", "wrk"), f"-t{min(2, connections)}", f"-c{connections}"]
     command += [f"-d{seconds:g}s", "--latency"]
     command += ["-s", str(SCRIPTS / script)] if script else []
-    command += [url] + (["--", argument] if argument else [])
+    command += [url] + (["--", *arguments] if arguments else [])
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    if "Non-2xx" in out or "Socket errors" in out or "unexpected" in out:
+    refused = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
+    expected = re.search(r"(\d+) requests in", out)[1] if missing else "0"
+    if (refused[1] if refused else "0") != expected or "Socket errors" in out or "unexpected" in out:
         raise Failed(f"{url} did not take every request:\n{out}")
     rate = float(re.search(r"Requests/sec:\s+([\d.]+)", out)[1])
     number, unit = re.search(r"99%\s+([\d.]+)(us|ms|s)", out).groups()

@@ -44,9 +44,15 @@ def better(work: str, ours: float, peer_name: str, peer: float, target: float, s
 
 def faster(work: str, ours: float, peer_name: str, peer: float, target: float) -> Row:
     """A row where the ratio of our rate to the peer's has a target."""
-    ratio = ours / peer
+    row = compared(work, ours, peer_name, peer)
+    row.target, row.passed = f"{target:g}x", row.ratio >= target
+    return row
+
+
+def compared(work: str, ours: float, peer_name: str, peer: float) -> Row:
+    """A row that shows the ratio of our rate to the peer's, without a promise."""
     rate = lambda value: f"{value:,.0f}/s"
-    return Row(work, rate(ours), f"{peer_name} {rate(peer)}", ratio, f"{target:g}x", ratio >= target)
+    return Row(work, rate(ours), f"{peer_name} {rate(peer)}", ours / peer, "", None)
 
 
 def shown_only(work: str, ours: str, peer: str = "") -> Row:
@@ -262,14 +268,14 @@ def coordination(fleet: Fleet, folder: Path, rounds: int):
             # Both answer JSON over HTTP; etcd's own protocol is shown for comparison below.
             peer_rate = lambda _turn, url=peer.url("/v3/kv/put"): wrk(url, "etcd_put.lua")[0]
         works = {
-            "lock": ("lock.lua", lambda turn: f"{sync}-{turn}-{time.monotonic_ns()}"),
-            "checkpoint": ("checkpoint.lua", lambda _turn: ""),
-            "lease renewal": ("renew.lua", lambda _turn: str(leases)),
+            "lock": ("lock.lua", lambda turn: [f"{sync}-{turn}-{time.monotonic_ns()}"]),
+            "checkpoint": ("checkpoint.lua", lambda _turn: []),
+            "lease renewal": ("renew.lua", lambda _turn: [str(leases)]),
         }
 
-        def rate(script, argument, connections=32):
+        def rate(script, arguments, connections=32):
             return lambda turn: wrk(
-                holdall.url("/"), script, connections, argument=argument(turn)
+                holdall.url("/"), script, connections, arguments=arguments(turn)
             )[0]
 
         *ours, theirs = interleaved(rounds, *(rate(*work) for work in works.values()), peer_rate)

@@ -15,6 +15,7 @@ REPOSITORY = Path(__file__).parents[2]
 # The tests start their servers with the same module.
 sys.path.insert(0, str(REPOSITORY / "tests" / "e2e"))
 
+import cache_rows  # noqa: E402
 import rows  # noqa: E402
 from processes import Failed  # noqa: E402
 from servers import Fleet  # noqa: E402
@@ -55,6 +56,7 @@ def groups(arguments) -> dict:
         "refreshes": group(rows.refreshes, many, rounds),
         "starts": group(rows.starts, many, rounds),
         "coordination": functools.partial(rows.coordination, rounds=rounds),
+        "cache": functools.partial(cache_rows.cache, rounds=rounds),
     }
 
 

@@ -35,7 +35,7 @@ pub struct CacheRules {
     pub ttl: Duration,
     /// How long a turn at filling lasts that names no ttl.
     pub fill_ttl: Duration,
-    /// The most namespaces that are counted apart.
+    /// The most namespaces. So many that hold values are counted apart, and so many others.
     pub max_namespaces: usize,
 }
 
@@ -241,7 +241,10 @@ impl CacheEngine {
         };
         self.waiters.wake(&key);
         match outcome {
-            PutOutcome::Stored(value) => Ok(value),
+            PutOutcome::Stored(value) => {
+                self.totals.name(&key.namespace);
+                Ok(value)
+            }
             PutOutcome::Moved(generation) => Err(EngineError::GenerationMoved(generation)),
             PutOutcome::TooLarge { limit_bytes } => Err(EngineError::ValueTooLarge { limit_bytes }),
             PutOutcome::TooManyNamespaces => Err(EngineError::TooManyNamespaces),

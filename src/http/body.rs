@@ -2,7 +2,7 @@
 //!
 //! Invariant: whatever clients send, and however slowly, the bodies that lie in memory, with what
 //! was read from them, never hold more than the budget, apart from the first few KiB of each
-//! running request.
+//! running request. Answers that are much larger than what asked for them draw on it as well.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -53,6 +53,17 @@ impl BodyBudget {
         let units = (bytes / UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS);
         Self { units: Arc::new(Semaphore::new(units)), all_bytes: units * UNIT_BYTES }
     }
+
+    /// Covers an answer of `bytes`, to be kept until it is sent. Whoever has the whole budget may
+    /// go on.
+    ///
+    /// # Errors
+    /// 503 when the budget is spent.
+    pub(crate) fn cover_answer(&self, bytes: usize) -> Result<Share, Problem> {
+        let mut share = Share::new(self);
+        share.cover_reading(0, bytes)?;
+        Ok(share)
+    }
 }
 
 /// What one body has taken of the budget; gives it back when dropped.
@@ -73,7 +84,7 @@ impl Share {
         };
         let units = u32::try_from(missing.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
         let more = Arc::clone(&self.budget.units).try_acquire_many_owned(units).map_err(|_| {
-            Problem::overloaded("too many bytes of request bodies are in memory already")
+            Problem::overloaded("too many bytes of requests and answers are in memory already")
         })?;
         self.paid_bytes += units as usize * UNIT_BYTES;
         match &mut self.permit {

@@ -156,15 +156,23 @@ fn hold(response: Response, permit: Option<OwnedSemaphorePermit>) -> Response {
     if response.body().size_hint().upper().is_some_and(|upper| upper < HELD_BYTES) {
         return response;
     }
-    response.map(|inner| Body::new(HeldBody { inner, _permit: permit }))
+    keep_until_sent(response, permit)
 }
 
-struct HeldBody {
+/// Drops `kept` when the answer has been sent, or nobody takes it any more.
+pub(crate) fn keep_until_sent<T>(response: Response, kept: T) -> Response
+where
+    T: Unpin + Send + 'static,
+{
+    response.map(|inner| Body::new(KeepingBody { inner, _kept: kept }))
+}
+
+struct KeepingBody<T> {
     inner: Body,
-    _permit: OwnedSemaphorePermit,
+    _kept: T,
 }
 
-impl HttpBody for HeldBody {
+impl<T: Unpin> HttpBody for KeepingBody<T> {
     type Data = Bytes;
     type Error = axum::Error;
 

@@ -330,13 +330,13 @@ impl IntoResponse for Problem {
     fn into_response(self) -> axum::response::Response {
         let mut response = Response::new(Body::from(self.to_json()));
         *response.status_mut() = self.0.status;
-        let headers = response.headers_mut();
+        debug_assert!(!self.0.headers.contains_key(ALLOW), "the router sets it");
+        let mut headers = self.0.headers;
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if let Some(secs) = self.0.retry_after_secs {
             headers.insert(RETRY_AFTER, HeaderValue::from(secs));
         }
-        debug_assert!(!self.0.headers.contains_key(ALLOW), "the router sets it");
-        headers.extend(self.0.headers);
+        *response.headers_mut() = headers;
         response
     }
 }

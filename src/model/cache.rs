@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::time::Timestamp;
-use super::{Invalid, check_key};
+use super::{Invalid, check_key, write_hex};
 
 /// The longest name of a namespace, in bytes.
 pub const MAX_NAMESPACE_BYTES: usize = 128;
@@ -102,10 +102,11 @@ impl ContentHash {
     /// Names `bytes` of `content_type`.
     pub fn of(content_type: &ContentType, bytes: &[u8]) -> Self {
         let mut hasher = blake3::Hasher::new();
-        // The length first, so that no choice of the two parts looks like another one.
-        hasher.update(content_type.0.len().to_le_bytes().as_slice());
-        hasher.update(content_type.0.as_bytes());
+        // The bytes first: BLAKE3 takes several KiB at once where they begin at a whole block.
         hasher.update(bytes);
+        hasher.update(content_type.0.as_bytes());
+        // Its length, so that no choice of the two parts looks like another one.
+        hasher.update(&content_type.0.len().to_le_bytes());
         let mut first = [0; 16];
         first.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
         Self(u128::from_be_bytes(first))
@@ -114,7 +115,8 @@ impl ContentHash {
 
 impl fmt::Display for ContentHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        write_hex(f, (self.0 >> 64) as u64)?;
+        write_hex(f, self.0 as u64)
     }
 }
 
@@ -177,7 +179,7 @@ impl FillToken {
 
 impl fmt::Display for FillToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
+        write_hex(f, self.0)
     }
 }
 
@@ -193,6 +195,13 @@ mod tests {
         assert_ne!(plain, ContentHash::of(&text, b"abd"));
         let longer = ContentType::parse("text/plaina").expect("valid");
         assert_ne!(ContentHash::of(&text, b"aabc"), ContentHash::of(&longer, b"abc"));
+    }
+
+    #[test]
+    fn a_hash_is_printed_with_all_its_digits() {
+        for number in [0, 1, u128::MAX, 0x0123_4567_89ab_cdef_0000_0000_0000_00f0] {
+            assert_eq!(ContentHash(number).to_string(), format!("{number:032x}"));
+        }
     }
 
     #[test]

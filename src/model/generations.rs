@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Invalid, check_key};
+use super::{Invalid, check_key, write_hex};
 
 /// What a generation is counted for: any text that names a source.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -51,7 +51,7 @@ impl GenerationFence {
 
 impl fmt::Display for GenerationFence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
+        write_hex(f, self.0.cast_unsigned())
     }
 }
 

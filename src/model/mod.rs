@@ -14,6 +14,8 @@ pub mod selector;
 pub mod series;
 pub mod time;
 
+use std::fmt;
+
 use thiserror::Error;
 
 /// Says why a piece of input is not what it claims to be.
@@ -31,7 +33,8 @@ impl Invalid {
     }
 }
 
-/// The longest key of a lock, lease, org, or repo that is accepted, in bytes.
+/// The longest key that is accepted, in bytes: of a lock, a lease, a generation, a cached value, an
+/// org or a repo.
 pub const MAX_KEY_BYTES: usize = 1024;
 
 /// Checks the rules that all free-form keys share: not empty, at most
@@ -48,4 +51,14 @@ pub(crate) fn check_key(what: &str, key: &str) -> Result<(), Invalid> {
         )));
     }
     Ok(())
+}
+
+/// Writes all digits of a number in lower-case hexadecimal, as `{:016x}` does, but without asking
+/// for every digit how to write it.
+pub(crate) fn write_hex(f: &mut fmt::Formatter<'_>, number: u64) -> fmt::Result {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = number
+        .to_be_bytes()
+        .map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    f.write_str(std::str::from_utf8(digits.as_flattened()).map_err(|_| fmt::Error)?)
 }

@@ -1,12 +1,14 @@
 //! How often lookups found what they sought, by namespace.
 //!
-//! Invariant: the totals only grow, and there are never more of them than the bound: lookups in
-//! further namespaces are counted together.
+//! Namespaces that hold values are counted apart, and so are the first others that are asked for;
+//! lookups in further ones are counted together. Invariant: the totals only grow, and there are
+//! never more of them than twice the bound on namespaces.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use foldhash::fast::RandomState;
 use parking_lot::RwLock;
 
 use crate::model::cache::{MissReason, Namespace};
@@ -40,7 +42,7 @@ impl NamespaceTotals {
 #[derive(Debug)]
 pub struct Totals {
     max_namespaces: usize,
-    by_namespace: RwLock<HashMap<Namespace, Arc<NamespaceTotals>>>,
+    by_namespace: RwLock<HashMap<Namespace, Arc<NamespaceTotals>, RandomState>>,
     others: Arc<NamespaceTotals>,
 }
 
@@ -49,12 +51,23 @@ impl Totals {
         Self { max_namespaces, by_namespace: RwLock::default(), others: Arc::default() }
     }
 
+    /// Gives the totals of a namespace that is asked for.
     pub(super) fn of(&self, namespace: &Namespace) -> Arc<NamespaceTotals> {
+        self.within(self.max_namespaces, namespace)
+    }
+
+    /// Counts a namespace apart from now on, since it holds a value: whoever asks for namespaces that
+    /// nobody puts anything into can't take its place.
+    pub(super) fn name(&self, namespace: &Namespace) {
+        self.within(self.max_namespaces.saturating_mul(2), namespace);
+    }
+
+    fn within(&self, bound: usize, namespace: &Namespace) -> Arc<NamespaceTotals> {
         if let Some(known) = self.by_namespace.read().get(namespace) {
             return Arc::clone(known);
         }
         let mut by_namespace = self.by_namespace.write();
-        if by_namespace.len() >= self.max_namespaces && !by_namespace.contains_key(namespace) {
+        if by_namespace.len() >= bound && !by_namespace.contains_key(namespace) {
             return Arc::clone(&self.others);
         }
         Arc::clone(by_namespace.entry(namespace.clone()).or_default())
@@ -73,6 +86,27 @@ impl Totals {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_namespace_that_holds_values_is_counted_apart_whatever_else_was_asked_for() {
+        let totals = Totals::new(2);
+        let of = |name: String| Namespace::parse(name).expect("valid");
+        for n in 0..10 {
+            totals.of(&of(format!("asked for {n}"))).count(Some(MissReason::Absent));
+        }
+        for n in 0..10 {
+            totals.name(&of(format!("held {n}")));
+            totals.of(&of(format!("held {n}"))).count(None);
+        }
+        let mut hits = Vec::new();
+        totals.for_each(|namespace, totals| {
+            hits.push((namespace.map(|n| n.as_str().to_owned()), totals.hits()));
+        });
+        hits.sort();
+        let named = ["asked for 0", "asked for 1", "held 0", "held 1"].map(|n| Some(n.to_owned()));
+        let expected = [None].into_iter().chain(named).zip([8, 0, 0, 1, 1]).collect::<Vec<_>>();
+        assert_eq!(hits, expected);
+    }
 
     #[test]
     fn lookups_beyond_the_bound_are_counted_together() {

@@ -4,12 +4,15 @@
 //! Invariant: an answer with a value tells every cache in between to ask again before it gives
 //! the value to anybody, and browsers to take it for nothing but data.
 
+use std::convert::Infallible;
+
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{FromRequestParts, State};
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY,
     X_CONTENT_TYPE_OPTIONS,
 };
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -25,6 +28,9 @@ use crate::model::cache::{CacheKey, CachedValue, Namespace};
 use crate::model::generations::{Generation, GenerationKey};
 use crate::model::time::Timestamp;
 use crate::store::CacheAddress;
+
+/// How many headers an answer with a value has: room is made for all of them at once.
+const HIT_HEADERS: usize = 8;
 
 const GENERATION: HeaderName = HeaderName::from_static("holdall-generation");
 const FENCE: HeaderName = HeaderName::from_static("holdall-fence");
@@ -130,7 +136,7 @@ pub(crate) async fn get_cached_value(
     Path((namespace, key)): Path<(String, String)>,
     Query(query): Query<CacheLookup>,
     place: Place,
-    headers: HeaderMap,
+    known: KnownTags,
 ) -> Result<Response<Body>, Problem> {
     let namespace = field("namespace", Namespace::parse(namespace))?;
     let generation_key = ("generation_key", query.generation_key.as_deref());
@@ -154,20 +160,21 @@ pub(crate) async fn get_cached_value(
         () = state.stop.cancelled(), if !wait.is_zero() => return Err(Problem::stopping()),
     };
     match answer.value {
-        Ok(value) => Ok(hit(&value, &answer.generation, &headers)),
+        Ok(value) => Ok(hit(&value, &answer.generation, &known)),
         Err(miss) => Err(not_there(&miss, &answer.generation)),
     }
 }
 
-fn hit(value: &CachedValue, generation: &Generation, asked: &HeaderMap) -> Response<Body> {
+fn hit(value: &CachedValue, generation: &Generation, known: &KnownTags) -> Response<Body> {
     let hash = value.hash.to_string();
-    let known = knows(asked, &hash);
+    let known = known.has(&hash);
     let body = if known { Body::empty() } else { Body::from(value.bytes.clone()) };
     let mut response = Response::new(body);
     if known {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
     }
     let headers = response.headers_mut();
+    headers.reserve(HIT_HEADERS);
     set(headers, CONTENT_TYPE, value.content_type.as_str());
     set(headers, ETAG, &format!("\"{hash}\""));
     // To be kept by whoever likes, but only given after asking here whether it still is true.
@@ -207,15 +214,32 @@ fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     }
 }
 
-/// Tells whether `If-None-Match` names this value: a weak comparison (RFC 9110, 13.1.2). Our own
-/// tags hold no comma, so that cutting foreign ones at theirs does no harm.
-fn knows(asked: &HeaderMap, hash: &str) -> bool {
-    let lines = asked.get_all(IF_NONE_MATCH).iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).map(str::trim).any(|tag| {
-        let opaque = tag.strip_prefix("W/").unwrap_or(tag);
-        let inner = opaque.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-        tag == "*" || inner == Some(hash)
-    })
+/// What the client has already: the lines of `If-None-Match`.
+pub(crate) struct KnownTags(Vec<HeaderValue>);
+
+impl KnownTags {
+    fn of(headers: &HeaderMap) -> Self {
+        Self(headers.get_all(IF_NONE_MATCH).iter().cloned().collect())
+    }
+
+    /// Tells whether this value is among it: a weak comparison (RFC 9110, 13.1.2). Our own tags
+    /// hold no comma, so that cutting foreign ones at theirs does no harm.
+    fn has(&self, hash: &str) -> bool {
+        let lines = self.0.iter().filter_map(|line| line.to_str().ok());
+        lines.flat_map(|line| line.split(',')).map(str::trim).any(|tag| {
+            let opaque = tag.strip_prefix("W/").unwrap_or(tag);
+            let inner = opaque.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+            tag == "*" || inner == Some(hash)
+        })
+    }
+}
+
+impl FromRequestParts<AppState> for KnownTags {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Infallible> {
+        Ok(Self::of(&parts.headers))
+    }
 }
 
 #[cfg(test)]
@@ -229,7 +253,7 @@ mod tests {
             for line in lines {
                 headers.append(IF_NONE_MATCH, line.parse().expect("a header"));
             }
-            knows(&headers, "0a1b")
+            KnownTags::of(&headers).has("0a1b")
         };
         for lines in [
             &["\"0a1b\""][..],

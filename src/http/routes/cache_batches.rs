@@ -1,7 +1,7 @@
 //! The cache, many values at a time, in JSON: also for clients that can't send or read raw bytes.
 //!
 //! Each value is looked up and put for itself. Invariant: an answer is bounded before its values
-//! are encoded.
+//! are encoded, and so are all answers that lie in memory together.
 
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use crate::engine::EngineError;
 use crate::engine::cache::CacheAnswer;
 use crate::http::body::LARGE_BYTES;
 use crate::http::extract::{Json, Path};
+use crate::http::middleware::keep_until_sent;
 use crate::http::problem::Problem;
 use crate::http::state::AppState;
 use crate::http::wire::{Base64, Integer, Ttl, field};
@@ -128,9 +129,11 @@ pub(crate) async fn get_cached_values(
             "the values have {bytes} bytes together, more than {most}: ask for fewer"
         )));
     }
+    // The same large value may stand in it many times: a small request, a large answer.
+    let share = state.budget.cover_answer(bytes / 3 * 4)?;
     let items = body.keys.into_iter().zip(answers);
     let values = items.map(|(key, answer)| CacheBatchItem::new(key, answer)).collect();
-    let write = move || Json(CacheBatchAnswer { values }).into_response();
+    let write = move || keep_until_sent(Json(CacheBatchAnswer { values }).into_response(), share);
     if bytes <= LARGE_BYTES {
         return Ok(write());
     }
@@ -168,7 +171,7 @@ pub(crate) struct CachePutItem {
     #[schema(nullable = false)]
     fence: Option<String>,
     /// Instead of a fence the generation's number.
-    #[schema(value_type = Option<i64>, nullable = false)]
+    #[schema(value_type = Option<i64>, nullable = false, minimum = 0)]
     generation: Option<Integer>,
     /// The key whose generation the value depends on; the value's own key when absent.
     #[schema(nullable = false)]

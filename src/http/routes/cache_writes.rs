@@ -17,6 +17,7 @@ use crate::http::extract::{Json, Path, Query};
 use crate::http::problem::Problem;
 use crate::http::state::AppState;
 use crate::http::wire::{Number, Ttl, field, given};
+use crate::model::Invalid;
 use crate::model::cache::{CacheKey, ContentType, FillToken, Namespace};
 use crate::model::generations::{GenerationFence, Seen};
 use crate::model::time::Timestamp;
@@ -48,21 +49,25 @@ pub(crate) struct CachePutParams {
     fill: Option<String>,
 }
 
-/// Reads what was seen of a generation: a fence, or a number.
+/// Reads what was seen of a generation: a fence, or a number. What it says of a mistake points at
+/// the fields behind `at`.
 pub(super) fn seen(fence: Option<&str>, number: Option<i64>, at: &str) -> Result<Seen, Problem> {
     match (fence, number) {
         (Some(fence), None) => {
             field(&format!("{at}fence"), GenerationFence::parse(fence)).map(Seen::Fence)
         }
-        (None, Some(number)) => Ok(Seen::Number(number)),
-        (Some(_), Some(_)) => {
-            Err(Problem::invalid("fence and generation exclude each other: the fence is enough"))
+        (None, Some(number @ 0..)) => Ok(Seen::Number(number)),
+        (None, Some(_)) => {
+            field(&format!("{at}generation"), Err(Invalid::new("a generation is at least 0")))
         }
+        (Some(_), Some(_)) => field(
+            &format!("{at}fence"),
+            Err(Invalid::new("fence and generation exclude each other: the fence is enough")),
+        ),
         (None, None) => {
-            let code = "generation_required";
-            Err(Problem::new(StatusCode::PRECONDITION_REQUIRED, code).detail(
-                "a value is put under the fence, or the generation, that was read before it was made",
-            ))
+            let why = "a value is put under the fence, or the generation, that was read before it was made";
+            let problem = Problem::new(StatusCode::PRECONDITION_REQUIRED, "generation_required");
+            Err(problem.detail(why).at(format!("{at}fence"), why))
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Tests of the cache, many values at a time, in JSON.
 
 use serde_json::{Value, json};
+use tower::ServiceExt;
 
-use super::{api, api_of, code};
+use super::{api, api_of, ask, code, send};
 use crate::engine::EngineSettings;
 use crate::engine::cache::CacheRules;
 use crate::http::settings::for_tests;
@@ -70,7 +71,9 @@ async fn a_batch_that_is_not_what_it_should_be_changes_nothing() {
         (json!({"key": "k", "value": "x", "generation": 0}), 400, "/values/1/value"),
         (json!({"key": "k", "value": "", "fence": "x"}), 400, "/values/1/fence"),
         (json!({"key": "k", "value": "", "generation": 0, "fill": "x"}), 400, "/values/1/fill"),
-        (json!({"key": "k", "value": ""}), 428, ""),
+        (json!({"key": "k", "value": "", "generation": -1}), 400, "/values/1/generation"),
+        (json!({"key": "k", "value": "", "generation": 0, "fence": "x"}), 400, "/values/1/fence"),
+        (json!({"key": "k", "value": ""}), 428, "/values/1/fence"),
     ] {
         let body = json!({"values": [good.clone(), bad]});
         let seen = api.send("POST", PUT, &body).await;
@@ -101,4 +104,28 @@ async fn an_answer_is_bounded_before_it_is_made() {
     let larger = json!({"values": [{"key": "k", "generation": 0, "value": "eHh4".repeat(1334)}]});
     let refused = api.send("POST", PUT, &larger).await.json;
     assert_eq!(refused["refused"][0]["code"], "value_too_large");
+}
+
+#[tokio::test]
+async fn all_answers_that_are_sent_at_a_time_are_bounded() {
+    let mut settings = for_tests();
+    settings.limits.buffered_body_bytes = 512 << 10;
+    let api = api_of(settings, EngineSettings::default(), &EmbeddedSettings::in_memory());
+    let value = json!({"values": [{"key": "k", "generation": 0, "value": "eHh4".repeat(2000)}]});
+    assert_eq!(api.send("POST", PUT, &value).await.json["stored"], json!(["k"]));
+    let times = |count| {
+        let body = json!({"keys": vec!["k"; count]}).to_string();
+        send("POST", GET, &[("content-type", "application/json")], body)
+    };
+    let sending = api.router.clone().oneshot(times(60)).await.expect("routers do not fail");
+    assert_eq!(sending.status(), 200);
+    assert_eq!(code(&ask(&api.router, times(60)).await), (503, "overloaded"));
+    assert_eq!(ask(&api.router, times(1)).await.status, 200, "small ones cost nothing");
+    drop(sending);
+    for _ in 0..3 {
+        let whole = ask(&api.router, times(60)).await;
+        assert_eq!(whole.json["values"][59]["value"], "eHh4".repeat(2000));
+    }
+    // One that is larger than all of them may be is sent alone.
+    assert_eq!(ask(&api.router, times(90)).await.status, 200);
 }

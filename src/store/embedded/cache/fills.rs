@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
@@ -14,6 +15,10 @@ use crate::store::FillOutcome;
 
 /// So many turns are remembered; who asks beyond that gets a turn that nobody else knows of.
 const TURNS: usize = 100_000;
+
+/// How often all turns are looked at for those that are over, when there are so many: it takes a
+/// millisecond, and turns may be long.
+const SWEEP: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy)]
 struct Turn {
@@ -28,6 +33,7 @@ pub(super) struct Fills(Mutex<State>);
 #[derive(Debug)]
 struct State {
     last: u64,
+    swept_at: Timestamp,
     turns: HashMap<CacheKey, Turn, RandomState>,
 }
 
@@ -36,7 +42,7 @@ impl Fills {
     /// does not end a turn of this one: turns are given more slowly than that.
     pub(super) fn start_life(now: Timestamp) -> Self {
         let last = u64::try_from(now.as_nanos()).unwrap_or(0);
-        Self(Mutex::new(State { last, turns: HashMap::default() }))
+        Self(Mutex::new(State { last, swept_at: Timestamp::MIN, turns: HashMap::default() }))
     }
 
     /// Takes the turn until `expires_at`, unless somebody has it at `now`.
@@ -47,7 +53,8 @@ impl Fills {
         expires_at: Timestamp,
     ) -> FillOutcome {
         let mut state = self.0.lock();
-        if state.turns.len() >= TURNS {
+        if state.turns.len() >= TURNS && state.swept_at.saturating_add(SWEEP) <= now {
+            state.swept_at = now;
             state.turns.retain(|_, turn| now < turn.expires_at);
         }
         let full = state.turns.len() >= TURNS;
@@ -78,5 +85,44 @@ impl Fills {
             state.turns.remove(key);
         }
         ends
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::cache::Namespace;
+
+    const SECOND: i64 = 1_000_000_000;
+
+    /// Takes the turn at the n-th key until `over`, both in seconds; tells whether it was free.
+    fn claim(fills: &Fills, n: usize, (now, over): (i64, i64)) -> bool {
+        let namespace = Namespace::parse("n").expect("valid");
+        let key = CacheKey::parse(namespace, n.to_string()).expect("valid");
+        let at = |seconds| Timestamp::from_nanos(seconds * SECOND);
+        matches!(fills.claim(&key, at(now), at(over)), FillOutcome::Granted { .. })
+    }
+
+    #[test]
+    fn turns_are_bounded_and_those_that_are_over_make_room_once_a_second() {
+        let fills = Fills::start_life(Timestamp::from_nanos(0));
+        for n in 0..TURNS {
+            assert!(claim(&fills, n, (0, 100)));
+        }
+        // They are kept, and further ones are given but not remembered.
+        for n in [TURNS, TURNS, TURNS + 1] {
+            assert!(claim(&fills, n, (99, 200)));
+        }
+        assert!(!claim(&fills, 0, (99, 200)));
+        assert_eq!(fills.0.lock().turns.len(), TURNS);
+        assert!(claim(&fills, TURNS, (100, 200)));
+        assert_eq!(fills.0.lock().turns.len(), 1);
+        for n in 0..TURNS {
+            claim(&fills, n, (100, 100));
+        }
+        // All but one are over, but it is too soon to look at all of them again.
+        assert!(claim(&fills, TURNS + 1, (100, 200)) && claim(&fills, TURNS + 1, (100, 200)));
+        assert!(claim(&fills, TURNS + 1, (101, 200)) && !claim(&fills, TURNS + 1, (101, 200)));
+        assert_eq!(fills.0.lock().turns.len(), 2);
     }
 }
