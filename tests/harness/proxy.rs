@@ -89,16 +89,27 @@ async fn pass(
     answers: bool,
 ) {
     let mut buffer = vec![0; 64 << 10];
+    // Behind something that was left out nothing can follow on the same connection.
+    let mut torn = false;
     loop {
         let Ok(length @ 1..) = from.read(&mut buffer).await else { return };
         let mut piece = &buffer[..length];
         let now = *line.borrow();
+        if torn && now == Line::Good {
+            return;
+        }
         match now {
             Line::Good => {}
             Line::Slow(delay) => tokio::time::sleep(delay).await,
-            Line::Silent => continue,
+            Line::Silent => {
+                torn = true;
+                continue;
+            }
             Line::Cut => return,
-            Line::LostAnswers if answers => continue,
+            Line::LostAnswers if answers => {
+                torn = true;
+                continue;
+            }
             Line::CutInAnswer if answers => piece = &piece[..length / 2],
             Line::LostAnswers | Line::CutInAnswer => {}
         }

@@ -4,20 +4,15 @@
 //! small, one for series, so that no lock waits behind a snapshot. Invariant: whatever Redis
 //! does, a call ends in time, and what went wrong is one of the kinds of [`StoreError`].
 
+mod connection;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
-use redis::cluster::{ClusterClient, ClusterClientBuilder};
-use redis::cluster_async::ClusterConnection;
-use redis::io::tcp::TcpSettings;
-use redis::{
-    Client, Cmd, ConnectionInfo, IntoConnectionInfo, RedisError, ServerErrorKind, TlsCertificates,
-    Value,
-};
-use tokio::sync::Mutex;
+use redis::{Cmd, RedisError, ServerErrorKind, Value};
 
+use self::connection::{Connector, Failure};
 use super::RedisSettings;
 use crate::store::{ErrorKind, LinkStatus, StoreError, StoreResult};
 
@@ -49,15 +44,10 @@ pub(super) struct LinkTotals {
 
 /// The line.
 pub(super) struct Link {
-    light: Line,
-    heavy: Line,
+    light: Connector,
+    heavy: Connector,
     timeout: Duration,
     totals: LinkTotals,
-}
-
-enum Line {
-    Single(Box<ConnectionManager>),
-    Cluster { client: Box<ClusterClient>, connection: Mutex<Option<ClusterConnection>> },
 }
 
 impl Link {
@@ -67,8 +57,8 @@ impl Link {
     /// When the settings make no sense.
     pub(super) fn new(settings: &RedisSettings) -> StoreResult<Arc<Self>> {
         Ok(Arc::new(Self {
-            light: line(settings)?,
-            heavy: line(settings)?,
+            light: Connector::new(settings)?,
+            heavy: Connector::new(settings)?,
             timeout: settings.timeout,
             totals: LinkTotals::default(),
         }))
@@ -107,16 +97,38 @@ impl Link {
         };
         let started = Instant::now();
         self.totals.begun.fetch_add(1, Ordering::Relaxed);
-        let answer = tokio::time::timeout(self.timeout, line.send(command)).await;
-        let outcome = match answer {
-            Ok(answer) => answer.and_then(Value::extract_error).map_err(|e| CallError::of(&e)),
-            Err(_) => Err(CallError::Store(StoreError::new(
-                ErrorKind::Timeout,
-                format!("redis did not answer within {:?}", self.timeout),
-            ))),
-        };
+        let outcome = self.send(line, command, started + self.timeout).await;
         self.count(started.elapsed(), matches!(outcome, Err(CallError::Store(_))));
         outcome
+    }
+
+    async fn send(
+        &self,
+        line: &Connector,
+        command: &Cmd,
+        deadline: Instant,
+    ) -> Result<Value, CallError> {
+        loop {
+            let in_time = tokio::time::timeout_at(deadline.into(), line.send(command)).await;
+            let Ok(answer) = in_time else {
+                // Nobody knows what the connection is good for any more.
+                line.give_up();
+                return Err(CallError::Store(StoreError::new(
+                    ErrorKind::Timeout,
+                    format!("redis did not answer within {:?}", self.timeout),
+                )));
+            };
+            return match answer {
+                Ok(value) => Ok(value),
+                // The connection was closed before anything was sent.
+                Err(Failure::Closed) => continue,
+                Err(Failure::NotSent(error)) => Err(CallError::Store(StoreError::new(
+                    ErrorKind::Unavailable,
+                    error.to_string(),
+                ))),
+                Err(Failure::Sent(error)) => Err(CallError::of(&error)),
+            };
+        }
     }
 
     fn count(&self, took: Duration, failed: bool) {
@@ -127,26 +139,6 @@ impl Link {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.totals.micros.fetch_add(micros, Ordering::Relaxed);
         self.totals.failed.fetch_add(u64::from(failed), Ordering::Relaxed);
-    }
-}
-
-impl Line {
-    async fn send(&self, command: &Cmd) -> Result<Value, RedisError> {
-        match self {
-            Self::Single(connection) => connection.clone().req_packed_command(command).await,
-            Self::Cluster { client, connection } => {
-                let known = connection.lock().await.clone();
-                let mut known = match known {
-                    Some(known) => known,
-                    // Everybody tries for themselves, so that nobody waits for somebody's time-out.
-                    None => {
-                        let fresh = client.get_async_connection().await?;
-                        connection.lock().await.get_or_insert(fresh).clone()
-                    }
-                };
-                known.req_packed_command(command).await
-            }
-        }
     }
 }
 
@@ -182,10 +174,9 @@ fn kind(error: &RedisError) -> ErrorKind {
         (_, Some("OOM")) => ErrorKind::Full,
         (_, Some("BUSY")) => ErrorKind::Throttled,
         // A connection that was cut while an answer was on its way.
-        (Redis::Io, _) if !error.is_connection_refusal() => ErrorKind::Timeout,
+        (Redis::Io, _) => ErrorKind::Timeout,
         (
-            Redis::Io
-            | Redis::ClusterConnectionNotFound
+            Redis::ClusterConnectionNotFound
             | Redis::AuthenticationFailed
             | Redis::Parse
             | Redis::Server(
@@ -203,72 +194,4 @@ fn kind(error: &RedisError) -> ErrorKind {
         | (_, Some("MISCONF" | "NOREPLICAS" | "NOAUTH" | "WRONGPASS")) => ErrorKind::Unavailable,
         _ => ErrorKind::Internal,
     }
-}
-
-fn line(settings: &RedisSettings) -> StoreResult<Line> {
-    let wrong = |error: RedisError| StoreError::new(ErrorKind::Unavailable, error.to_string());
-    let nodes = nodes(settings).map_err(wrong)?;
-    let tcp = TcpSettings::default().set_nodelay(true);
-    let certificates = certificates(settings)?;
-    if settings.cluster {
-        let mut builder = ClusterClientBuilder::new(nodes)
-            .connection_timeout(settings.connect_timeout)
-            .response_timeout(settings.timeout)
-            .retries(3)
-            .min_retry_wait(20)
-            .max_retry_wait(200)
-            .tcp_settings(tcp);
-        if let Some(certificates) = certificates {
-            builder = builder.certs(certificates);
-        }
-        if let Some(user) = &settings.username {
-            builder = builder.username(user);
-        }
-        if let Some(password) = &settings.password {
-            builder = builder.password(password);
-        }
-        let client = Box::new(builder.build().map_err(wrong)?);
-        return Ok(Line::Cluster { client, connection: Mutex::default() });
-    }
-    let node = nodes
-        .into_iter()
-        .next()
-        .ok_or_else(|| StoreError::new(ErrorKind::Unavailable, "no redis server is configured"))?;
-    let node = node.set_tcp_settings(tcp);
-    let client = match certificates {
-        Some(certificates) => Client::build_with_tls(node, certificates),
-        None => Client::open(node),
-    };
-    let config = ConnectionManagerConfig::new()
-        .set_number_of_retries(0)
-        .set_connection_timeout(Some(settings.connect_timeout))
-        .set_response_timeout(Some(settings.timeout));
-    let manager = client.and_then(|client| client.get_connection_manager_lazy(config));
-    Ok(Line::Single(Box::new(manager.map_err(wrong)?)))
-}
-
-fn nodes(settings: &RedisSettings) -> Result<Vec<ConnectionInfo>, RedisError> {
-    let node = |url: &String| {
-        let info = url.as_str().into_connection_info()?;
-        let mut redis = info.redis_settings().clone();
-        if let Some(user) = &settings.username {
-            redis = redis.set_username(user);
-        }
-        if let Some(password) = &settings.password {
-            redis = redis.set_password(password);
-        }
-        if let Some(database) = settings.database {
-            redis = redis.set_db(database);
-        }
-        Ok(info.set_redis_settings(redis))
-    };
-    settings.urls.iter().map(node).collect()
-}
-
-fn certificates(settings: &RedisSettings) -> StoreResult<Option<TlsCertificates>> {
-    let Some(path) = &settings.ca_file else { return Ok(None) };
-    let root_cert = std::fs::read(path).map_err(|error| {
-        StoreError::new(ErrorKind::Unavailable, format!("{}: {error}", path.display()))
-    })?;
-    Ok(Some(TlsCertificates { client_tls: None, root_cert: Some(root_cert) }))
 }

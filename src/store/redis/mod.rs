@@ -77,6 +77,8 @@ pub struct RedisSettings {
 /// # Errors
 /// When the settings make no sense.
 pub fn open(settings: &RedisSettings) -> StoreResult<Stores> {
+    // Fails where another part of the process has chosen one already, which serves as well.
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let link = Link::new(settings)?;
     let shards = Arc::new(Shards::new(
         link,

@@ -1,0 +1,216 @@
+//! One connection that everybody shares, made anew whenever it is of no use any more.
+//!
+//! To one server it is the driver's multiplexed connection, to a cluster the driver's cluster
+//! client, which has a connection to each node and follows moved slots. Invariant: who fails
+//! before a command was sent is told so, since such a command can be sent again whatever it is.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use redis::aio::{ConnectionLike as _, MultiplexedConnection};
+use redis::cluster::{ClusterClient, ClusterClientBuilder};
+use redis::cluster_async::ClusterConnection;
+use redis::io::tcp::TcpSettings;
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, IntoConnectionInfo, ProtocolVersion,
+    PushInfo, PushKind, RedisError, TlsCertificates, Value,
+};
+
+use crate::store::redis::RedisSettings;
+use crate::store::{ErrorKind, StoreError, StoreResult};
+
+/// Who wants a connection this soon after an attempt failed is told that instead of trying again.
+const REST: Duration = Duration::from_millis(50);
+
+/// How a command failed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The connection had been closed before; there may be another one now.
+    Closed,
+    /// There is no connection.
+    NotSent(RedisError),
+    /// It was sent, or perhaps was.
+    Sent(RedisError),
+}
+
+enum Peer {
+    Server { client: Box<Client>, config: AsyncConnectionConfig },
+    Cluster(Box<ClusterClient>),
+}
+
+#[derive(Clone)]
+enum Connection {
+    Server { connection: MultiplexedConnection, closed: Arc<AtomicBool> },
+    Cluster(ClusterConnection),
+}
+
+/// The connection, and how to make another one.
+pub(super) struct Connector {
+    peer: Peer,
+    connect_timeout: Duration,
+    current: parking_lot::Mutex<Option<Connection>>,
+    /// Held by who connects; when and how the last attempt failed.
+    attempts: tokio::sync::Mutex<Option<(Instant, RedisError)>>,
+}
+
+impl Connector {
+    /// Reads the settings. Connects when it is first used.
+    ///
+    /// # Errors
+    /// When the settings make no sense.
+    pub(super) fn new(settings: &RedisSettings) -> StoreResult<Self> {
+        Ok(Self {
+            peer: peer(settings)?,
+            connect_timeout: settings.connect_timeout,
+            current: parking_lot::Mutex::default(),
+            attempts: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// Sends a command, and waits for its answer.
+    pub(super) async fn send(&self, command: &Cmd) -> Result<Value, Failure> {
+        let answer = match self.connection().await.map_err(Failure::NotSent)? {
+            Connection::Server { mut connection, closed } => {
+                if closed.load(Ordering::Acquire) {
+                    self.give_up();
+                    return Err(Failure::Closed);
+                }
+                connection.req_packed_command(command).await
+            }
+            Connection::Cluster(mut connection) => connection.req_packed_command(command).await,
+        };
+        answer.and_then(Value::extract_error).map_err(|error| {
+            if error.is_unrecoverable_error() {
+                self.give_up();
+            }
+            Failure::Sent(error)
+        })
+    }
+
+    /// Makes the next command go over a new connection. Those that are under way stay on the old.
+    pub(super) fn give_up(&self) {
+        self.current.lock().take();
+    }
+
+    async fn connection(&self) -> Result<Connection, RedisError> {
+        if let Some(current) = self.current.lock().clone() {
+            return Ok(current);
+        }
+        let mut attempts = self.attempts.lock().await;
+        if let Some(current) = self.current.lock().clone() {
+            return Ok(current);
+        }
+        if let Some((_, error)) = attempts.as_ref().filter(|(at, _)| at.elapsed() < REST) {
+            return Err(error.clone());
+        }
+        match self.connect().await {
+            Ok(connection) => {
+                *attempts = None;
+                *self.current.lock() = Some(connection.clone());
+                Ok(connection)
+            }
+            Err(error) => {
+                *attempts = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection, RedisError> {
+        let connecting = async {
+            match &self.peer {
+                Peer::Server { client, config } => {
+                    let closed = Arc::new(AtomicBool::new(false));
+                    let noted = Arc::clone(&closed);
+                    let note = move |push: PushInfo| {
+                        if push.kind == PushKind::Disconnection {
+                            noted.store(true, Ordering::Release);
+                        }
+                        Ok::<(), ()>(())
+                    };
+                    let config = config.clone().set_push_sender(note);
+                    let connection =
+                        client.get_multiplexed_async_connection_with_config(&config).await?;
+                    Ok(Connection::Server { connection, closed })
+                }
+                Peer::Cluster(client) => {
+                    client.get_async_connection().await.map(Connection::Cluster)
+                }
+            }
+        };
+        let in_time = tokio::time::timeout(self.connect_timeout * 2, connecting).await;
+        in_time.unwrap_or_else(|_| {
+            Err(RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut)))
+        })
+    }
+}
+
+fn wrong(error: &RedisError) -> StoreError {
+    StoreError::new(ErrorKind::Unavailable, error.to_string())
+}
+
+fn peer(settings: &RedisSettings) -> StoreResult<Peer> {
+    let tcp = TcpSettings::default().set_nodelay(true);
+    let mut nodes = nodes(settings).map_err(|error| wrong(&error))?;
+    let certificates = certificates(settings)?;
+    if settings.cluster {
+        let mut builder = ClusterClientBuilder::new(nodes)
+            .connection_timeout(settings.connect_timeout)
+            .response_timeout(settings.timeout)
+            .retries(3)
+            .min_retry_wait(20)
+            .max_retry_wait(200)
+            .tcp_settings(tcp);
+        if let Some(certificates) = certificates {
+            builder = builder.certs(certificates);
+        }
+        if let Some(user) = &settings.username {
+            builder = builder.username(user);
+        }
+        if let Some(password) = &settings.password {
+            builder = builder.password(password);
+        }
+        return Ok(Peer::Cluster(Box::new(builder.build().map_err(|error| wrong(&error))?)));
+    }
+    let Some(node) = nodes.pop() else {
+        return Err(StoreError::new(ErrorKind::Unavailable, "no redis server is configured"));
+    };
+    let node = node.set_tcp_settings(tcp);
+    let client = match certificates {
+        Some(certificates) => Client::build_with_tls(node, certificates),
+        None => Client::open(node),
+    };
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(settings.connect_timeout))
+        // Who calls has a time-out of their own.
+        .set_response_timeout(None);
+    Ok(Peer::Server { client: Box::new(client.map_err(|error| wrong(&error))?), config })
+}
+
+fn nodes(settings: &RedisSettings) -> Result<Vec<ConnectionInfo>, RedisError> {
+    let node = |url: &String| {
+        let info = url.as_str().into_connection_info()?;
+        // The third version tells when a connection is closed.
+        let mut redis = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        if let Some(user) = &settings.username {
+            redis = redis.set_username(user);
+        }
+        if let Some(password) = &settings.password {
+            redis = redis.set_password(password);
+        }
+        if let Some(database) = settings.database {
+            redis = redis.set_db(database);
+        }
+        Ok(info.set_redis_settings(redis))
+    };
+    settings.urls.iter().map(node).collect()
+}
+
+fn certificates(settings: &RedisSettings) -> StoreResult<Option<TlsCertificates>> {
+    let Some(path) = &settings.ca_file else { return Ok(None) };
+    let root_cert = std::fs::read(path).map_err(|error| {
+        StoreError::new(ErrorKind::Unavailable, format!("{}: {error}", path.display()))
+    })?;
+    Ok(Some(TlsCertificates { client_tls: None, root_cert: Some(root_cert) }))
+}
