@@ -3,7 +3,7 @@
 //! Starts a `redis-server` of its own. Batches of known points go through the store, one after the
 //! other. `redis-benchmark` sends, on one connection, the three writes that a point is (HSET of a
 //! value as large as a record, and two ZADD; ids as large as ours) in pipelines of as many
-//! commands as a batch has, one kind after the other; a point then takes the time of one HSET and
+//! commands as a batch has (at most as many as serve it best), one kind after the other; a point then takes the time of one HSET and
 //! two ZADD. Then snapshots and deltas, with the number of round trips.
 //!
 //! `cargo bench --bench redis_series [-- COUNT..]`
@@ -25,6 +25,8 @@ const PER_NAME: usize = 10_000;
 const SHARDS: usize = 16;
 /// So many series are known while batches are pushed.
 const KNOWN: usize = 100_000;
+/// Longer pipelines make `redis-benchmark` slower.
+const MOST_IN_PIPELINE: usize = 300;
 /// Points that are pushed for each size of a batch, at least.
 const POINTS: usize = 200_000;
 
@@ -39,11 +41,17 @@ fn main() {
         push(&stores, 0, KNOWN, 1.0).await;
         for size in [1, 100, 1_000, 10_000] {
             let rounds = (POINTS / size).min(5_000);
-            let (ours, trips) = ours(&stores, size, rounds).await;
-            let theirs = theirs(redis.port, size, rounds * size);
+            let (ours, trips) = ours(&stores, &redis, size, rounds).await;
+            let theirs = theirs(&redis, size, rounds * size);
             println!(
-                "batches of {size}: {ours:.0} points/s, {trips:.1} round trips each; redis-benchmark {theirs:.0}; ratio {:.2}",
-                ours / theirs
+                "batches of {size}: {:.0} points/s, {trips:.1} round trips each; redis-benchmark {:.0}; \
+                 ratio {:.2}; time of the server's processor {:.2} and {:.2} us a point, ratio {:.2}",
+                ours.rate,
+                theirs.rate,
+                ours.rate / theirs.rate,
+                ours.processor_us,
+                theirs.processor_us,
+                theirs.processor_us / ours.processor_us,
             );
         }
     });
@@ -52,42 +60,57 @@ fn main() {
     }
 }
 
-async fn ours(stores: &Stores, size: usize, rounds: usize) -> (f64, f64) {
+/// What points cost.
+struct Cost {
+    /// Points a second.
+    rate: f64,
+    /// What Redis computed for one point: says more than the rate where other work runs beside it.
+    processor_us: f64,
+}
+
+async fn ours(stores: &Stores, redis: &Redis, size: usize, rounds: usize) -> (Cost, f64) {
     let before = trips(stores);
     let mut batches: Vec<PointBatch> = Vec::new();
     for round in 0..rounds {
         let value = f64::from(u32::try_from(round).expect("small")) + 0.5;
         batches.push(batch(round * size % KNOWN, size, value));
     }
+    let processor = redis.processor_us();
     let start = Instant::now();
     for batch in batches {
         stores.series.upsert(batch, None).await.expect("works");
     }
     let seconds = start.elapsed().as_secs_f64();
-    ((rounds * size) as f64 / seconds, (trips(stores) - before) as f64 / rounds as f64)
+    let points = (rounds * size) as f64;
+    let processor_us = (redis.processor_us() - processor) / points;
+    (Cost { rate: points / seconds, processor_us }, (trips(stores) - before) as f64 / rounds as f64)
 }
 
-/// Gives points a second.
-fn theirs(port: u16, size: usize, points: usize) -> f64 {
+fn theirs(redis: &Redis, size: usize, points: usize) -> Cost {
     let record = "x".repeat(130);
-    let pipeline = (3 * size).to_string();
-    let rate = |points: usize, words: &[&str]| -> f64 {
+    let pipeline = (3 * size).min(MOST_IN_PIPELINE).to_string();
+    let run = |points: usize, words: &[&str]| -> Cost {
+        let points = points.max(3 * size);
         let mut command = Command::new("redis-benchmark");
-        command.args(["-p", &port.to_string(), "-c", "1", "--csv", "-r", &KNOWN.to_string()]);
-        command.args(["-n", &points.max(3 * size).to_string(), "-P", &pipeline]).args(words);
-        let output = command.output().expect("redis-benchmark is installed");
+        command.args(["-p", &redis.port.to_string(), "-c", "1", "--csv"]);
+        command.args(["-r", &KNOWN.to_string(), "-n", &points.to_string(), "-P", &pipeline]);
+        let processor = redis.processor_us();
+        let output = command.args(words).output().expect("redis-benchmark is installed");
+        let processor_us = (redis.processor_us() - processor) / points as f64;
         let output = String::from_utf8_lossy(&output.stdout).into_owned();
         let line = output.lines().last().unwrap_or_default();
         let rate = line.rsplit("\",\"").nth(6).and_then(|rate| rate.parse().ok());
-        rate.unwrap_or_else(|| panic!("redis-benchmark says {output}"))
+        let rate = rate.unwrap_or_else(|| panic!("redis-benchmark says {output}"));
+        Cost { rate, processor_us }
     };
     let hset = ["HSET", "bench:series", "id__rand_int__ab", record.as_str()];
     let zadd = ["ZADD", "bench:log", "__rand_int__", "id__rand_int__ab"];
     for words in [&hset, &zadd] {
-        rate(POINTS, words);
+        run(POINTS, words);
     }
-    let seconds = 1.0 / rate(points, &hset) + 2.0 / rate(points, &zadd);
-    1.0 / seconds
+    let (hset, zadd) = (run(points, &hset), run(points, &zadd));
+    let processor_us = hset.processor_us + 2.0 * zadd.processor_us;
+    Cost { rate: 1.0 / (1.0 / hset.rate + 2.0 / zadd.rate), processor_us }
 }
 
 async fn read(count: usize) {
@@ -197,13 +220,22 @@ impl Redis {
     }
 
     fn memory_bytes(&self) -> u64 {
+        self.info("memory", "used_memory:").parse().expect("a number")
+    }
+
+    fn processor_us(&self) -> f64 {
+        let seconds = |field| self.info("cpu", field).parse::<f64>().expect("a number");
+        1e6 * (seconds("used_cpu_user:") + seconds("used_cpu_sys:"))
+    }
+
+    fn info(&self, section: &str, field: &str) -> String {
         let output = Command::new("redis-cli")
-            .args(["-p", &self.port.to_string(), "info", "memory"])
+            .args(["-p", &self.port.to_string(), "info", section])
             .output()
             .expect("redis-cli is installed");
         let output = String::from_utf8_lossy(&output.stdout).into_owned();
-        let used = output.lines().find_map(|line| line.strip_prefix("used_memory:"));
-        used.and_then(|used| used.trim().parse().ok()).expect("a number")
+        let found = output.lines().find_map(|line| line.strip_prefix(field));
+        found.expect("redis tells it").trim().to_owned()
     }
 }
 
