@@ -18,6 +18,7 @@ mod load;
 mod loading;
 mod redis_faults;
 mod redis_replicas;
+mod redis_series;
 mod redis_store;
 mod series_on_disk;
 mod shutdown;

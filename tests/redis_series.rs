@@ -1,0 +1,319 @@
+//! Series on Redis, where that is special: several replicas on one namespace, a budget that spans
+//! shards, data and scripts that get lost, batches that are cut in the middle.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdall::clock::{ManualClock, SharedClock};
+use holdall::model::batch::PointBatch;
+use holdall::model::leases::{Fence, Holder, LeaseName};
+use holdall::model::selector::Selector;
+use holdall::model::series::SeriesId;
+use holdall::model::time::Timestamp;
+use holdall::store::redis::{RedisSettings, open};
+use holdall::store::{
+    AcquireOutcome, CacheSettings, Change, Delta, Fenced, StoreResult, Stores, UpsertCounts,
+    UpsertOutcome,
+};
+
+use crate::harness::eventually;
+use crate::harness::proxy::{Line, Proxy};
+use crate::harness::redis::{self, Redis};
+use crate::harness::rng::Rng;
+
+const MAX_SERIES: usize = 100;
+const SHARDS: usize = 4;
+const RETENTION: Duration = Duration::from_secs(3600);
+/// Longer than room stays reserved for a writer that went away.
+const HOLD_OVER: Duration = Duration::from_secs(120);
+
+fn replica(url: &str, namespace: &str, clock: &Arc<ManualClock>) -> Stores {
+    let settings = RedisSettings {
+        urls: vec![url.to_owned()],
+        cluster: false,
+        username: None,
+        password: None,
+        database: None,
+        ca_file: None,
+        namespace: namespace.to_owned(),
+        index_shards: SHARDS,
+        connect_timeout: Duration::from_secs(10),
+        timeout: Duration::from_secs(10),
+        series_retention: RETENTION,
+        max_series: MAX_SERIES,
+        max_tombstones: 1000,
+        checkpoint_retention: RETENTION,
+        cache: CacheSettings::default(),
+        clock: Some(Arc::clone(clock) as SharedClock),
+    };
+    open(&settings).expect("the store opens")
+}
+
+fn clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::at(Timestamp::parse("2026-11-21T10:00:00Z").expect("valid")))
+}
+
+fn batch<'a>(names: impl IntoIterator<Item = &'a str>) -> PointBatch {
+    let mut batch = PointBatch::default();
+    for name in names {
+        batch.push(name, "", 1.0, None, None);
+    }
+    batch
+}
+
+fn names(prefix: &str, count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("{prefix}_{n}")).collect()
+}
+
+async fn try_push(stores: &Stores, names: &[String]) -> StoreResult<UpsertOutcome> {
+    let batch = batch(names.iter().map(String::as_str));
+    stores.series.upsert(batch, None).await.map(|done| match done {
+        Fenced::Done(outcome) => outcome,
+        Fenced::Refused => panic!("there was no fence"),
+    })
+}
+
+async fn push(stores: &Stores, names: &[String]) -> UpsertCounts {
+    match try_push(stores, names).await.expect("the store works") {
+        UpsertOutcome::Applied(counts) => counts,
+        UpsertOutcome::OverBudget { new, room } => panic!("{new} new, room for {room}"),
+    }
+}
+
+async fn live(stores: &Stores) -> usize {
+    let snapshot = stores.series.snapshot(&[], None, usize::MAX >> 1).await;
+    snapshot.expect("the store works").points.len()
+}
+
+/// Names whose series all lie in the first shard.
+fn of_one_shard(prefix: &str, count: usize) -> Vec<String> {
+    let in_first = |name: &String| {
+        let tail = SeriesId::of(name, "").to_bytes()[8..].try_into().expect("8 bytes");
+        u64::from_be_bytes(tail).is_multiple_of(SHARDS as u64)
+    };
+    let all = (0..).map(|n| format!("{prefix}_{n}"));
+    all.filter(in_first).take(count).collect()
+}
+
+/// Fills what is left of the budget, one by one; gives how many that were.
+async fn fill(stores: &Stores, prefix: &str) -> usize {
+    for (done, name) in names(prefix, MAX_SERIES + 1).into_iter().enumerate() {
+        match try_push(stores, &[name]).await.expect("the store works") {
+            UpsertOutcome::Applied(counts) => assert_eq!(counts.created, 1),
+            UpsertOutcome::OverBudget { new, room } => {
+                assert_eq!((new, room), (1, 0));
+                return done;
+            }
+        }
+    }
+    panic!("more than the budget");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_replica_writes_all_read_and_are_told_of() {
+    let clock = clock();
+    let [one, two] = [0; 2].map(|_| replica(redis::shared(), "told", &clock));
+    let start = two.series.cursor().await.expect("the store works");
+    let mut signal = two.series.changes();
+    for round in 0..3 {
+        signal.mark_unchanged();
+        let name = format!("m_{round}");
+        push(&one, std::slice::from_ref(&name)).await;
+        eventually("the other replica is told", async || {
+            signal.has_changed().expect("the store lives").then_some(())
+        })
+        .await;
+        assert_eq!(live(&two).await, round + 1);
+        assert!(two.series.get(SeriesId::of(&name, "")).await.expect("works").is_some());
+    }
+    let delta = two.series.delta(&start, 10).await.expect("the store works");
+    let Delta::Changes { changes, more: false, .. } = delta else { panic!("{delta:?}") };
+    assert_eq!(changes.len(), 3);
+    signal.mark_unchanged();
+    let gone = one.series.delete(SeriesId::of("m_0", ""), None).await.expect("the store works");
+    assert_eq!(gone, Fenced::Done(true));
+    eventually("the other replica is told", async || {
+        signal.has_changed().expect("the store lives").then_some(())
+    })
+    .await;
+    assert_eq!(live(&two).await, 2);
+    let delta = two.series.delta(&start, 10).await.expect("the store works");
+    let Delta::Changes { changes, .. } = delta else { panic!("{delta:?}") };
+    assert!(changes.iter().any(|change| matches!(change, Change::Deleted(_))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn racing_writers_on_two_replicas_never_exceed_the_budget() {
+    let clock = clock();
+    let replicas = [0; 2].map(|_| replica(redis::shared(), "racing", &clock));
+    let mut rng = Rng::from_environment();
+    let mut writers = Vec::new();
+    for writer in 0..8 {
+        let stores = replicas[writer % 2].clone();
+        let mut rng = rng.split();
+        writers.push(tokio::spawn(async move {
+            let mut created = 0;
+            for round in 0..25 {
+                let count = usize::try_from(rng.below(12)).expect("small") + 1;
+                let names = names(&format!("m_{writer}_{round}"), count);
+                let outcome = try_push(&stores, &names).await.expect("the store works");
+                if let UpsertOutcome::Applied(counts) = outcome {
+                    created += counts.created;
+                }
+                assert!(live(&stores).await <= MAX_SERIES);
+            }
+            created
+        }));
+    }
+    let mut created = 0;
+    for writer in writers {
+        created += writer.await.expect("no writer panics");
+    }
+    assert_eq!(live(&replicas[0]).await, created);
+    assert_eq!(created + fill(&replicas[1], "last").await, MAX_SERIES, "some room was lost");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_whole_budget_can_move_to_one_shard() {
+    let clock = clock();
+    let [one, two] = [0; 2].map(|_| replica(redis::shared(), "moves", &clock));
+    assert_eq!(push(&one, &names("old", MAX_SERIES)).await.created, MAX_SERIES);
+    let outcome = try_push(&two, &names("new", 7)).await.expect("the store works");
+    assert_eq!(outcome, UpsertOutcome::OverBudget { new: 7, room: 0 });
+    clock.advance(RETENTION);
+    let skewed = of_one_shard("skewed", MAX_SERIES);
+    assert_eq!(push(&two, &skewed).await.created, MAX_SERIES);
+    let outcome = try_push(&one, &names("new", 1)).await.expect("the store works");
+    assert_eq!(outcome, UpsertOutcome::OverBudget { new: 1, room: 0 });
+    for name in &skewed[..3] {
+        one.series.delete(SeriesId::of(name, ""), None).await.expect("the store works");
+    }
+    let outcome = try_push(&one, &names("new", 4)).await.expect("the store works");
+    assert_eq!(outcome, UpsertOutcome::OverBudget { new: 4, room: 3 });
+    assert_eq!(push(&one, &names("new", 3)).await.created, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wiped_redis_makes_cursors_gone_and_takes_writes() {
+    let (server, clock) = (Redis::start(&[]), clock());
+    let [one, two] = [0; 2].map(|_| replica(&server.url(), "wiped", &clock));
+    push(&one, &names("old", MAX_SERIES)).await;
+    assert_eq!(live(&two).await, MAX_SERIES);
+    let old = one.series.cursor().await.expect("the store works");
+    server.cli(&["flushall"]);
+    assert_eq!(live(&two).await, 0);
+    assert_eq!(two.series.delta(&old, 10).await.expect("the store works"), Delta::Gone);
+    assert_eq!(push(&one, &names("new", MAX_SERIES)).await.created, MAX_SERIES);
+    assert_eq!(one.series.delta(&old, 10).await.expect("the store works"), Delta::Gone);
+    assert_eq!(live(&two).await, MAX_SERIES);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wiped_shard_neither_loses_nor_adds_room() {
+    let (server, clock) = (Redis::start(&[]), clock());
+    for shard in 0..SHARDS {
+        let namespace = format!("part{shard}");
+        let stores = replica(&server.url(), &namespace, &clock);
+        push(&stores, &names("old", 60)).await;
+        let cursor = stores.series.cursor().await.expect("the store works");
+        let keys = server.cli(&["keys", &format!("{{{namespace}:{shard}}}:*")]);
+        keys.lines().for_each(|key| assert_eq!(server.cli(&["del", key]).trim(), "1"));
+        assert_eq!(stores.series.delta(&cursor, 10).await.expect("works"), Delta::Gone);
+        let left = live(&stores).await;
+        assert!(left < 60);
+        assert_eq!(left + fill(&stores, "new").await, MAX_SERIES);
+        assert_eq!(live(&stores).await, MAX_SERIES);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_a_shard_refuses_may_be_sent_again_and_holds_no_room() {
+    let (server, clock) = (Redis::start(&[]), clock());
+    let stores = replica(&server.url(), "cut", &clock);
+    // A key of another type: what reserves room does not need it, what applies does.
+    let log = "{cut:2}:log";
+    server.cli(&["set", log, "not ours"]);
+    let half = names("half", MAX_SERIES / 2);
+    for _ in 0..3 {
+        assert!(try_push(&stores, &half).await.is_err());
+    }
+    server.cli(&["del", log]);
+    let applied = live(&stores).await;
+    assert!(applied > 0 && applied < half.len(), "{applied}");
+    let again = push(&stores, &half).await;
+    assert_eq!((again.created, again.updated), (half.len() - applied, applied));
+    assert_eq!(fill(&stores, "rest").await, MAX_SERIES - half.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn room_for_a_batch_whose_line_was_cut_is_free_again() {
+    let (server, clock) = (Redis::start(&[]), clock());
+    let proxy = Proxy::to(server.port()).await;
+    let (cut, good) =
+        (replica(&proxy.url(), "line", &clock), replica(&server.url(), "line", &clock));
+    push(&cut, &names("before", 10)).await;
+    let batch = names("batch", 40);
+    proxy.set(Line::CutInAnswer);
+    let error = try_push(&cut, &batch).await.expect_err("the answer was cut");
+    assert!(error.is_transient(), "{error}");
+    proxy.set(Line::Good);
+    clock.advance(HOLD_OVER);
+    eventually("the line is good again", async || try_push(&cut, &batch).await.ok()).await;
+    assert_eq!(live(&good).await, 50);
+    assert_eq!(fill(&good, "rest").await, MAX_SERIES - 50);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_former_leader_changes_nothing_in_any_shard() {
+    let clock = clock();
+    let [one, two] = [0; 2].map(|_| replica(redis::shared(), "fenced", &clock));
+    let lead = async |stores: &Stores, holder: &str| {
+        let lease = LeaseName::parse("leader").expect("valid");
+        let holder = Holder::parse(holder).expect("valid");
+        let ttl = Duration::from_secs(30);
+        match stores.leases.acquire(&lease, &holder, ttl).await.expect("the store works") {
+            AcquireOutcome::Acquired(held) => Fence { lease, token: held.token },
+            AcquireOutcome::Held(held) => panic!("held by {}", held.holder.as_str()),
+        }
+    };
+    let some = names("m", 20);
+    let write = async |stores: &Stores, fence: &Fence, count: usize| {
+        let batch = batch(some[..count].iter().map(String::as_str));
+        stores.series.upsert(batch, Some(fence.clone())).await.expect("the store works")
+    };
+    let first = lead(&one, "one").await;
+    for count in [1, 20] {
+        let written = write(&one, &first, count).await;
+        assert!(matches!(written, Fenced::Done(UpsertOutcome::Applied(_))), "{written:?}");
+    }
+    clock.advance(Duration::from_secs(31));
+    let second = lead(&two, "two").await;
+    let before = two.series.cursor().await.expect("the store works");
+    for count in [1, 20] {
+        assert_eq!(write(&one, &first, count).await, Fenced::Refused);
+    }
+    let id = SeriesId::of("m_0", "");
+    let deleted = one.series.delete(id, Some(first.clone())).await.expect("the store works");
+    assert_eq!(deleted, Fenced::Refused);
+    let all = [Selector::parse("{__name__=~\"m.*\"}").expect("valid")];
+    for dry_run in [true, false] {
+        let deleted = one.series.delete_matching(&all, dry_run, Some(first.clone())).await;
+        assert_eq!(deleted.expect("the store works"), Fenced::Refused);
+    }
+    assert_eq!(two.series.cursor().await.expect("the store works"), before);
+    assert!(matches!(write(&two, &second, 20).await, Fenced::Done(_)));
+    let deleted = two.series.delete_matching(&all, false, Some(second)).await;
+    assert_eq!(deleted.expect("the store works"), Fenced::Done(20));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_scripts_are_loaded_again() {
+    let (server, clock) = (Redis::start(&[]), clock());
+    let stores = replica(&server.url(), "scripts", &clock);
+    for round in 1..=3 {
+        server.cli(&["script", "flush"]);
+        assert_eq!(push(&stores, &names(&format!("m_{round}"), 10)).await.created, 10);
+        server.cli(&["script", "flush"]);
+        assert_eq!(live(&stores).await, 10 * round);
+    }
+}
