@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use holdall::model::cache::{CacheKey, ContentType, MissReason, Namespace};
 use holdall::model::generations::{GenerationFence, GenerationKey, Seen};
-use holdall::store::embedded::{CacheSettings, EmbeddedSettings, open};
+use holdall::store::CacheSettings;
+use holdall::store::embedded::{EmbeddedSettings, open};
 use holdall::store::{CacheAddress, CachePut, PutOutcome, Stores};
 
 #[global_allocator]
