@@ -81,7 +81,9 @@ impl Connector {
             Connection::Cluster(mut connection) => connection.req_packed_command(command).await,
         };
         answer.and_then(Value::extract_error).map_err(|error| {
-            if error.is_unrecoverable_error() {
+            // To a cluster, a time-out can be that of a node which is gone, and to which the driver
+            // would go on sending.
+            if error.is_unrecoverable_error() || error.is_timeout() {
                 self.give_up();
             }
             Failure::Sent(error)
