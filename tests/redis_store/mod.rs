@@ -5,6 +5,7 @@ mod cache;
 mod exclusion;
 mod fencing;
 mod garbage;
+mod layout;
 mod lost_data;
 mod lost_past;
 mod replica;

@@ -20,6 +20,7 @@ use crate::store::StoreResult;
 pub(super) struct Guard {
     shards: Arc<Shards>,
     check: Script,
+    policy: Script,
     /// The epochs at the last look; none before the first.
     known: Mutex<Vec<String>>,
 }
@@ -30,7 +31,27 @@ impl Guard {
             include_str!("lua/guard.lua"),
             include_str!("lua/check_guard.lua"),
         ));
-        Self { shards, check, known: Mutex::default() }
+        let policy = Script::new(include_str!("lua/policy.lua"));
+        Self { shards, check, policy, known: Mutex::default() }
+    }
+
+    /// Warns where a server drops keys when its memory is full: those would be locks, leases and
+    /// series that nobody deleted.
+    ///
+    /// # Errors
+    /// When a shard can't be reached.
+    pub(super) async fn check_policy(&self) -> StoreResult<()> {
+        for answer in self.shards.run_on_all(Weight::Light, &self.policy, &[], |_, _| {}).await? {
+            let policy: String = read(answer)?;
+            if !matches!(policy.as_str(), "noeviction" | "") {
+                tracing::warn!(
+                    policy,
+                    "redis drops keys when its memory is full: set maxmemory-policy to noeviction"
+                );
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Looks at every shard, and begins a new epoch where another server process serves it than

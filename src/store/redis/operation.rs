@@ -21,6 +21,7 @@ pub(super) struct RedisOperation {
     guard: Guard,
     checkpoint_retention: Duration,
     closed: AtomicBool,
+    policy_checked: AtomicBool,
 }
 
 impl RedisOperation {
@@ -30,7 +31,14 @@ impl RedisOperation {
         checkpoint_retention: Duration,
     ) -> Self {
         let guard = Guard::new(Arc::clone(&shards));
-        Self { shards, series, guard, checkpoint_retention, closed: AtomicBool::new(false) }
+        Self {
+            shards,
+            series,
+            guard,
+            checkpoint_retention,
+            closed: AtomicBool::new(false),
+            policy_checked: AtomicBool::new(false),
+        }
     }
 
     fn check_open(&self) -> StoreResult<()> {
@@ -62,7 +70,12 @@ impl Operation for RedisOperation {
     }
 
     async fn keep_watch(&self) -> StoreResult<()> {
-        self.guard.check().await.map(drop)
+        self.guard.check().await?;
+        if !self.policy_checked.load(Ordering::Acquire) {
+            self.guard.check_policy().await?;
+            self.policy_checked.store(true, Ordering::Release);
+        }
+        Ok(())
     }
 
     /// There are no weak writes here.

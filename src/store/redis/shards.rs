@@ -2,7 +2,7 @@
 //!
 //! A shard's keys share a hash tag, so in a cluster they lie in one slot: `{holdall:3}:locks`. What
 //! belongs to which shard follows from its key alone. Invariant: the number of shards never
-//! changes while data exists; it is checked at each birth.
+//! changes while data exists; it stands in the first shard, and nothing is done before it was compared.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use redis::{Cmd, Value};
 
 use super::link::{CallError, Link, Weight};
+use super::replies::read;
 use super::script::Script;
 use crate::clock::SharedClock;
 use crate::store::{ErrorKind, StoreError, StoreResult};
@@ -26,6 +27,8 @@ pub(super) struct Shards {
     /// A test's clock, instead of that of Redis.
     clock: Option<SharedClock>,
     closed: AtomicBool,
+    /// The number of shards is that of the data.
+    compared: AtomicBool,
 }
 
 impl Shards {
@@ -36,7 +39,15 @@ impl Shards {
         clock: Option<SharedClock>,
     ) -> Self {
         let birth = Script::bare(include_str!("lua/birth.lua"));
-        Self { link, namespace, count, birth, clock, closed: AtomicBool::new(false) }
+        Self {
+            link,
+            namespace,
+            count,
+            birth,
+            clock,
+            closed: AtomicBool::new(false),
+            compared: AtomicBool::new(false),
+        }
     }
 
     /// Gives the line.
@@ -87,6 +98,9 @@ impl Shards {
         if self.closed.load(Ordering::Acquire) {
             return Err(StoreError::new(ErrorKind::Unavailable, "the store is closed"));
         }
+        if !self.compared.load(Ordering::Acquire) {
+            self.compare().await?;
+        }
         let keys = ["info"].iter().chain(names).map(|name| self.key(shard, name));
         let keys: Vec<String> = keys.collect();
         let mut by_text = false;
@@ -98,7 +112,12 @@ impl Shards {
             match self.link.call(weight, &command).await {
                 Ok(value) => return Ok(value),
                 Err(CallError::NoScript) => by_text = true,
-                Err(CallError::Unborn) => self.give_birth(shard).await?,
+                Err(CallError::Unborn) => {
+                    tracing::info!(shard, "a shard of the store begins a new life");
+                    self.give_birth(shard).await?;
+                    // It may have been wiped with all the others, by somebody who divides otherwise.
+                    self.compare().await?;
+                }
                 Err(CallError::Store(error)) => return Err(error),
             }
         }
@@ -123,19 +142,33 @@ impl Shards {
         futures_util::future::try_join_all(runs).await
     }
 
-    async fn give_birth(&self, shard: usize) -> StoreResult<()> {
+    /// Compares the number of shards with that of the data: a key of another number of them would
+    /// be sought in another shard.
+    async fn compare(&self) -> StoreResult<()> {
+        let theirs = self.give_birth(0).await?;
+        if theirs != self.count {
+            let why = format!(
+                "the data under {:?} lies in {theirs} shards, not in {}: set store.redis.index_shards \
+                 to {theirs}, or use another store.redis.namespace",
+                self.namespace, self.count
+            );
+            return Err(StoreError::new(ErrorKind::Unavailable, why));
+        }
+        self.compared.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Gives a shard its first epoch, unless it has one; gives how many shards there were then.
+    async fn give_birth(&self, shard: usize) -> StoreResult<usize> {
         let mut random = [0; 8];
         getrandom::fill(&mut random)
             .map_err(|error| StoreError::new(ErrorKind::Internal, error.to_string()))?;
         let epoch = format!("{:016x}", u64::from_ne_bytes(random));
         let keys = [self.key(shard, "info")];
         let mut command = self.birth.by_text(&keys, &self.test_now());
-        command.arg(epoch);
+        command.arg(epoch).arg(self.count);
         match self.link.call(Weight::Light, &command).await {
-            Ok(_) => {
-                tracing::info!(shard, "a shard of the store begins a new life");
-                Ok(())
-            }
+            Ok(shards) => read(shards),
             Err(CallError::Store(error)) => Err(error),
             Err(CallError::NoScript | CallError::Unborn) => {
                 Err(StoreError::new(ErrorKind::Internal, "a shard could not be born"))

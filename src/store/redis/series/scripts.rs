@@ -30,6 +30,7 @@ pub(super) struct Scripts {
     pub(super) pool: Script,
 }
 
+const GUARD: &str = include_str!("../lua/guard.lua");
 const BEGIN: &str = include_str!("../lua/series/begin.lua");
 const HOLDS: &str = include_str!("../lua/series/holds.lua");
 const FENCE: &str = include_str!("../lua/fence.lua");
@@ -41,7 +42,8 @@ impl Scripts {
             apply: of(&[FENCE, BEGIN, HOLDS, include_str!("../lua/series/apply.lua")]),
             reserve: of(&[FENCE, BEGIN, HOLDS, include_str!("../lua/series/reserve.lua")]),
             release: of(&[BEGIN, HOLDS, include_str!("../lua/series/release.lua")]),
-            delta: of(&[BEGIN, include_str!("../lua/series/delta.lua")]),
+            // A server that lost changes may have given their numbers to others since.
+            delta: of(&[GUARD, BEGIN, include_str!("../lua/series/delta.lua")]),
             get: of(&[BEGIN, include_str!("../lua/series/get.lua")]),
             delete: of(&[FENCE, BEGIN, include_str!("../lua/series/delete.lua")]),
             state: of(&[BEGIN, HOLDS, include_str!("../lua/series/state.lua")]),
