@@ -106,7 +106,7 @@ def test_replicas_behind_the_balancer_are_one_server(binary, tmp_path):
     script = subprocess.Popen(
         [REPOSITORY / "deploy" / "run-redis", binary, tmp_path],
         env=clean_environment()
-        | {"REDIS_PORT": str(redis), "HOLDALL_PORTS": " ".join(str(ports[name]) for name in REPLICAS)},
+        | {"REDIS_PORT": str(redis), "REPLICA_PORTS": " ".join(str(ports[name]) for name in REPLICAS)},
     )
     configuration = (REPOSITORY / "deploy" / "nginx.conf").read_text()
     for name in REPLICAS:

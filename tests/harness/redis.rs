@@ -8,6 +8,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Instant;
 
 use tempfile::TempDir;
@@ -226,12 +227,21 @@ fn url(port: u16) -> String {
     format!("redis://127.0.0.1:{port}")
 }
 
-/// A port whose neighbour for the cluster's own talk (10,000 above) is free as well.
+/// A port, never the same twice, whose neighbour for the cluster's own talk (10,000 above) is free
+/// as well. Both lie below the range from which the system gives ports to outgoing connections.
 fn free_port() -> u16 {
+    const FIRST: u16 = 10_000;
+    const PORTS: u16 = 10_000;
+    const OWN_TALK: u16 = 10_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Test programs that run at the same time begin at different places.
+    let start = u16::try_from(std::process::id() % u32::from(PORTS)).unwrap_or(0);
     loop {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = listener.local_addr().expect("an address").port();
-        if port < 55_000 && TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok() {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        assert!(step < PORTS, "no free port on the loopback");
+        let port = FIRST + (start + step) % PORTS;
+        let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if free(port) && free(port + OWN_TALK) {
             return port;
         }
     }
