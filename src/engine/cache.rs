@@ -23,8 +23,10 @@ use crate::store::{
     CacheAddress, CachePut, CacheRead, CacheStore, ErrorKind, FillOutcome, PutOutcome, StoreError,
 };
 
-/// Where other replicas may fill: who waits looks again after this long.
+/// Where other replicas may fill: who waits alone looks again after this long ...
 const POLL: Duration = Duration::from_millis(50);
+/// ... and who waits with many others after this long at the latest.
+const MAX_POLL: Duration = Duration::from_secs(1);
 
 /// The limits on cached values.
 #[derive(Debug, Clone, Copy)]
@@ -190,6 +192,10 @@ impl CacheEngine {
             let mut waiter = self.waiters.join(key);
             let read = self.read(address).await?;
             if read.value.is_ok() {
+                if may_wait.is_none() {
+                    // Another replica may have made it, and nobody else here has seen that yet.
+                    self.waiters.wake(key);
+                }
                 return Ok(CacheAnswer::new(read, None));
             }
             let turn_ends = match self.store.claim_fill(key, wish.ttl).await? {
@@ -206,7 +212,12 @@ impl CacheEngine {
             }
             let ends_in = turn_ends.saturating_since(self.clock.now());
             let ends_in = ends_in.max(Duration::from_millis(1));
-            let look_again = if self.shared { ends_in.min(POLL) } else { ends_in };
+            let look_again = if self.shared {
+                // All who wait here look together so often as one would alone.
+                ends_in.min((POLL * waiter.count()).min(MAX_POLL))
+            } else {
+                ends_in
+            };
             drop(timeout_at(deadline.min(Instant::now() + look_again), waiter.woken()).await);
         }
     }

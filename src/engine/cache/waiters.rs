@@ -48,6 +48,13 @@ impl Waiters {
 }
 
 impl Waiter {
+    /// Counts who waits for the key here.
+    pub(super) fn count(&self) -> u32 {
+        let waiters = self.waiters.0.lock();
+        let count = waiters.get(&self.key).map_or(1, watch::Sender::receiver_count);
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
     /// Waits until somebody wakes the key.
     pub(super) async fn woken(&mut self) {
         match &mut self.changes {
