@@ -146,7 +146,7 @@ pub(crate) async fn get_cached_value(
     // Only who really waits takes a place among those who do: hits are answered all the same when
     // too many wait for one slow value.
     let may_wait = || {
-        let taken = place.wait_among(&state.waiting_for_leases);
+        let taken = place.wait_among(&state.waiting_for_turns);
         taken.map_err(|_| EngineError::TooManyWaiting)
     };
     let cache = &state.engine()?.cache;

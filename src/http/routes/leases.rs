@@ -79,7 +79,7 @@ pub(crate) async fn acquire_lease(
     let holder = field("/holder", Holder::parse(body.holder))?;
     let wait = state.wait(body.wait)?;
     if !wait.is_zero() {
-        place.wait_among(&state.waiting_for_leases)?;
+        place.wait_among(&state.waiting_for_turns)?;
     }
     let engine = state.engine()?;
     engine.series.check_candidate(bound.as_ref().map(|role| &*role.0), &name)?;
