@@ -99,10 +99,12 @@ pub(crate) struct CacheLookup {
     generation_key: Option<String>,
     /// How long to wait for somebody else who makes the value, such as `10s`. Whoever names this
     /// or `fill` takes part in making it.
+    #[serde(default, deserialize_with = "given")]
     #[param(value_type = Option<String>, required = false, nullable = false, example = "10s")]
     wait: Option<Span>,
     /// How long the caller's turn lasts, if it gets one, such as `30s`; `cache.fill_ttl` when
     /// absent.
+    #[serde(default, deserialize_with = "given")]
     #[param(value_type = Option<String>, required = false, nullable = false, example = "30s")]
     fill: Option<Ttl>,
 }
