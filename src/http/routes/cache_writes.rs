@@ -109,7 +109,13 @@ pub(crate) async fn put_cached_value(
     let most = cache.rules().max_value_bytes;
     let limit = BodyLimit { sent_bytes: most, decoded_bytes: most };
     let patience = state.settings.timeouts.body;
-    let body = read_whole(request, limit, &state.budget, patience).await?;
+    let body = match read_whole(request, limit, &state.budget, patience).await {
+        Ok(body) => body,
+        Err(problem) => {
+            cache.give_up(&address.key, fill).await;
+            return Err(problem);
+        }
+    };
     // What arrived may lie in a larger buffer, which the value must not keep alive uncounted.
     let bytes = Bytes::copy_from_slice(&body.bytes);
     let ttl = query.ttl.map_or(cache.rules().ttl, |ttl| ttl.0);
