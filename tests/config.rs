@@ -252,6 +252,9 @@ fn the_bounds_of_the_cache_fit_into_each_other() {
         ("MAX_BYTES", "0", "cache.max_bytes: not a size"),
         ("TTL", "0s", "cache.ttl: must be longer than zero"),
         ("FILL_TTL", "0s", "cache.fill_ttl: must be longer than zero"),
+        ("FILL_TTL", "6m", "cache.fill_ttl: must not be longer than cache.max_fill_ttl"),
+        ("MAX_FILL_TTL", "9s", "cache.fill_ttl: must not be longer than cache.max_fill_ttl"),
+        ("MAX_FILL_TTL", "0s", "cache.max_fill_ttl: must be longer than zero"),
     ] {
         let (code, _, log) = check(&[(&format!("HOLDALL_CACHE__{setting}"), value)]);
         assert_eq!(code, Some(2), "{setting}={value}");

@@ -90,6 +90,11 @@ impl Check<'_> {
             &["cache.max_value_bytes", "cache.namespace_max_bytes"],
             || "must be smaller than cache.namespace_max_bytes".to_owned(),
         );
+        self.require(
+            cache.fill_ttl.0 <= cache.max_fill_ttl.0,
+            &["cache.fill_ttl", "cache.max_fill_ttl"],
+            || "must not be longer than cache.max_fill_ttl".to_owned(),
+        );
     }
 
     fn timeouts(&mut self, config: &Config) {
