@@ -241,17 +241,16 @@ fn the_bounds_of_the_cache_fit_into_each_other() {
         (
             "NAMESPACE_MAX_BYTES",
             "1MiB",
-            "cache.max_value_bytes: must be smaller than cache.namespace_max_bytes",
+            "cache.max_value_bytes: must be at most 980352: cache.namespace_max_bytes holds",
         ),
-        (
-            "MAX_VALUE_BYTES",
-            "128MiB",
-            "cache.max_value_bytes: must be smaller than cache.namespace_max_bytes",
-        ),
+        ("MAX_VALUE_BYTES", "128MiB", "a sixteenth of it is kept for newcomers"),
         ("MAX_NAMESPACES", "0", "cache.max_namespaces: must be at least 1"),
         ("MAX_BYTES", "0", "cache.max_bytes: not a size"),
         ("TTL", "0s", "cache.ttl: must be longer than zero"),
         ("FILL_TTL", "0s", "cache.fill_ttl: must be longer than zero"),
+        ("FILL_TTL", "6m", "cache.fill_ttl: must not be longer than cache.max_fill_ttl"),
+        ("MAX_FILL_TTL", "9s", "cache.fill_ttl: must not be longer than cache.max_fill_ttl"),
+        ("MAX_FILL_TTL", "0s", "cache.max_fill_ttl: must be longer than zero"),
     ] {
         let (code, _, log) = check(&[(&format!("HOLDALL_CACHE__{setting}"), value)]);
         assert_eq!(code, Some(2), "{setting}={value}");
@@ -265,9 +264,9 @@ fn the_bounds_of_the_cache_fit_into_each_other() {
     let mistake = "cache.max_value_bytes: must not be larger than limits.buffered_body_bytes";
     assert!(log.contains(mistake), "{log}");
     let small = [
-        ("HOLDALL_CACHE__MAX_BYTES", "3"),
-        ("HOLDALL_CACHE__NAMESPACE_MAX_BYTES", "3"),
-        ("HOLDALL_CACHE__MAX_VALUE_BYTES", "2"),
+        ("HOLDALL_CACHE__MAX_BYTES", "4KiB"),
+        ("HOLDALL_CACHE__NAMESPACE_MAX_BYTES", "4KiB"),
+        ("HOLDALL_CACHE__MAX_VALUE_BYTES", "1KiB"),
     ];
     assert_eq!(check(&small).0, Some(0));
 }

@@ -87,10 +87,21 @@ impl Check<'_> {
             &["cache.namespace_max_bytes", "cache.max_bytes"],
             || "must not be larger than cache.max_bytes".to_owned(),
         );
+        let largest = config.embedded().largest_cached_value();
         self.require(
-            cache.max_value_bytes.0 < cache.namespace_max_bytes.0,
-            &["cache.max_value_bytes", "cache.namespace_max_bytes"],
-            || "must be smaller than cache.namespace_max_bytes".to_owned(),
+            cache.max_value_bytes.0 <= largest,
+            &["cache.max_value_bytes", "cache.namespace_max_bytes", "cache.max_bytes"],
+            || {
+                format!(
+                    "must be at most {largest}: cache.namespace_max_bytes holds a value along with its \
+                     names, and a sixteenth of it is kept for newcomers"
+                )
+            },
+        );
+        self.require(
+            cache.fill_ttl.0 <= cache.max_fill_ttl.0,
+            &["cache.fill_ttl", "cache.max_fill_ttl"],
+            || "must not be longer than cache.max_fill_ttl".to_owned(),
         );
     }
 

@@ -74,6 +74,7 @@ impl Config {
                 max_value_bytes: self.cache.max_value_bytes.0,
                 ttl: self.cache.ttl.0,
                 fill_ttl: self.cache.fill_ttl.0,
+                max_fill_ttl: self.cache.max_fill_ttl.0,
                 max_namespaces: self.cache.max_namespaces.0,
             },
         }

@@ -214,6 +214,7 @@ pub struct Cache {
     pub max_value_bytes: Size,
     pub ttl: Span,
     pub fill_ttl: Span,
+    pub max_fill_ttl: Span,
 }
 
 /// `[flush]`: when weak writes are brought to disk.

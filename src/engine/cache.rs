@@ -37,6 +37,8 @@ pub struct CacheRules {
     pub ttl: Duration,
     /// How long a turn at filling lasts that names no ttl.
     pub fill_ttl: Duration,
+    /// How long a turn at filling may last.
+    pub max_fill_ttl: Duration,
     /// The most namespaces. So many that hold values are counted apart, and so many others.
     pub max_namespaces: usize,
 }
@@ -47,6 +49,7 @@ impl Default for CacheRules {
             max_value_bytes: 1 << 20,
             ttl: Duration::from_secs(3600),
             fill_ttl: Duration::from_secs(10),
+            max_fill_ttl: Duration::from_secs(300),
             max_namespaces: 100,
         }
     }
@@ -238,17 +241,20 @@ impl CacheEngine {
     /// # Errors
     /// [`EngineError::GenerationMoved`], [`EngineError::ValueTooLarge`],
     /// [`EngineError::TooManyNamespaces`], and failures of the store. The turn at filling that the
-    /// put named is over in any case.
+    /// put named is over in any case, or ends by its time where the store can't be told.
     pub async fn put(&self, put: CachePut) -> EngineResult<Arc<CachedValue>> {
-        let key = put.address.key.clone();
+        let (key, fill) = (put.address.key.clone(), put.fill);
         let limit_bytes = self.rules.max_value_bytes;
-        let outcome = if put.bytes.len() > limit_bytes {
-            if let Some(token) = put.fill {
-                self.store.end_fill(&key, token).await?;
+        if put.bytes.len() > limit_bytes {
+            self.give_up(&key, fill).await;
+            return Err(EngineError::ValueTooLarge { limit_bytes });
+        }
+        let outcome = match self.store.put(put).await {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                self.give_up(&key, fill).await;
+                return Err(error.into());
             }
-            PutOutcome::TooLarge { limit_bytes }
-        } else {
-            self.store.put(put).await?
         };
         self.waiters.wake(&key);
         match outcome {
@@ -260,6 +266,17 @@ impl CacheEngine {
             PutOutcome::TooLarge { limit_bytes } => Err(EngineError::ValueTooLarge { limit_bytes }),
             PutOutcome::TooManyNamespaces => Err(EngineError::TooManyNamespaces),
         }
+    }
+
+    /// Ends a turn at filling whose value does not come, so that the next one can try at once. Where
+    /// the store can't be told, the turn ends by its time.
+    pub async fn give_up(&self, key: &CacheKey, fill: Option<FillToken>) {
+        if let Some(token) = fill
+            && let Err(error) = self.store.end_fill(key, token).await
+        {
+            tracing::warn!(%error, "a turn at filling could not be ended before its time");
+        }
+        self.waiters.wake(key);
     }
 
     /// Drops a value, and ends the turn at filling it.

@@ -216,9 +216,11 @@ impl FromRequestParts<AppState> for Role {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde::Deserialize;
 
-    use super::super::wire::{Count, Integer, Ttl};
+    use super::super::wire::{Count, Integer, Span, Ttl, given};
     use super::*;
 
     #[derive(Debug, Deserialize)]
@@ -226,7 +228,12 @@ mod tests {
     struct Asked {
         #[serde(rename = "match[]", default)]
         matches: Vec<String>,
+        #[serde(default, deserialize_with = "given")]
         limit: Option<Count>,
+        #[serde(default, deserialize_with = "given")]
+        wait: Option<Span>,
+        #[serde(default, deserialize_with = "given")]
+        ttl: Option<Ttl>,
     }
 
     fn asked(query: &str) -> Result<Asked, Problem> {
@@ -238,9 +245,23 @@ mod tests {
         let asked_all = asked("match[]=a&match%5B%5D=b+c&limit=5").expect("valid");
         assert_eq!(asked_all.matches, ["a", "b c"]);
         assert_eq!(asked_all.limit.map(|l| l.0), Some(5));
-        assert!(asked("").is_ok());
+        let waits = asked("wait=0s&ttl=1s").expect("valid");
+        assert_eq!(waits.wait.map(|wait| wait.0), Some(Duration::ZERO));
+        assert_eq!(waits.ttl.map(|ttl| ttl.0), Some(Duration::from_secs(1)));
+        assert!(asked("").is_ok_and(|a| a.limit.is_none() && a.wait.is_none() && a.ttl.is_none()));
         assert!(read_query::<Asked>(&Uri::from_static("/")).is_ok());
-        for query in ["limit=0", "limit=-1", "limit=x", "unknown=1", "match[]=%ff"] {
+        for query in [
+            "limit=0",
+            "limit=-1",
+            "limit=x",
+            "unknown=1",
+            "match[]=%ff",
+            "limit=",
+            "wait=",
+            "wait",
+            "ttl=",
+            "ttl=0s",
+        ] {
             let problem = asked(query).expect_err(query);
             assert_eq!(problem.status().as_u16(), 400, "{query}");
         }

@@ -36,9 +36,10 @@ pub(crate) enum Patience {
     Uploads,
     /// The request may ask to wait for changes.
     Waits,
-    /// The request may ask to wait for a lease, or for a value. It runs until its handler has seen that it does,
-    /// and those that wait for changes can't deny it a place.
-    WaitsForLease,
+    /// The request may ask to wait for its turn at a lease, or at making a value that it then gets
+    /// from whoever had the turn. It runs until its handler has seen that it waits, and those that
+    /// wait for changes can't deny it a place.
+    WaitsForTurn,
     /// The answer comes at once, but it may be large: it counts until it is sent.
     Scrapes,
     /// The answer comes at once, also when the server is busy: health, documents.
@@ -76,7 +77,7 @@ impl Gate {
             self.check_access(request, scope)?;
         }
         let (bound, busy) = match self.patience {
-            Patience::Prompt | Patience::Uploads | Patience::WaitsForLease => {
+            Patience::Prompt | Patience::Uploads | Patience::WaitsForTurn => {
                 (&self.state.running, "too many requests are running")
             }
             Patience::Waits => (&self.state.waiting, "too many requests are waiting"),
@@ -85,7 +86,7 @@ impl Gate {
         };
         let permit = Arc::clone(bound).try_acquire_owned();
         let permit = permit.map_err(|_| Problem::overloaded(busy))?;
-        if self.patience == Patience::WaitsForLease {
+        if self.patience == Patience::WaitsForTurn {
             request.extensions_mut().insert(Place::running(permit));
             return Ok(None);
         }
@@ -110,7 +111,7 @@ impl Gate {
         match self.patience {
             Patience::Prompt | Patience::Scrapes | Patience::Unbounded => timeouts.request,
             Patience::Uploads => timeouts.upload,
-            Patience::Waits | Patience::WaitsForLease => timeouts.request + timeouts.max_wait,
+            Patience::Waits | Patience::WaitsForTurn => timeouts.request + timeouts.max_wait,
         }
     }
 

@@ -43,7 +43,7 @@ fn table() -> Vec<Entry> {
         write(routes!(locks::acquire_lock)).takes_body().fails(&[404, 507]),
         write(routes!(locks::acquire_locks)).takes_body().fails(&[404, 507]),
         read(routes!(locks::get_lock)).fails(&[404]),
-        write(routes!(leases::acquire_lease)).takes_body().waits_for_lease().fails(&[507]),
+        write(routes!(leases::acquire_lease)).takes_body().waits_for_turn().fails(&[507]),
         write(routes!(leases::renew_lease)).takes_body().fails(&[409, 507]),
         write(routes!(leases::release_lease)).takes_body().fails(&[409, 507]),
         read(routes!(leases::get_lease)).fails(&[404]),
@@ -57,7 +57,7 @@ fn table() -> Vec<Entry> {
         read(routes!(generations::snapshot_generations)).takes_body(),
         write(routes!(generations::bump_generations)).takes_body().fails(&[507]),
         write(routes!(generations::clean_up_generations)).takes_body().fails(&[507]),
-        read(routes!(cache::get_cached_value)).waits_for_lease().fails(&[404]),
+        read(routes!(cache::get_cached_value)).waits_for_turn().fails(&[404]),
         write(routes!(cache_writes::put_cached_value)).takes_body().fails(&[412, 422, 428]),
         write(routes!(cache_writes::delete_cached_value)).fails(&[404]),
         read(routes!(cache_batches::get_cached_values)).takes_body(),
@@ -118,7 +118,7 @@ fn keys_like_routes(state: &AppState) -> Router<AppState> {
         });
         let remove =
             delete(move |state, path| cache_writes::delete_cached_value(state, full(path)));
-        let methods = gated("GET", Patience::WaitsForLease, read, VALUE)
+        let methods = gated("GET", Patience::WaitsForTurn, read, VALUE)
             .merge(gated("PUT", Patience::Prompt, write, VALUE))
             .merge(gated("DELETE", Patience::Prompt, remove, VALUE));
         router = router.route(&format!("/v1/cache/{{namespace}}/{key}"), methods);
@@ -229,8 +229,8 @@ impl Entry {
         self
     }
 
-    fn waits_for_lease(mut self) -> Self {
-        self.patience = Patience::WaitsForLease;
+    fn waits_for_turn(mut self) -> Self {
+        self.patience = Patience::WaitsForTurn;
         self
     }
 

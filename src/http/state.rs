@@ -85,7 +85,7 @@ pub(crate) struct Shared {
     pub(crate) budget: BodyBudget,
     pub(crate) running: Arc<Semaphore>,
     pub(crate) waiting: Arc<Semaphore>,
-    pub(crate) waiting_for_leases: Arc<Semaphore>,
+    pub(crate) waiting_for_turns: Arc<Semaphore>,
     pub(crate) scraping: Arc<Semaphore>,
     /// What matched no route.
     pub(crate) unmatched: RouteMetrics,
@@ -110,7 +110,7 @@ impl AppState {
             budget: BodyBudget::new(limits.buffered_body_bytes),
             running: permits(limits.concurrent_requests),
             waiting: permits(limits.waiting_requests),
-            waiting_for_leases: permits(limits.waiting_requests),
+            waiting_for_turns: permits(limits.waiting_requests),
             scraping: permits(limits.concurrent_scrapes),
             unmatched: RouteMetrics::new(pages.own(), "any", "unmatched"),
             readiness,

@@ -108,12 +108,14 @@ impl<'de> Deserialize<'de> for Number {
     }
 }
 
-/// Reads a text of a query string that may be absent, but where it stands is never taken for absent:
+/// Reads a value of a query string that may be absent, but where it stands is never taken for absent:
 /// otherwise the reader of query strings makes an empty text `None`.
-pub(crate) fn given<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<String>, D::Error> {
-    String::deserialize(deserializer).map(Some)
+pub(crate) fn given<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(deserializer).map(Some)
 }
 
 /// Bytes in JSON, in base64 with its padding (RFC 4648, section 4).

@@ -165,13 +165,15 @@ impl MissReason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FillToken(pub u64);
 
+const TOKEN_DIGITS: usize = 16;
+
 impl FillToken {
     /// Reads what `Display` prints.
     ///
     /// # Errors
     /// When the text was not made by this server's kind.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
-        let plain = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        let plain = text.len() == TOKEN_DIGITS && text.bytes().all(|b| b.is_ascii_hexdigit());
         let number = plain.then(|| u64::from_str_radix(text, 16).ok()).flatten();
         number.map(Self).ok_or_else(|| Invalid::new("not a fill token that this server gave"))
     }

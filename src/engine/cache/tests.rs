@@ -1,7 +1,7 @@
 //! Who makes a value, who waits for it and how lookups are counted, over the store in memory.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,7 +19,8 @@ use crate::model::generations::{GenerationKey, Seen};
 use crate::store::CacheSettings;
 use crate::store::embedded::{EmbeddedSettings, open};
 use crate::store::{
-    CacheAddress, CachePut, CacheRead, CacheStore, FillOutcome, PutOutcome, StoreResult, Stores,
+    CacheAddress, CachePut, CacheRead, CacheStore, ErrorKind, FillOutcome, PutOutcome, StoreError,
+    StoreResult, Stores,
 };
 
 /// Longer than any test waits: who is woken by this time only, was not woken.
@@ -37,6 +38,7 @@ struct Watched {
     claims: watch::Sender<usize>,
     before_claim: Mutex<Option<Hook>>,
     after_claim: Mutex<Option<Hook>>,
+    fails_to_put: AtomicBool,
 }
 
 #[async_trait]
@@ -47,6 +49,9 @@ impl CacheStore for Watched {
     }
 
     async fn put(&self, put: CachePut) -> StoreResult<PutOutcome> {
+        if self.fails_to_put.swap(false, Ordering::SeqCst) {
+            return Err(StoreError::new(ErrorKind::Unavailable, "as the test wants it"));
+        }
         self.inner.put(put).await
     }
 
@@ -95,6 +100,7 @@ impl Fixture {
             claims: watch::Sender::new(0),
             before_claim: Mutex::default(),
             after_claim: Mutex::default(),
+            fails_to_put: AtomicBool::new(false),
         });
         let rules = CacheRules { max_value_bytes: MAX_VALUE_BYTES, ..CacheRules::default() };
         let seen_by_engine = Arc::clone(&store) as _;
@@ -295,6 +301,17 @@ async fn a_put_that_is_refused_hands_the_turn_to_who_waits() {
             other => panic!("{other:?}"),
         };
         assert_eq!(limit_bytes, MAX_VALUE_BYTES);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_put_that_fails_hands_the_turn_to_who_waits() {
+    let fixture = Fixture::new();
+    the_turn_goes_on(&fixture, async |miss, turn| {
+        fixture.store.fails_to_put.store(true, Ordering::SeqCst);
+        let failed = fixture.fill(fixture.put(b"v", seen(&miss), Some(turn))).await;
+        assert!(matches!(failed, Err(EngineError::Store(_))), "{failed:?}");
     })
     .await;
 }

@@ -5,6 +5,7 @@
 //! the value to anybody, and browsers to take it for nothing but data.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts, State};
@@ -18,15 +19,16 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::engine::EngineError;
-use crate::engine::cache::{FillWish, Miss};
+use crate::engine::cache::{CacheRules, FillWish, Miss};
 use crate::http::extract::{Path, Query};
 use crate::http::place::Place;
 use crate::http::problem::Problem;
 use crate::http::state::AppState;
 use crate::http::wire::{Span, Ttl, field, given};
+use crate::model::Invalid;
 use crate::model::cache::{CacheKey, CachedValue, Namespace};
 use crate::model::generations::{Generation, GenerationKey};
-use crate::model::time::Timestamp;
+use crate::model::time::{Timestamp, format_span};
 use crate::store::CacheAddress;
 
 /// How many headers an answer with a value has: room is made for all of them at once.
@@ -99,10 +101,12 @@ pub(crate) struct CacheLookup {
     generation_key: Option<String>,
     /// How long to wait for somebody else who makes the value, such as `10s`. Whoever names this
     /// or `fill` takes part in making it.
+    #[serde(default, deserialize_with = "given")]
     #[param(value_type = Option<String>, required = false, nullable = false, example = "10s")]
     wait: Option<Span>,
     /// How long the caller's turn lasts, if it gets one, such as `30s`; `cache.fill_ttl` when
-    /// absent.
+    /// absent, and at most `cache.max_fill_ttl`.
+    #[serde(default, deserialize_with = "given")]
     #[param(value_type = Option<String>, required = false, nullable = false, example = "30s")]
     fill: Option<Ttl>,
 }
@@ -146,11 +150,11 @@ pub(crate) async fn get_cached_value(
     // Only who really waits takes a place among those who do: hits are answered all the same when
     // too many wait for one slow value.
     let may_wait = || {
-        let taken = place.wait_among(&state.waiting_for_leases);
+        let taken = place.wait_among(&state.waiting_for_turns);
         taken.map_err(|_| EngineError::TooManyWaiting)
     };
     let cache = &state.engine()?.cache;
-    let ttl = query.fill.map_or(cache.rules().fill_ttl, |ttl| ttl.0);
+    let ttl = turn_ttl(cache.rules(), query.fill)?;
     let wish = takes_part.then_some(FillWish { ttl, wait });
     let lookup = cache.get_waiting(&address, wish, may_wait);
     let answer = tokio::select! {
@@ -163,6 +167,14 @@ pub(crate) async fn get_cached_value(
         Ok(value) => Ok(hit(&value, &answer.generation, &known)),
         Err(miss) => Err(not_there(&miss, &answer.generation)),
     }
+}
+
+/// Gives how long a turn lasts that was asked for with `fill`.
+fn turn_ttl(rules: &CacheRules, fill: Option<Ttl>) -> Result<Duration, Problem> {
+    let ttl = fill.map_or(rules.fill_ttl, |ttl| ttl.0);
+    let longest = rules.max_fill_ttl;
+    let why = || Invalid::new(format!("a turn lasts at most {}", format_span(longest)));
+    field("fill", if ttl <= longest { Ok(ttl) } else { Err(why()) })
 }
 
 fn hit(value: &CachedValue, generation: &Generation, known: &KnownTags) -> Response<Body> {

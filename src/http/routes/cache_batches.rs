@@ -235,7 +235,8 @@ pub(crate) struct CachePutBatchAnswer {
 }
 
 /// Puts many values of a namespace, each for itself. A request that is not what it should be
-/// changes nothing; when the store fails, some values may be held.
+/// changes nothing; when the store fails, some values may be held, and the turns that the others
+/// name end by their time.
 #[utoipa::path(post, path = "/v1/cache/{namespace}/put", tag = "cache",
     params(("namespace" = String, Path, description = "The namespace, percent-encoded")),
     responses((status = 200, description = "What became of them", body = CachePutBatchAnswer)))]

@@ -34,6 +34,7 @@ pub(crate) struct CachePutParams {
     fence: Option<String>,
     /// Instead of a fence the generation's number. A key that was forgotten in between and bumped
     /// anew may show the same one again.
+    #[serde(default, deserialize_with = "given")]
     #[param(value_type = Option<i64>, required = false, nullable = false, minimum = 0)]
     generation: Option<Number>,
     /// The key whose generation the value depends on; the value's own key when absent.
@@ -41,6 +42,7 @@ pub(crate) struct CachePutParams {
     #[param(required = false, nullable = false)]
     generation_key: Option<String>,
     /// How long the value lives, such as `10m`; `cache.ttl` when absent.
+    #[serde(default, deserialize_with = "given")]
     #[param(value_type = Option<String>, required = false, nullable = false, example = "10m")]
     ttl: Option<Ttl>,
     /// The turn at making the value, which this put ends, whatever becomes of it.
@@ -107,7 +109,13 @@ pub(crate) async fn put_cached_value(
     let most = cache.rules().max_value_bytes;
     let limit = BodyLimit { sent_bytes: most, decoded_bytes: most };
     let patience = state.settings.timeouts.body;
-    let body = read_whole(request, limit, &state.budget, patience).await?;
+    let body = match read_whole(request, limit, &state.budget, patience).await {
+        Ok(body) => body,
+        Err(problem) => {
+            cache.give_up(&address.key, fill).await;
+            return Err(problem);
+        }
+    };
     // What arrived may lie in a larger buffer, which the value must not keep alive uncounted.
     let bytes = Bytes::copy_from_slice(&body.bytes);
     let ttl = query.ttl.map_or(cache.rules().ttl, |ttl| ttl.0);

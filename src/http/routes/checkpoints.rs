@@ -8,7 +8,7 @@ use super::{Answer, DeletedAnswer, FenceParams};
 use crate::http::extract::{FenceHeader, Json, Path, Query};
 use crate::http::problem::Problem;
 use crate::http::state::AppState;
-use crate::http::wire::{Count, field, from_hex, to_hex};
+use crate::http::wire::{Count, field, from_hex, given, to_hex};
 use crate::model::checkpoints::{Checkpoint, CheckpointKey, parse_org};
 use crate::model::time::Timestamp;
 
@@ -105,6 +105,7 @@ pub(crate) struct CheckpointPage {
     #[param(required = false, nullable = false)]
     org: Option<String>,
     /// The most checkpoints of the answer.
+    #[serde(default, deserialize_with = "given")]
     #[param(value_type = Option<i64>, required = false, nullable = false, minimum = 1)]
     limit: Option<Count>,
     /// `next_page` of the page before.

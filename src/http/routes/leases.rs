@@ -9,7 +9,7 @@ use crate::http::extract::{Json, Path, Query, Role};
 use crate::http::place::Place;
 use crate::http::problem::Problem;
 use crate::http::state::AppState;
-use crate::http::wire::{Count, Integer, Span, Ttl, field, from_hex, to_hex};
+use crate::http::wire::{Count, Integer, Span, Ttl, field, from_hex, given, to_hex};
 use crate::model::leases::{FencingToken, Holder, Lease, LeaseName};
 use crate::model::time::{Timestamp, format_span};
 use crate::store::AcquireOutcome;
@@ -79,7 +79,7 @@ pub(crate) async fn acquire_lease(
     let holder = field("/holder", Holder::parse(body.holder))?;
     let wait = state.wait(body.wait)?;
     if !wait.is_zero() {
-        place.wait_among(&state.waiting_for_leases)?;
+        place.wait_among(&state.waiting_for_turns)?;
     }
     let engine = state.engine()?;
     engine.series.check_candidate(bound.as_ref().map(|role| &*role.0), &name)?;
@@ -197,6 +197,7 @@ pub(crate) async fn get_lease(
 #[into_params(parameter_in = Query)]
 pub(crate) struct LeasePage {
     /// The most leases of the answer.
+    #[serde(default, deserialize_with = "given")]
     #[param(value_type = Option<i64>, required = false, nullable = false, minimum = 1)]
     limit: Option<Count>,
     /// `next_page` of the page before.

@@ -18,7 +18,7 @@ use crate::http::points::{SeriesPoint, points_body, write_point};
 use crate::http::problem::Problem;
 use crate::http::push::{PushFormat, parse_push};
 use crate::http::state::AppState;
-use crate::http::wire::{Count, from_hex, to_hex};
+use crate::http::wire::{Count, from_hex, given, to_hex};
 use crate::model::Invalid;
 use crate::model::cursor::Cursor;
 use crate::model::selector::{Selector, SelectorText};
@@ -147,6 +147,7 @@ pub(crate) struct SeriesQuery {
     #[param(required = false)]
     matches: Vec<String>,
     /// The most series of the answer.
+    #[serde(default, deserialize_with = "given")]
     #[param(value_type = Option<i64>, required = false, nullable = false, minimum = 1)]
     limit: Option<Count>,
     /// `next_page` of the page before.

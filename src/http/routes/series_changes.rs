@@ -24,7 +24,7 @@ use crate::http::extract::{Json, Query, json_response};
 use crate::http::points::{SeriesEvent, write_changes};
 use crate::http::problem::Problem;
 use crate::http::state::AppState;
-use crate::http::wire::{Count, Span};
+use crate::http::wire::{Count, Span, given};
 use crate::model::cursor::Cursor;
 
 /// A place in the order of changes.
@@ -50,9 +50,11 @@ pub(crate) struct DeltaQuery {
     /// The cursor of a snapshot, or `next_cursor` of the delta before.
     cursor: String,
     /// The most events of the answer.
+    #[serde(default, deserialize_with = "given")]
     #[param(value_type = Option<i64>, required = false, nullable = false, minimum = 1)]
     limit: Option<Count>,
     /// How long to wait when nothing has changed yet, such as `"30s"`.
+    #[serde(default, deserialize_with = "given")]
     #[param(value_type = Option<String>, required = false, nullable = false, example = "30s")]
     wait: Option<Span>,
 }
@@ -123,6 +125,7 @@ pub(crate) struct StreamQuery {
     #[param(required = false, nullable = false)]
     cursor: Option<String>,
     /// The most changes of one event.
+    #[serde(default, deserialize_with = "given")]
     #[param(value_type = Option<i64>, required = false, nullable = false, minimum = 1)]
     limit: Option<Count>,
 }

@@ -79,6 +79,11 @@ impl EmbeddedSettings {
             cache: CacheSettings::default(),
         }
     }
+
+    /// Gives the largest cached value that has room beside the longest names, in bytes.
+    pub fn largest_cached_value(&self) -> usize {
+        cache::largest_value(&self.cache)
+    }
 }
 
 /// Opens the backend: takes the folder, recovers and checks both files, reads everything.

@@ -94,7 +94,7 @@ pub enum OpenError {
 /// end of the process, however it comes.
 #[derive(Debug)]
 pub(super) struct FolderLock {
-    _file: File,
+    file: File,
 }
 
 impl FolderLock {
@@ -112,10 +112,19 @@ impl FolderLock {
             .open(folder.join("lock"))
             .map_err(failed)?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
+            Ok(()) => Ok(Self { file }),
             Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path: folder.to_owned() }),
             Err(TryLockError::Error(error)) => Err(failed(error)),
         }
+    }
+}
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        // Closing the file alone would not do: a process that another thread is just starting has
+        // a copy of it until it runs its program, and the lock lives as long as any copy is open.
+        // Where this fails, closing has to do.
+        drop(self.file.unlock());
     }
 }
 
@@ -447,5 +456,16 @@ mod tests {
         assert!(matches!(FolderLock::take(folder.path()), Err(OpenError::Locked { .. })));
         drop(first);
         FolderLock::take(folder.path()).expect("takes again");
+    }
+
+    #[test]
+    fn a_folder_is_free_although_a_copy_of_its_lock_is_open() {
+        let folder = tempfile::tempdir().expect("tempdir");
+        let lock = FolderLock::take(folder.path()).expect("takes");
+        // As in a process that is being started.
+        let copy = lock.file.try_clone().expect("a copy");
+        drop(lock);
+        FolderLock::take(folder.path()).expect("takes again");
+        drop(copy);
     }
 }

@@ -217,7 +217,14 @@ async fn one_fills_and_the_others_wait() {
 #[tokio::test]
 async fn who_gives_up_lets_the_next_one_try() {
     let api = api();
-    let turn = api.get(&format!("{VALUE}?fill=1h")).await;
+    let turn = api.get(&format!("{VALUE}?fill=5m")).await;
+    assert!(turn.headers.contains_key("holdall-fill"));
+    // A body that can't be taken gives up as well.
+    let path = format!("{VALUE}?fill={}", text(&turn, "holdall-fill"));
+    let large = vec![0; CacheRules::default().max_value_bytes + 1];
+    let large = put(&api, &path, text(&turn, "holdall-fence"), &[], &large).await;
+    assert_eq!(code(&large), (413, "body_too_large"));
+    let turn = api.get(&format!("{VALUE}?fill=5m")).await;
     assert!(turn.headers.contains_key("holdall-fill"));
     let gives_up = async {
         metrics_say(&api.router, |page| page.contains("requests_in_flight 2")).await;
@@ -237,7 +244,11 @@ async fn waiting_for_a_value_is_bounded_and_ends_when_the_server_stops() {
     let api = api_of(settings, EngineSettings::default(), &EmbeddedSettings::in_memory());
     let too_long = api.get(&format!("{VALUE}?wait=61s")).await;
     assert_eq!(code(&too_long), (400, "invalid_request"));
-    assert!(api.get(&format!("{VALUE}?fill=1h")).await.headers.contains_key("holdall-fill"));
+    for fill in ["5m1s", "0s", ""] {
+        let refused = api.get(&format!("{VALUE}?fill={fill}")).await;
+        assert_eq!(code(&refused), (400, "invalid_request"), "{fill}");
+    }
+    assert!(api.get(&format!("{VALUE}?fill=5m")).await.headers.contains_key("holdall-fill"));
     let there = "/v1/cache/pages/there";
     put(&api, there, &fence(&api, there).await, &[], b"x").await;
     let path = format!("{VALUE}?wait=60s");

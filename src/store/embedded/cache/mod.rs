@@ -17,8 +17,8 @@ use async_trait::async_trait;
 
 use self::departed::Departed;
 use self::fills::Fills;
-pub(super) use self::namespaces::Usage;
 use self::namespaces::{Held, Insertion, Namespaces};
+pub(super) use self::namespaces::{Usage, largest_value};
 use super::state::StateStore;
 use crate::model::cache::{CacheKey, CachedValue, ContentHash, FillToken, MissReason};
 use crate::model::time::Timestamp;

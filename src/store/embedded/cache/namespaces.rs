@@ -15,7 +15,10 @@ use quick_cache::sync::Cache;
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 
 use super::departed::Departed;
-use crate::model::cache::{CacheKey, CachedValue, MissReason, Namespace};
+use crate::model::MAX_KEY_BYTES;
+use crate::model::cache::{
+    CacheKey, CachedValue, MAX_CONTENT_TYPE_BYTES, MAX_NAMESPACE_BYTES, MissReason, Namespace,
+};
 use crate::model::generations::{GenerationFence, GenerationKey};
 use crate::store::{CacheSettings, ErrorKind, StoreError, StoreResult};
 
@@ -269,7 +272,45 @@ fn largest_entry(capacity: u64) -> u64 {
     capacity - capacity / 16
 }
 
+/// Gives the largest value that a namespace takes, in bytes, whatever its names are.
+pub(in crate::store::embedded) fn largest_value(settings: &CacheSettings) -> usize {
+    let beside = ENTRY_BYTES + MAX_NAMESPACE_BYTES + 2 * MAX_KEY_BYTES + MAX_CONTENT_TYPE_BYTES;
+    let bound = settings.namespace_max_bytes.min(settings.max_bytes) as u64;
+    usize::try_from(largest_entry(bound)).unwrap_or(usize::MAX).saturating_sub(beside)
+}
+
 /// Gives a capacity with which a namespace takes an entry of so many bytes.
 fn capacity_for(bytes: u64) -> u64 {
     bytes + bytes / 8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::cache::{ContentHash, ContentType};
+    use crate::model::time::Timestamp;
+
+    #[test]
+    fn the_largest_value_is_held_under_the_longest_names() {
+        let settings = CacheSettings { namespace_max_bytes: 64 << 10, ..CacheSettings::default() };
+        let namespaces = Namespaces::new(settings, Arc::default());
+        let namespace = Namespace::parse("n".repeat(MAX_NAMESPACE_BYTES)).expect("valid");
+        let key = CacheKey::parse(namespace, "k".repeat(MAX_KEY_BYTES)).expect("valid");
+        let insert = |bytes: usize| {
+            let value = CachedValue {
+                bytes: vec![0; bytes].into(),
+                content_type: ContentType::parse(&"t".repeat(MAX_CONTENT_TYPE_BYTES))
+                    .expect("valid"),
+                hash: ContentHash(0),
+                expires_at: Timestamp::MAX,
+            };
+            let depends_on = GenerationKey::parse("g".repeat(MAX_KEY_BYTES)).expect("valid");
+            let held = Held::new(Arc::new(value), &key, depends_on, GenerationFence(0));
+            namespaces.insert(&key, held)
+        };
+        let largest = largest_value(&settings);
+        assert_eq!(insert(largest), Insertion::Held);
+        assert!(namespaces.get(&key).is_some_and(|held| held.value.bytes.len() == largest));
+        assert!(matches!(insert(largest + 1), Insertion::TooLarge { .. }));
+    }
 }
