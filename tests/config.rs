@@ -280,3 +280,37 @@ fn the_cleanup_of_generations_can_be_switched_off() {
         }
     }
 }
+
+#[test]
+fn settings_of_redis_must_fit_together_and_keep_their_secrets() {
+    let on_redis = [("HOLDALL_STORE__BACKEND", "redis")];
+    let check = |more: &[(&str, &str)]| {
+        let env: Vec<_> = on_redis.iter().chain(more).copied().collect();
+        let output = holdall(&["check-config"], &env);
+        let text = [&output.stdout[..], &output.stderr].concat();
+        (output.status.success(), String::from_utf8(text).expect("UTF-8"))
+    };
+    let url = ("HOLDALL_STORE__REDIS__URL", "rediss://user:hunter2hunter2@redis.example:6380/1");
+    let (valid, shown) = check(&[url, ("HOLDALL_STORE__REDIS__PASSWORD", "correct horse")]);
+    assert!(valid && !shown.contains("hunter2") && !shown.contains("correct horse"), "{shown}");
+    for (setting, value, why) in [
+        ("URL", "http://redis.example", "redis://"),
+        ("CLUSTER", "redis://one:1,two:2", "redis://"),
+        ("NAMESPACE", "", "empty"),
+        ("NAMESPACE", "a{b}", "braces"),
+        ("INDEX_SHARDS", "0", "at least 1"),
+        ("INDEX_SHARDS", "2000", "at most"),
+        ("INDEX_SHARDS", "200", "cache.max_value_bytes"),
+        ("PASSWORD_FILE", "no/such/file", "can't be read"),
+        ("TIMEOUT", "0s", "longer than zero"),
+        ("SHARDS", "1", "not a setting"),
+    ] {
+        let (valid, shown) = check(&[(&format!("HOLDALL_STORE__REDIS__{setting}"), value)]);
+        assert!(!valid && shown.contains(why), "{setting}={value}: {shown}");
+    }
+    let (valid, shown) = check(&[
+        ("HOLDALL_STORE__REDIS__CLUSTER", "redis://one:1,redis://two:2"),
+        ("HOLDALL_STORE__REDIS__DATABASE", "1"),
+    ]);
+    assert!(!valid && shown.contains("a cluster has no other"), "{shown}");
+}

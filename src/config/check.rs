@@ -98,6 +98,19 @@ impl Check<'_> {
                 )
             },
         );
+        if let Some(redis) = config.redis() {
+            let largest = redis.largest_cached_value();
+            self.require(
+                cache.max_value_bytes.0 <= largest,
+                &["cache.max_value_bytes", "cache.namespace_max_bytes", "store.redis.index_shards"],
+                || {
+                    format!(
+                        "must be at most {largest}: each of store.redis.index_shards holds its part of \
+                         cache.namespace_max_bytes, and a value lies in one of them"
+                    )
+                },
+            );
+        }
         self.require(
             cache.fill_ttl.0 <= cache.max_fill_ttl.0,
             &["cache.fill_ttl", "cache.max_fill_ttl"],

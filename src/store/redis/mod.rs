@@ -71,6 +71,13 @@ pub struct RedisSettings {
     pub clock: Option<SharedClock>,
 }
 
+impl RedisSettings {
+    /// Gives the largest cached value that has room in a shard beside the longest names, in bytes.
+    pub fn largest_cached_value(&self) -> usize {
+        cache::largest_value(self.cache, self.index_shards)
+    }
+}
+
 /// Opens the backend. Connects when it is first used, so that a server starts also while Redis is
 /// away, and is ready when it is back.
 ///

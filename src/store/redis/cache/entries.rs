@@ -4,7 +4,10 @@
 
 use bytes::Bytes;
 
-use crate::model::cache::{CacheKey, ContentType, Namespace};
+use crate::model::MAX_KEY_BYTES;
+use crate::model::cache::{
+    CacheKey, ContentType, MAX_CONTENT_TYPE_BYTES, MAX_NAMESPACE_BYTES, Namespace,
+};
 use crate::store::redis::generations::GENERATIONS;
 use crate::store::redis::script::Script;
 use crate::store::{CacheAddress, CacheSettings};
@@ -43,6 +46,14 @@ pub(super) fn queue_of(namespace: &Namespace) -> String {
 pub(super) fn entry_bytes(address: &CacheAddress, bytes: &Bytes, kind: &ContentType) -> usize {
     let names = IDS * id_of(&address.key).len() + address.generation_key.as_str().len();
     ENTRY_BYTES + names + kind.as_str().len() + bytes.len()
+}
+
+/// Gives the largest value that a shard takes, in bytes, whatever its names are.
+pub(in crate::store::redis) fn largest_value(settings: CacheSettings, shards: usize) -> usize {
+    // An id is two names and the length of one of them.
+    let id = MAX_NAMESPACE_BYTES + MAX_KEY_BYTES + 16;
+    let beside = ENTRY_BYTES + IDS * id + MAX_KEY_BYTES + MAX_CONTENT_TYPE_BYTES;
+    Bounds::of_a_shard(settings, shards).namespace_max_bytes.saturating_sub(beside)
 }
 
 /// How much one shard may hold.

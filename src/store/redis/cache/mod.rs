@@ -17,6 +17,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use redis::Cmd;
 
+pub(super) use self::entries::largest_value;
 use self::entries::{BY_GENERATION, Bounds, entry_bytes, id_of, queue_of, script};
 use self::fills::Fills;
 pub(super) use self::upkeep::{collect, count};
