@@ -106,7 +106,9 @@ pub(crate) async fn snapshot_generations(
     Ok(Json(body.answer(&generations)))
 }
 
-/// Raises many generations by one, each once.
+/// Raises many generations by one, each once. Where the status says `atomic_batches: false`, some
+/// may be raised before others, and an answer of 5xx may leave some raised: send it again, since
+/// one bump too many only costs values that are made anew.
 #[utoipa::path(post, path = "/v1/generations/bump", tag = "generations",
     responses((status = 200, description = "The generations", body = GenerationBatchAnswer)))]
 pub(crate) async fn bump_generations(

@@ -64,7 +64,8 @@ impl LeaseAnswer {
 }
 
 /// Takes a lease, or waits in a fair queue for it. Not getting it is an answer, with
-/// `acquired` false and the one who holds it.
+/// `acquired` false and the one who holds it. Where the status says `shared: true`, the queue is
+/// fair among those who wait at one replica.
 #[utoipa::path(post, path = "/v1/leases/{name}/acquire", tag = "leases",
     params(("name" = String, Path, description = "The lease's name, percent-encoded")),
     responses((status = 200, description = "The outcome", body = LeaseAnswer)))]

@@ -31,7 +31,8 @@ pub(crate) struct LockAnswer {
     expires_at: Timestamp,
 }
 
-/// Claims one lock. Not getting it is an answer, with `acquired` false.
+/// Claims one lock. Not getting it is an answer, with `acquired` false. Sent again after no answer
+/// or a 5xx, it may find that the first attempt got the lock.
 #[utoipa::path(post, path = "/v1/locks/{kind}/{key}", tag = "locks",
     params(("kind" = LockKindName, Path, description = "What the lock is for"),
         ("key" = String, Path, description = "The lock's key, percent-encoded")),
@@ -65,7 +66,9 @@ pub(crate) struct LockBatchAnswer {
     acquired: Vec<String>,
 }
 
-/// Claims every lock of a batch that is free, in one step.
+/// Claims every lock of a batch that is free, in one step. Where the status says
+/// `atomic_batches: false`, each lock still goes to one caller, but not all are claimed at one
+/// moment, and an answer of 5xx may leave some claimed until their ttl.
 #[utoipa::path(post, path = "/v1/locks/{kind}", tag = "locks",
     params(("kind" = LockKindName, Path, description = "What the locks are for")),
     responses((status = 200, description = "The locks that the caller got", body = LockBatchAnswer)))]

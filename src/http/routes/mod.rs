@@ -50,7 +50,10 @@ fn int64(count: u64) -> i64 {
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "describes what `FenceHeader` reads")]
 pub(crate) struct FenceParams {
-    /// The lease that fences this write, percent-encoded.
+    /// The lease that fences this write, percent-encoded. When it is not held under the token, the
+    /// answer is 412 `fence_refused` and nothing has changed. Where the status says
+    /// `atomic_fencing: false`, a batch in whose middle the lease ends or changes hands gets that
+    /// answer too, and what was written before that stays.
     #[param(rename = "Holdall-Lease", required = false, nullable = false)]
     lease: Option<String>,
     /// The fencing token that the lease's holder was given.

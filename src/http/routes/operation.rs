@@ -21,9 +21,11 @@ pub(crate) struct StatusAnswer {
     survives_power_cut: bool,
     /// Other replicas see the same data.
     shared: bool,
-    /// A fence and the write that it guards are one atomic step.
+    /// A fence and the write that it guards are one atomic step. Where not, no write under an
+    /// earlier token happens after an acquisition or a release was answered, all the same.
     atomic_fencing: bool,
-    /// A batch of several keys or series is one atomic step.
+    /// A batch of several keys or series is one atomic step. Where not, it is one in each part of
+    /// the store: readers may see some of it, and a failure may leave some done.
     atomic_batches: bool,
     /// Live series.
     series: i64,

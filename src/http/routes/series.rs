@@ -95,7 +95,9 @@ pub(crate) struct PushAnswer {
 }
 
 /// Writes points, all or nothing. Beside JSON the body may be NDJSON, the Prometheus text
-/// format or OpenMetrics, by its Content-Type, with `role` and `source` in the query.
+/// format or OpenMetrics, by its Content-Type, with `role` and `source` in the query. Where the
+/// status says `atomic_batches: false`, readers may see a part of it, and an answer of 5xx may
+/// leave a part applied: sending it again completes it.
 #[utoipa::path(post, path = "/v1/series", tag = "series", params(WriterParams, FenceParams),
     request_body(description = "The points", content((SeriesPush = "application/json"),
         (String = "application/x-ndjson"), (String = "text/plain"),
@@ -312,7 +314,8 @@ pub(crate) struct DeletionAnswer {
 }
 
 /// Deletes every series that a selector matches, in one step. Who may is as for deleting one, also
-/// in a dry run.
+/// in a dry run. Where the status says `atomic_batches: false`, readers may see a part of it, and
+/// an answer of 5xx may leave a part deleted: sending it again completes it.
 #[utoipa::path(post, path = "/v1/series/delete", tag = "series", params(FenceParams),
     responses((status = 200, description = "What was deleted", body = DeletionAnswer)))]
 pub(crate) async fn delete_matching_series(
