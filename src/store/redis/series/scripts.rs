@@ -30,7 +30,9 @@ pub(super) struct Scripts {
     pub(super) pool: Script,
 }
 
-const BEGIN: &str = include_str!("../lua/series/begin.lua");
+const GUARD: &str = include_str!("../lua/guard.lua");
+const BEGIN: &str =
+    concat!(include_str!("../lua/guard.lua"), include_str!("../lua/series/begin.lua"));
 const HOLDS: &str = include_str!("../lua/series/holds.lua");
 const FENCE: &str = include_str!("../lua/fence.lua");
 
@@ -46,7 +48,7 @@ impl Scripts {
             delete: of(&[FENCE, BEGIN, include_str!("../lua/series/delete.lua")]),
             state: of(&[BEGIN, HOLDS, include_str!("../lua/series/state.lua")]),
             quota: of(&[BEGIN, HOLDS, include_str!("../lua/series/quota.lua")]),
-            pool: of(&[include_str!("../lua/series/pool.lua")]),
+            pool: of(&[GUARD, include_str!("../lua/series/pool.lua")]),
         }
     }
 }
