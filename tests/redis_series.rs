@@ -230,14 +230,15 @@ async fn a_wiped_shard_neither_loses_nor_adds_room() {
 async fn a_batch_that_a_shard_refuses_may_be_sent_again_and_holds_no_room() {
     let (server, clock) = (Redis::start(&[]), clock());
     let stores = replica(&server.url(), "cut", &clock);
-    // A key of another type: what reserves room does not need it, what applies does.
-    let log = "{cut:2}:log";
-    server.cli(&["set", log, "not ours"]);
+    // A record that is none: what reserves room does not read it, what applies does.
+    push(&stores, &of_one_shard("half", 1)).await;
+    let spoil = "redis.call('HSET', KEYS[1], redis.call('HKEYS', KEYS[1])[1], '')";
+    server.cli(&["eval", spoil, "1", "{cut:0}:series"]);
     let half = names("half", MAX_SERIES / 2);
     for _ in 0..3 {
         assert!(try_push(&stores, &half).await.is_err());
     }
-    server.cli(&["del", log]);
+    server.cli(&["del", "{cut:0}:series"]);
     let applied = live(&stores).await;
     assert!(applied > 0 && applied < half.len(), "{applied}");
     let again = push(&stores, &half).await;
@@ -316,4 +317,69 @@ async fn lost_scripts_are_loaded_again() {
         server.cli(&["script", "flush"]);
         assert_eq!(live(&stores).await, 10 * round);
     }
+}
+
+/// A Redis that was told to make room by dropping keys, or somebody who deletes some.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_is_lost_alone_ends_its_shard_and_nothing_else() {
+    let (server, clock) = (Redis::start(&[]), clock());
+    for lost in ["info", "series", "log", "ages", "dead", "graves"] {
+        let [one, two] = [0; 2].map(|_| replica(&server.url(), lost, &clock));
+        push(&one, &names("old", 60)).await;
+        let cursor = one.series.cursor().await.expect("the store works");
+        assert_eq!(live(&two).await, 60);
+        for name in names("old", 30) {
+            one.series.delete(SeriesId::of(&name, ""), None).await.expect("the store works");
+        }
+        assert_eq!(server.cli(&["del", &format!("{{{lost}:1}}:{lost}")]).trim(), "1", "{lost}");
+        assert_eq!(one.series.delta(&cursor, 1000).await.expect("works"), Delta::Gone, "{lost}");
+        let left = live(&one).await;
+        assert!(left > 0 && left < 30, "{lost}: {left}");
+        assert_eq!(live(&two).await, left, "{lost}");
+        assert_eq!(push(&two, &names("old", 60)).await.created, 60 - left, "{lost}");
+        assert_eq!(60 + fill(&one, "new").await, MAX_SERIES, "{lost}");
+        assert_eq!(live(&two).await, MAX_SERIES, "{lost}");
+        clock.advance(RETENTION * 2);
+        assert_eq!(live(&two).await, 0, "{lost}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_redis_is_read_and_gets_rid_of_what_is_over() {
+    let (server, clock) = (Redis::start(&[]), clock());
+    let stores = replica(&server.url(), "full", &clock);
+    push(&stores, &names("a", 40)).await;
+    push(&stores, &names("b", 40)).await;
+    // Not so much later that the index moves with it: it comes up when it is not over yet.
+    clock.advance(RETENTION / 8);
+    push(&stores, &names("a", 40)).await;
+    server.cli(&["config", "set", "maxmemory", "1"]);
+    clock.advance(RETENTION - RETENTION / 16);
+    assert_eq!(live(&stores).await, 40);
+    let deleted = stores.series.delete(SeriesId::of("a_1", ""), None).await;
+    assert_eq!(deleted.expect("room is made"), Fenced::Done(true));
+    assert_eq!(live(&stores).await, 39);
+    clock.advance(RETENTION);
+    assert_eq!(live(&stores).await, 0);
+}
+
+/// Before the watch looks: the first step on a server that was started again begins a new epoch.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_cursor_is_honoured_by_a_redis_that_lost_the_last_writes() {
+    let (mut server, clock) = (Redis::start(&[]), clock());
+    let stores = replica(&server.url(), "lost", &clock);
+    push(&stores, &names("old", 20)).await;
+    server.cli(&["save"]);
+    push(&stores, &names("lost", 20)).await;
+    let cursor = stores.series.cursor().await.expect("the store works");
+    server.kill();
+    server.run();
+    // As many changes as were lost.
+    eventually("redis is found again", async || {
+        try_push(&stores, &names("new", 20)).await.ok().map(drop)
+    })
+    .await;
+    assert_eq!(stores.series.delta(&cursor, 1000).await.expect("works"), Delta::Gone);
+    assert_eq!(live(&stores).await, 40);
+    assert_eq!(40 + fill(&stores, "rest").await, MAX_SERIES);
 }

@@ -314,7 +314,7 @@ impl From<StoreError> for Problem {
             ErrorKind::Full => {
                 tracing::error!(cause = %error.detail, "the store has no room left");
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, "storage_full")
-                    .detail("no room is left; nothing was changed")
+                    .detail("no room is left")
             }
             ErrorKind::Unsupported => Self::new(StatusCode::NOT_IMPLEMENTED, "unsupported")
                 .detail("the configured store can't do this"),

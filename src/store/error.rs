@@ -13,7 +13,8 @@ pub enum ErrorKind {
     Timeout,
     /// The store asks for fewer requests.
     Throttled,
-    /// No room is left, on the disk or in memory. Nothing was changed.
+    /// No room is left, on the disk or in memory. Nothing was changed, but for the parts of a batch that
+    /// had room where batches are not atomic, see [`super::Capabilities`].
     Full,
     /// What is stored can't be read.
     Corrupt,

@@ -1,7 +1,8 @@
 //! Real Redis servers: one, or a cluster of three masters and three replicas, on free ports.
 //!
 //! Servers that cases share live as long as the test program: a shell holds them, and ends them
-//! when the pipe from the test program breaks, however that ended.
+//! when the pipe from the test program breaks, however that ended. `REDIS_SERVER` and `REDIS_CLI`
+//! name other programs than those of Redis, for Valkey.
 
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
@@ -56,7 +57,7 @@ impl Redis {
 
     /// Starts the server again after [`Self::kill`].
     pub(crate) fn run(&mut self) {
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(server());
         command.args(arguments(self.port, self.folder.path())).args(&self.options);
         let child = command.stdout(Stdio::null()).spawn();
         self.child = Some(child.expect("redis-server is installed"));
@@ -115,7 +116,7 @@ impl Cluster {
         let held =
             Held::start(&ports, &["--cluster-enabled", "yes", "--cluster-node-timeout", "1500"]);
         let nodes: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
-        let mut command = Command::new("redis-cli");
+        let mut command = Command::new(client());
         command.args(["--cluster", "create"]).args(&nodes);
         command.args(["--cluster-replicas", "1", "--cluster-yes"]);
         let output = command.output().expect("redis-cli is installed");
@@ -182,7 +183,7 @@ impl Held {
             words.extend(options.iter().map(|&option| option.to_owned()));
             let words: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
             let line =
-                format!("redis-server {} </dev/null >/dev/null & echo $!\n", words.join(" "));
+                format!("'{}' {} </dev/null >/dev/null & echo $!\n", server(), words.join(" "));
             script.push_str(&line.replace("& echo $!", "& pids=\"$pids $!\"; echo $!"));
         }
         let path = folder.path().display();
@@ -223,6 +224,16 @@ fn arguments(port: u16, folder: &Path) -> Vec<String> {
     words
 }
 
+/// The server's program; `REDIS_SERVER=valkey-server` tries Valkey.
+fn server() -> String {
+    std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
+}
+
+/// The client's program, of the same kind: `REDIS_CLI=valkey-cli`.
+fn client() -> String {
+    std::env::var("REDIS_CLI").unwrap_or_else(|_| "redis-cli".to_owned())
+}
+
 fn url(port: u16) -> String {
     format!("redis://127.0.0.1:{port}")
 }
@@ -248,7 +259,7 @@ fn free_port() -> u16 {
 }
 
 fn cli(port: u16, args: &[&str]) -> String {
-    let mut command = Command::new("redis-cli");
+    let mut command = Command::new(client());
     let output = command.args(["-p", &port.to_string()]).args(args).output();
     let output = output.expect("redis-cli is installed");
     String::from_utf8_lossy(&output.stdout).into_owned()

@@ -2,9 +2,9 @@
 //! or a replica took over that had not everything yet.
 //!
 //! The step itself is `guard.lua`: it compares the run id of the server with the one that the shard
-//! remembers, in the script, so that of racing replicas one begins the new epoch. Scripts that give
-//! or check generations carry it themselves; this is for all shards that nobody asks just now, and
-//! for what is only noticed by its epoch. Invariant: two lives of a shard never share an epoch.
+//! remembers, in the script, so that of racing replicas one begins the new epoch. Scripts of
+//! series, and those that give or check generations, carry it themselves; this is for all shards that
+//! nobody asks just now. Invariant: two lives of a shard never share an epoch.
 
 use std::sync::Arc;
 

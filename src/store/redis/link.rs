@@ -20,6 +20,10 @@ use crate::store::{ErrorKind, LinkStatus, StoreError, StoreResult};
 pub(super) const ROUND_TRIP_SECONDS: [f64; 10] =
     [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0];
 
+/// How long a command waits before it is sent again that a cluster's node did not carry out, because
+/// its slot is moving or has no master: about a second together.
+const PAUSES: [Duration; 7] = [5, 10, 25, 60, 150, 300, 500].map(Duration::from_millis);
+
 /// What a call is, which says over which connection it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Weight {
@@ -95,10 +99,9 @@ impl Link {
             Weight::Light => &self.light,
             Weight::Heavy => &self.heavy,
         };
-        let started = Instant::now();
-        self.totals.begun.fetch_add(1, Ordering::Relaxed);
-        let outcome = self.send(line, command, started + self.timeout).await;
-        self.count(started.elapsed(), matches!(outcome, Err(CallError::Store(_))));
+        let mut trip = RoundTrip::begin(&self.totals);
+        let outcome = self.send(line, command, trip.started + self.timeout).await;
+        trip.failed = matches!(outcome, Err(CallError::Store(_)));
         outcome
     }
 
@@ -108,6 +111,7 @@ impl Link {
         command: &Cmd,
         deadline: Instant,
     ) -> Result<Value, CallError> {
+        let mut pauses = PAUSES.iter();
         loop {
             let in_time = tokio::time::timeout_at(deadline.into(), line.send(command)).await;
             let Ok(answer) = in_time else {
@@ -126,19 +130,43 @@ impl Link {
                     ErrorKind::Unavailable,
                     error.to_string(),
                 ))),
+                Err(Failure::NotDone(error)) => match pauses.next() {
+                    Some(pause) => {
+                        let pause = Instant::now() + *pause;
+                        tokio::time::sleep_until(pause.min(deadline).into()).await;
+                        continue;
+                    }
+                    None => Err(CallError::of(&error)),
+                },
                 Err(Failure::Sent(error)) => Err(CallError::of(&error)),
             };
         }
     }
+}
 
-    fn count(&self, took: Duration, failed: bool) {
-        let seconds = took.as_secs_f64();
-        let class = ROUND_TRIP_SECONDS.iter().position(|end| seconds <= *end);
+/// A round trip that is counted when it ends, also when nobody waits for it any more.
+struct RoundTrip<'a> {
+    totals: &'a LinkTotals,
+    started: Instant,
+    failed: bool,
+}
+
+impl<'a> RoundTrip<'a> {
+    fn begin(totals: &'a LinkTotals) -> Self {
+        totals.begun.fetch_add(1, Ordering::Relaxed);
+        Self { totals, started: Instant::now(), failed: false }
+    }
+}
+
+impl Drop for RoundTrip<'_> {
+    fn drop(&mut self) {
+        let took = self.started.elapsed();
+        let class = ROUND_TRIP_SECONDS.iter().position(|end| took.as_secs_f64() <= *end);
         let class = class.unwrap_or(ROUND_TRIP_SECONDS.len());
         self.totals.ended[class].fetch_add(1, Ordering::Relaxed);
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.totals.micros.fetch_add(micros, Ordering::Relaxed);
-        self.totals.failed.fetch_add(u64::from(failed), Ordering::Relaxed);
+        self.totals.failed.fetch_add(u64::from(self.failed), Ordering::Relaxed);
     }
 }
 

@@ -58,7 +58,7 @@ impl Operation for RedisOperation {
             survives_power_cut: false,
             shared: true,
             atomic_fencing: false,
-            atomic_batches: self.shards.count() == 1,
+            atomic_batches: false,
             parts: self.shards.count(),
         }
     }

@@ -14,7 +14,7 @@ use redis::cluster_async::ClusterConnection;
 use redis::io::tcp::TcpSettings;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionInfo, IntoConnectionInfo, ProtocolVersion,
-    PushInfo, PushKind, RedisError, TlsCertificates, Value,
+    PushInfo, PushKind, RedisError, ServerErrorKind, TlsCertificates, Value,
 };
 
 use crate::store::redis::RedisSettings;
@@ -30,6 +30,8 @@ pub(super) enum Failure {
     Closed,
     /// There is no connection.
     NotSent(RedisError),
+    /// The node did nothing: the slot is moving, or its new master is not there yet.
+    NotDone(RedisError),
     /// It was sent, or perhaps was.
     Sent(RedisError),
 }
@@ -81,9 +83,28 @@ impl Connector {
             Connection::Cluster(mut connection) => connection.req_packed_command(command).await,
         };
         answer.and_then(Value::extract_error).map_err(|error| {
+            use redis::ErrorKind::{ClusterConnectionNotFound, Server};
+            let read_only = error.kind() == Server(ServerErrorKind::ReadOnly);
+            match (&self.peer, error.kind()) {
+                (
+                    Peer::Cluster(_),
+                    ClusterConnectionNotFound
+                    | Server(
+                        ServerErrorKind::Moved
+                        | ServerErrorKind::Ask
+                        | ServerErrorKind::TryAgain
+                        | ServerErrorKind::ClusterDown
+                        | ServerErrorKind::MasterDown
+                        | ServerErrorKind::BusyLoading
+                        | ServerErrorKind::ReadOnly,
+                    ),
+                ) => return Failure::NotDone(error),
+                _ => {}
+            }
             // To a cluster, a time-out can be that of a node which is gone, and to which the driver
-            // would go on sending.
-            if error.is_unrecoverable_error() || error.is_timeout() {
+            // would go on sending. A server that takes no writes may have been replaced by another
+            // one at the same address.
+            if error.is_unrecoverable_error() || error.is_timeout() || read_only {
                 self.give_up();
             }
             Failure::Sent(error)
@@ -160,9 +181,9 @@ fn peer(settings: &RedisSettings) -> StoreResult<Peer> {
         let mut builder = ClusterClientBuilder::new(nodes)
             .connection_timeout(settings.connect_timeout)
             .response_timeout(settings.timeout)
-            .retries(3)
-            .min_retry_wait(20)
-            .max_retry_wait(200)
+            // The driver would also repeat what was sent already, and may have been done: a lock that
+            // was got would look like somebody else's.
+            .retries(0)
             .tcp_settings(tcp);
         if let Some(certificates) = certificates {
             builder = builder.certs(certificates);

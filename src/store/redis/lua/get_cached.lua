@@ -31,7 +31,8 @@ local function look_up(id, generation_key)
   end
   if entry[USES] < MAX_USES then
     entry[USES] = entry[USES] + 1
-    save(id, entry)
+    -- Only a hint for who is dropped first: a full Redis refuses it, and must not refuse the lookup.
+    redis.pcall('HSET', KEYS[3], id, cmsgpack.pack(entry))
   end
   return { number, fence, '', entry[ENDS], entry[HASH], entry[CONTENT_TYPE], value }
 end

@@ -13,6 +13,8 @@ if redis.call('HGET', info, 'run_id') ~= run_id then
   local bump = whole(math.max(tonumber(before[2]) + 1, now_us))
   -- A process may come back to a shard: the epoch before takes part, so that none comes twice.
   epoch = string.sub(redis.sha1hex(epoch .. run_id .. whole(now_us)), 1, 16)
+  -- Takes away first: a Redis that is full lets a script go on that has done so.
+  redis.call('HDEL', info, 'run_id')
   redis.call('HSET', info, 'run_id', run_id, 'epoch', epoch, 'token', token, 'bump', bump,
     'bump_floor', bump)
 end

@@ -31,7 +31,8 @@ pub(super) struct Scripts {
 }
 
 const GUARD: &str = include_str!("../lua/guard.lua");
-const BEGIN: &str = include_str!("../lua/series/begin.lua");
+const BEGIN: &str =
+    concat!(include_str!("../lua/guard.lua"), include_str!("../lua/series/begin.lua"));
 const HOLDS: &str = include_str!("../lua/series/holds.lua");
 const FENCE: &str = include_str!("../lua/fence.lua");
 
@@ -42,13 +43,12 @@ impl Scripts {
             apply: of(&[FENCE, BEGIN, HOLDS, include_str!("../lua/series/apply.lua")]),
             reserve: of(&[FENCE, BEGIN, HOLDS, include_str!("../lua/series/reserve.lua")]),
             release: of(&[BEGIN, HOLDS, include_str!("../lua/series/release.lua")]),
-            // A server that lost changes may have given their numbers to others since.
-            delta: of(&[GUARD, BEGIN, include_str!("../lua/series/delta.lua")]),
+            delta: of(&[BEGIN, include_str!("../lua/series/delta.lua")]),
             get: of(&[BEGIN, include_str!("../lua/series/get.lua")]),
             delete: of(&[FENCE, BEGIN, include_str!("../lua/series/delete.lua")]),
             state: of(&[BEGIN, HOLDS, include_str!("../lua/series/state.lua")]),
             quota: of(&[BEGIN, HOLDS, include_str!("../lua/series/quota.lua")]),
-            pool: of(&[include_str!("../lua/series/pool.lua")]),
+            pool: of(&[GUARD, include_str!("../lua/series/pool.lua")]),
         }
     }
 }

@@ -212,10 +212,17 @@ impl Inner {
             Ok::<_, StoreError>(Ok(sum))
         });
         let mut sum = UpsertCounts::default();
-        for applied in join_all(applies).await {
+        let applied = join_all(applies).await;
+        let none = !applied.iter().any(|applied| matches!(applied, Ok(Ok(_))));
+        for applied in applied {
             match applied? {
                 Ok(counts) => add(&mut sum, counts),
-                Err(Said::Refused) => return Ok(Tried::Refused),
+                Err(Said::Refused) if none => return Ok(Tried::Refused),
+                Err(Said::Refused) => {
+                    let why =
+                        "the lease was lost while a batch was applied, and a part of it stands";
+                    return Err(StoreError::new(ErrorKind::Unavailable, why));
+                }
                 Err(_) => {
                     let why = "the room for a batch was lost while it was applied";
                     return Err(StoreError::new(ErrorKind::Unavailable, why));

@@ -13,11 +13,27 @@
 -- holds      hash, batch -> size:known, the room that is reserved for it, and how many of its series it
 --            found; hold_ends: sorted set, by when the reservation ends
 -- info has   quota, quota_version, quota_epoch (the shard's own then), budget (the epoch of who granted
---            it), held (the sum of holds)
+--            it), held (the sum of holds), series (1: these keys belong to this life of the shard)
 local DEAD = '\128\0\0\0\0\0' .. string.rep('\0', 21)
 local MOST_DUE = 5000
 local retention_ms = tonumber(ARGV[2])
-local seq = tonumber(redis.call('HGET', info, 'seq'))
+local kept = redis.call('HMGET', info, 'seq', 'series')
+local seq = tonumber(kept[1])
+
+-- Any of the keys may be lost alone, info as well, where somebody deletes it or Redis drops keys to make
+-- room. Half of an index is worse than none: the rest goes, and no cursor of before is honoured.
+local function is_whole()
+  local live, deleted = redis.call('HLEN', KEYS[2]), redis.call('ZCARD', KEYS[6])
+  return redis.call('ZCARD', KEYS[4]) == live and redis.call('HLEN', KEYS[5]) == deleted
+    and redis.call('ZCARD', KEYS[3]) == live + deleted
+end
+if not kept[2] or not is_whole() then
+  redis.call('UNLINK', unpack(KEYS, 2, 8))
+  if kept[2] then
+    epoch = string.sub(redis.sha1hex(epoch .. 'series' .. whole(now_us)), 1, 16)
+  end
+  redis.call('HSET', info, 'series', 1, 'epoch', epoch, 'held', 0)
+end
 
 -- Calls a command with any number of arguments, which come in pairs or alone.
 local function in_chunks(command, key, arguments)
@@ -105,7 +121,11 @@ local function expire(oldest)
       end
     end
   end
-  in_chunks('ZADD', KEYS[4], later)
+  if #later > 0 then
+    -- Takes away first, as above: a full Redis must neither refuse reads nor keep what is over.
+    redis.call('ZREM', KEYS[4], later[2])
+    in_chunks('ZADD', KEYS[4], later)
+  end
   bury(ids, records)
   return #ids, #up == MOST_DUE
 end

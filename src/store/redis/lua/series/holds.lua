@@ -1,6 +1,11 @@
 -- Room that is reserved. What was not used in time is free again.
 local own = redis.call('HMGET', info, 'held', 'quota', 'quota_epoch')
 local held = tonumber(own[1] or 0)
+if held > 0 and redis.call('HLEN', KEYS[7]) == 0 then
+  -- They were lost alone, see begin.lua.
+  held = 0
+  redis.call('HSET', info, 'held', 0)
+end
 
 -- Ends the reservation of a batch; gives how much it was, and how many series the batch had found.
 local function end_hold(hold)
