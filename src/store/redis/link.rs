@@ -22,7 +22,7 @@ pub(super) const ROUND_TRIP_SECONDS: [f64; 10] =
 
 /// How long a command waits before it is sent again that a cluster's node did not carry out, because
 /// its slot is moving or has no master: about a second together.
-const PAUSES: [Duration; 7] = [5, 10, 25, 60, 150, 300, 500].map(Duration::from_millis);
+const PAUSES_MS: [u64; 7] = [5, 10, 25, 60, 150, 300, 500];
 
 /// What a call is, which says over which connection it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,7 +111,7 @@ impl Link {
         command: &Cmd,
         deadline: Instant,
     ) -> Result<Value, CallError> {
-        let mut pauses = PAUSES.iter();
+        let mut pauses_ms = PAUSES_MS.into_iter();
         loop {
             let in_time = tokio::time::timeout_at(deadline.into(), line.send(command)).await;
             let Ok(answer) = in_time else {
@@ -130,9 +130,9 @@ impl Link {
                     ErrorKind::Unavailable,
                     error.to_string(),
                 ))),
-                Err(Failure::NotDone(error)) => match pauses.next() {
-                    Some(pause) => {
-                        let pause = Instant::now() + *pause;
+                Err(Failure::NotDone(error)) => match pauses_ms.next() {
+                    Some(pause_ms) => {
+                        let pause = Instant::now() + Duration::from_millis(pause_ms);
                         tokio::time::sleep_until(pause.min(deadline).into()).await;
                         continue;
                     }
