@@ -16,6 +16,7 @@ mod full_disk;
 mod house_rules;
 mod load;
 mod loading;
+mod redis_access;
 mod redis_faults;
 mod redis_replicas;
 mod redis_series;

@@ -240,7 +240,7 @@ fn url(port: u16) -> String {
 
 /// A port, never the same twice, whose neighbour for the cluster's own talk (10,000 above) is free
 /// as well. Both lie below the range from which the system gives ports to outgoing connections.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     const FIRST: u16 = 10_000;
     const PORTS: u16 = 10_000;
     const OWN_TALK: u16 = 10_000;
