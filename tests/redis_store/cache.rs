@@ -294,3 +294,17 @@ async fn what_is_over_leaves_nothing_behind() {
     let status = stores.operation.status().await.expect("it works");
     assert_eq!((status.cached_values, status.cached_bytes, status.generations), (0, 0, 0));
 }
+
+#[tokio::test]
+async fn a_full_redis_is_looked_up_as_always() {
+    let server = Redis::start(&[]);
+    let stores = replica(&[server.url()], "full");
+    let (held, other) = (address("n", "held"), address("n", "other"));
+    fill(&stores, &held, "v").await;
+    assert!(get(&stores, &other).await.is_err());
+    server.cli(&["config", "set", "maxmemory", "1"]);
+    for _ in 0..5 {
+        assert_eq!(&get(&stores, &held).await.expect("it is held").bytes[..], b"v");
+        assert!(get(&stores, &other).await.is_err());
+    }
+}

@@ -57,7 +57,8 @@ local function recount()
   for i = 2, #held, 2 do
     sum = sum + tonumber(held[i])
   end
-  redis.call('HSET', info, 'cache_bytes', whole(sum))
+  -- A full Redis refuses it, and must not refuse lookups; then it is done again.
+  redis.pcall('HSET', info, 'cache_bytes', whole(sum))
 end
 if not places[4] then
   recount()
