@@ -85,21 +85,21 @@ impl Connector {
         answer.and_then(Value::extract_error).map_err(|error| {
             use redis::ErrorKind::{ClusterConnectionNotFound, Server};
             let read_only = error.kind() == Server(ServerErrorKind::ReadOnly);
-            match (&self.peer, error.kind()) {
-                (
-                    Peer::Cluster(_),
-                    ClusterConnectionNotFound
+            let not_done = matches!(
+                error.kind(),
+                ClusterConnectionNotFound
                     | Server(
                         ServerErrorKind::Moved
-                        | ServerErrorKind::Ask
-                        | ServerErrorKind::TryAgain
-                        | ServerErrorKind::ClusterDown
-                        | ServerErrorKind::MasterDown
-                        | ServerErrorKind::BusyLoading
-                        | ServerErrorKind::ReadOnly,
-                    ),
-                ) => return Failure::NotDone(error),
-                _ => {}
+                            | ServerErrorKind::Ask
+                            | ServerErrorKind::TryAgain
+                            | ServerErrorKind::ClusterDown
+                            | ServerErrorKind::MasterDown
+                            | ServerErrorKind::BusyLoading
+                            | ServerErrorKind::ReadOnly
+                    )
+            );
+            if not_done && matches!(self.peer, Peer::Cluster(_)) {
+                return Failure::NotDone(error);
             }
             // To a cluster, a time-out can be that of a node which is gone, and to which the driver
             // would go on sending. A server that takes no writes may have been replaced by another

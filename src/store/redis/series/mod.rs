@@ -72,12 +72,19 @@ impl std::fmt::Debug for Inner {
     }
 }
 
+/// Gives how many deletions one shard remembers: twice its part, since shards are not alike. So at
+/// least about as many are remembered as the setting says, and at most twice as many.
+fn tombstones_of_a_shard(settings: &RedisSettings) -> usize {
+    let twice = settings.max_tombstones.saturating_mul(2);
+    twice.div_ceil(settings.index_shards.max(1)).min(settings.max_tombstones)
+}
+
 impl RedisSeries {
     pub(super) fn new(shards: Arc<Shards>, settings: &RedisSettings) -> Self {
         let retention = settings.series_retention.as_nanos().div_ceil(1_000_000);
         let limits = Limits {
             retention_ms: i64::try_from(retention).unwrap_or(0),
-            max_tombstones: settings.max_tombstones,
+            max_tombstones: tombstones_of_a_shard(settings),
             max_series: settings.max_series,
         };
         let signal = Signal::new(shards.count());
