@@ -76,6 +76,7 @@ setup-test: $(VENV)/.installed $(NPM)/.installed ## Installs what the tests need
 	$(call debian,promtool,prometheus)
 	$(call debian,redis-server,redis-server)
 	$(call debian,redis-cli,redis-tools)
+	$(call debian,openssl,openssl)
 	$(call debian,nginx,nginx-light)
 
 .PHONY: setup-bench
