@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -87,7 +86,9 @@ async fn snapshot_and_deltas_are_the_same_on_every_replica() {
         let victim = launch().start().await;
         let victim_stops = CancellationToken::new();
         let more = write_on_all(std::slice::from_ref(&victim), &victim_stops, &mut rng);
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        let cursor = async || Some(victim.get("/v1/series/cursor").await.expect(200));
+        let before = cursor().await;
+        eventually("changes go on", async || (cursor().await != before).then_some(())).await;
         replicas.push(victim.kill().start().await);
         victim_stops.cancel();
         more.join_all().await;
