@@ -37,8 +37,12 @@ async fn says(why: &str, settings: &[(&str, &str)]) {
     let ready = server.get("/readyz").await;
     assert_eq!(ready.expect_problem(503), "not_ready");
     assert!(!ready.text().contains(SECRET) && !ready.text().contains(why));
-    let push = server.try_push("unknown", 1.0).await.expect("an answer");
-    assert_eq!(push.expect_problem(503), "store_unavailable");
+    eventually("the server has started, and refuses", async || {
+        let code = server.try_push("unknown", 1.0).await?.expect_problem(503);
+        assert!(["starting", "store_unavailable"].contains(&&*code), "{code}");
+        (code == "store_unavailable").then_some(())
+    })
+    .await;
     keeps_secrets(&server.log(), settings);
 }
 
