@@ -62,6 +62,8 @@ impl Redis {
         let child = command.stdout(Stdio::null()).spawn();
         self.child = Some(child.expect("redis-server is installed"));
         wait_for_pong(self.port);
+        let ended = self.child.as_mut().map(Child::try_wait);
+        assert!(matches!(ended, Some(Ok(None))), "port {} is somebody else's", self.port);
     }
 
     /// Stops the process (SIGSTOP), or lets it go on.
@@ -245,8 +247,9 @@ pub(crate) fn free_port() -> u16 {
     const PORTS: u16 = 10_000;
     const OWN_TALK: u16 = 10_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Test programs that run at the same time begin at different places.
-    let start = u16::try_from(std::process::id() % u32::from(PORTS)).unwrap_or(0);
+    // Test programs that run at the same time begin at places that lie far apart.
+    let start = std::process::id().wrapping_mul(617) % u32::from(PORTS);
+    let start = u16::try_from(start).unwrap_or(0);
     loop {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
         assert!(step < PORTS, "no free port on the loopback");
