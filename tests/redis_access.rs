@@ -184,3 +184,44 @@ impl Certificates {
         Path::new(self.0.path()).join(name)
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_rights_that_the_documentation_names_are_enough() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(source.join("docs/redis.md")).expect("the documentation");
+    let block = text.split("```").find(|block| block.trim().starts_with("ACL SETUSER"));
+    let words: Vec<String> = block
+        .expect("it names the rights")
+        .split_whitespace()
+        .map(|word| word.replace(">SECRET", &format!(">{SECRET}")))
+        .collect();
+    // Also those that are needed only where something was lost.
+    for script in scripts(&source.join("src/store/redis/lua")) {
+        for call in script.split("call('").chain(script.split("in_chunks('")).skip(1) {
+            let command = call.split('\'').next().unwrap_or_default();
+            if !command.is_empty() && command.bytes().all(|b| b.is_ascii_uppercase()) {
+                let right = format!("+{}", command.to_lowercase());
+                assert!(words.contains(&right), "{right} is not in the documentation");
+            }
+        }
+    }
+    let redis = Redis::start(&[]);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    assert_eq!(redis.cli(&words).trim(), "OK");
+    let user = [("HOLDALL_STORE__REDIS__USERNAME", "holdall"), (PASSWORD, SECRET)];
+    works(&[[(URL, redis.url().as_str())].as_slice(), &user].concat()).await;
+}
+
+/// Reads all scripts in a folder and those below it.
+fn scripts(folder: &Path) -> Vec<String> {
+    let mut texts = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("the scripts") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            texts.extend(scripts(&path));
+        } else {
+            texts.push(std::fs::read_to_string(path).expect("a script"));
+        }
+    }
+    texts
+}
