@@ -169,7 +169,7 @@ async fn skewed(held: usize, cumulated: &[f64]) {
     println!(
         "zipf {SKEW}, room for {held:6} of {RANKS}: hit ratio {ratio:.3}, best {best:.3}, {:.0} % of it, {} held, {rate:.0} ops/s",
         ratio / best * 100.0,
-        status.cached_values,
+        status.entries("cache"),
     );
     assert!(ratio >= best * LEAST_OF_BEST, "the cache holds the wrong values");
 }

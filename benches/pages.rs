@@ -48,7 +48,7 @@ impl Series {
         Self { shape, names, metadata, count }
     }
 
-    /// Gives series `i`; neighbours in number are neighbours on the page.
+    /// Returns series `i`; neighbours in number are neighbours on the page.
     fn change(&self, i: usize, value: f64) -> Change {
         let (name, labels) = match self.shape {
             Shape::Counters { families } => {

@@ -7,9 +7,7 @@ use std::hint::black_box;
 use std::io::Write as _;
 use std::time::Instant;
 
-use holdall::exposition::input::{
-    InputLimits, parse_json, parse_ndjson, parse_openmetrics, parse_text,
-};
+use holdall::ingest::{InputLimits, parse_json, parse_ndjson, parse_openmetrics, parse_text};
 use holdall::model::series::PointLimits;
 
 const POINTS: usize = 1_000_000;

@@ -1,4 +1,4 @@
-//! Strong writes into the embedded store, and snapshots of generations, without HTTP: 32 callers,
+//! Durable writes into the embedded store, and snapshots of generations, without HTTP: 32 callers,
 //! each waiting for its answer.
 //!
 //! `cargo bench --bench state` prints operations a second. Arguments: seconds for each

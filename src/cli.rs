@@ -132,7 +132,7 @@ fn healthcheck(cli: &Cli, url: Option<&str>) -> anyhow::Result<()> {
     if status == 200 { Ok(()) } else { bail!("{address} answers {status}") }
 }
 
-/// Gives where a server that listens on `listen` can be reached from this machine.
+/// Returns where a server that listens on `listen` can be reached from this machine.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

@@ -12,12 +12,12 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::model::time::Timestamp;
 
-/// Tells the time. See the module's invariant.
+/// Returns the time. See the module's invariant.
 pub trait Clock: Send + Sync {
-    /// Gives the time now; never earlier than what it gave before.
+    /// Returns the time now; never earlier than what it gave before.
     fn now(&self) -> Timestamp;
 
-    /// Gives how far the system's clock is ahead of this one, in seconds; negative when behind.
+    /// Returns how far the system's clock is ahead of this one, in seconds; negative when behind.
     fn offset_seconds(&self) -> f64 {
         0.0
     }

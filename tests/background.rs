@@ -143,17 +143,24 @@ async fn lookups_in_the_cache_are_counted_by_namespace_and_reason() {
         "holdall_cache_misses_total{cache=\"values\",namespace=\"pages\",reason=\"stale\"} 0",
         "holdall_cache_misses_total{cache=\"values\",namespace=\"\",reason=\"absent\"} 2",
         "holdall_store_entries{resource=\"generations\"} 1",
-        "holdall_store_entries{resource=\"cached_values\"} 1",
+        "holdall_store_entries{resource=\"cache\"} 1",
     ] {
         eventually(line, async || {
             server.get("/metrics").await.text().lines().any(|l| l == line).then_some(())
         })
         .await;
     }
-    let bytes = status(&server, "cached_bytes").await;
+    let report = server.get("/v1/status").await.expect(200);
+    let resources = report["resources"].as_array().expect("a list");
+    let cache = resources.iter().find(|of| of["resource"] == "cache").expect("the cache");
+    let bytes = cache["bytes"].as_i64().expect("bytes");
     assert!(bytes > 5, "{bytes}");
     assert!(
-        server.get("/metrics").await.text().contains(&format!("holdall_cache_bytes {bytes}\n"))
+        server
+            .get("/metrics")
+            .await
+            .text()
+            .contains(&format!("holdall_store_bytes{{resource=\"cache\"}} {bytes}\n"))
     );
 }
 

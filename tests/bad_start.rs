@@ -23,7 +23,7 @@ fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-/// Gives a folder with both databases, as an orderly stop leaves them.
+/// Returns a folder with both databases, as an orderly stop leaves them.
 async fn stopped_with_data() -> Launch {
     let server = Server::start().await;
     server.post("/v1/locks/job/kept", &json!({"ttl": "1h"})).await.expect(200);

@@ -86,7 +86,7 @@ impl Cache {
         }
     }
 
-    /// Tells whether the value was taken.
+    /// Returns whether the value was taken.
     async fn put(&self, key: usize, version: u64, miss: Miss) -> bool {
         match self {
             Self::Fenced(engine) => {

@@ -78,7 +78,7 @@ async fn the_log_is_json_from_the_first_line_to_the_last_and_tells_the_life_of_t
     assert!(order.is_sorted(), "{}", exit.log);
 }
 
-/// Gives what `/proc` says of the process, such as its `environ`: words that end in zeros.
+/// Returns what `/proc` says of the process, such as its `environ`: words that end in zeros.
 fn words_of(server: &Server, what: &str) -> Vec<String> {
     let path = format!("/proc/{}/{what}", server.id());
     let text = std::fs::read_to_string(path).expect("the process runs");

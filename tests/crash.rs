@@ -1,4 +1,4 @@
-//! `kill -9` at random moments under load: no acknowledged strong write is lost, no lease ends
+//! `kill -9` at random moments under load: no acknowledged durable write is lost, no lease ends
 //! early, no fencing token and no fence of a generation comes twice.
 
 use std::sync::Arc;

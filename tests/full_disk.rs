@@ -1,4 +1,4 @@
-//! A disk without room: strong writes are refused whole, and all works again once there is room.
+//! A disk without room: durable writes are refused whole, and all works again once there is room.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
@@ -43,7 +43,7 @@ impl SmallDisk {
         Self { keeper, folder }
     }
 
-    /// Gives the folder as it is seen from outside of the namespace.
+    /// Returns the folder as it is seen from outside of the namespace.
     fn seen_from_outside(&self) -> PathBuf {
         let inside = self.folder.strip_prefix("/").expect("an absolute path");
         PathBuf::from(format!("/proc/{}/root", self.keeper.id())).join(inside)
@@ -128,7 +128,7 @@ async fn a_full_disk_refuses_strong_writes_whole() {
     let server = launch.start().await;
     disk.fill();
     let (refused, written) = write_into_the_wall(&server).await;
-    // Reads go on, and weak writes stay in memory.
+    // Reads go on, and buffered writes stay in memory.
     assert_eq!(server.get("/v1/series").await.status, 200);
     server.try_push("weak", 7.0).await.expect("the server answers").expect(200);
     assert_whole_reads(&server, &refused).await;

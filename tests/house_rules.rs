@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 /// The floors from the lowest to the highest: a floor uses only lower ones.
-const FLOORS: [&str; 9] =
-    ["model", "clock", "store", "engine", "exposition", "http", "config", "app", "cli"];
+const FLOORS: [&str; 10] =
+    ["model", "clock", "store", "engine", "ingest", "exposition", "http", "config", "app", "cli"];
 const MAX_LINES: usize = 500;
 
 /// What may be named only inside some folders or files.
@@ -28,7 +28,7 @@ impl Source {
         FLOORS.contains(&floor).then_some(floor)
     }
 
-    /// Gives the lines of code with their numbers, without comments.
+    /// Returns the lines of code with their numbers, without comments.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         self.text
             .lines()
@@ -67,7 +67,7 @@ fn rank(floor: &str) -> Option<usize> {
     FLOORS.iter().position(|known| *known == floor)
 }
 
-/// Gives the floors that a line of code names.
+/// Returns the floors that a line of code names.
 fn named_floors(line: &str) -> impl Iterator<Item = &str> {
     line.split("crate::").skip(1).flat_map(|rest| {
         let first = rest.trim_start_matches('{');

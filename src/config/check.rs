@@ -10,7 +10,7 @@ use tracing_subscriber::filter::LevelFilter;
 use super::mistake::Mistake;
 use super::sections::Token;
 use super::{Config, Secret, floors, layers};
-use crate::model::cursor::MAX_PARTS;
+use crate::model::cursor::MAX_SHARDS;
 use crate::model::leases::LeaseName;
 
 /// The shortest secret that is accepted, in characters: shorter ones can be guessed.
@@ -166,8 +166,8 @@ impl Check<'_> {
         self.require(!redis.namespace.is_empty() && !braces, &["store.redis.namespace"], || {
             "must not be empty, nor hold braces".to_owned()
         });
-        self.require(redis.index_shards.0 <= MAX_PARTS, &["store.redis.index_shards"], || {
-            format!("must be at most {MAX_PARTS}")
+        self.require(redis.index_shards.0 <= MAX_SHARDS, &["store.redis.index_shards"], || {
+            format!("must be at most {MAX_SHARDS}")
         });
         self.require(
             redis.cluster.0.is_empty() || redis.database == 0,

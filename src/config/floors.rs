@@ -16,7 +16,7 @@ use crate::store::embedded::EmbeddedSettings;
 use crate::store::redis::RedisSettings;
 
 impl Config {
-    /// Gives the settings of the HTTP floor.
+    /// Returns the settings of the HTTP floor.
     pub fn http(&self) -> HttpSettings {
         let limits = &self.limits;
         let timeouts = &self.timeouts;
@@ -56,7 +56,7 @@ impl Config {
         }
     }
 
-    /// Gives the settings of the rules.
+    /// Returns the settings of the rules.
     pub fn engine(&self) -> EngineSettings {
         let series = &self.series;
         let guards = series.guards.iter().map(|(role, sources)| (role.clone(), sources.0.clone()));
@@ -80,7 +80,7 @@ impl Config {
         }
     }
 
-    /// Gives the settings of the embedded store, which is also the one in memory.
+    /// Returns the settings of the embedded store, which is also the one in memory.
     pub fn embedded(&self) -> EmbeddedSettings {
         EmbeddedSettings {
             path: match self.store.backend {
@@ -103,7 +103,7 @@ impl Config {
 }
 
 impl Config {
-    /// Gives the settings of the Redis store; `None` where another backend is configured.
+    /// Returns the settings of the Redis store; `None` where another backend is configured.
     pub fn redis(&self) -> Option<RedisSettings> {
         if self.store.backend != Backend::Redis {
             return None;
@@ -134,7 +134,7 @@ impl Config {
     }
 }
 
-/// Gives a token as its hash; `None` for one without a secret, which no valid configuration holds.
+/// Returns a token as its hash; `None` for one without a secret, which no valid configuration holds.
 fn token(token: &Token) -> Option<TokenSettings> {
     let scopes = token.scopes.0.iter().map(|scope| match scope {
         Scope::Read => http::Scope::Read,
@@ -150,7 +150,7 @@ fn token(token: &Token) -> Option<TokenSettings> {
     })
 }
 
-/// Gives the SHA-256 that a token is known by.
+/// Returns the SHA-256 that a token is known by.
 pub(super) fn sha256(token: &Token) -> Option<[u8; 32]> {
     match (&token.token, &token.token_sha256) {
         (Some(secret), _) => Some(Sha256::digest(secret.expose().as_bytes()).into()),

@@ -45,7 +45,7 @@ pub struct Config {
     pub generations: sections::Generations,
     /// The cache.
     pub cache: sections::Cache,
-    /// When weak writes are brought to disk.
+    /// When buffered writes are brought to disk.
     pub flush: sections::Flush,
     /// When the pages of /metrics are renewed.
     pub refresh: sections::Periodic,

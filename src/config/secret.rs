@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 pub struct Secret(String);
 
 impl Secret {
-    /// Gives the text itself.
+    /// Returns the text itself.
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -217,7 +217,7 @@ pub struct Cache {
     pub max_fill_ttl: Span,
 }
 
-/// `[flush]`: when weak writes are brought to disk.
+/// `[flush]`: when buffered writes are brought to disk.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "default.toml says what each setting means, once")]

@@ -15,7 +15,7 @@ const SECRET_KEYS: [&str; 2] = ["token", "token_sha256"];
 const SECRET_SETTINGS: [&str; 4] =
     ["access.tokens", "store.redis.url", "store.redis.cluster", "store.redis.password"];
 
-/// Tells whether a setting may hold a secret.
+/// Returns whether a setting may hold a secret.
 pub(super) fn is_secret(setting: &str) -> bool {
     SECRET_SETTINGS.contains(&setting)
 }

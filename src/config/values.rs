@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use serde::de::{DeserializeOwned, Error, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::model::time::parse_span;
+use crate::model::time::parse_duration;
 
 /// A duration that is longer than nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Span(pub Duration);
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let span = parse_span(&String::deserialize(deserializer)?).map_err(Error::custom)?;
+        let span = parse_duration(&String::deserialize(deserializer)?).map_err(Error::custom)?;
         if span.is_zero() {
             return Err(Error::custom("must be longer than zero"));
         }
@@ -40,7 +40,7 @@ impl<'de> Deserialize<'de> for OptionalSpan {
             Some(rest) => (true, rest),
             None => (false, text.trim()),
         };
-        let span = parse_span(text).map_err(Error::custom)?;
+        let span = parse_duration(text).map_err(Error::custom)?;
         Ok(Self(Some(span).filter(|span| !negative && !span.is_zero())))
     }
 }

@@ -30,7 +30,7 @@ impl LockEngine {
         Ok(self.store.acquire(keys, ttl).await?)
     }
 
-    /// Gives when a lock ends; `None` when it is free.
+    /// Returns when a lock ends; `None` when it is free.
     ///
     /// # Errors
     /// When the store fails.

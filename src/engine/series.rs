@@ -83,7 +83,7 @@ impl SeriesEngine {
         Self { store, rules, clock, waiting }
     }
 
-    /// Gives the store, for readers that need no rules: the refresher.
+    /// Returns the store, for readers that need no rules: the refresher.
     pub fn store(&self) -> Arc<dyn SeriesStore> {
         Arc::clone(&self.store)
     }
@@ -198,7 +198,7 @@ impl SeriesEngine {
         Ok(self.store.snapshot(selectors, after, limit).await?)
     }
 
-    /// Gives the cursor of now.
+    /// Returns the cursor of now.
     ///
     /// # Errors
     /// When the store fails.

@@ -40,7 +40,7 @@ impl Piece {
     }
 }
 
-/// Tells whether a shared block ends behind the family called `name`.
+/// Returns whether a shared block ends behind the family called `name`.
 pub(super) fn is_border(name: &str) -> bool {
     let mut hasher = DefaultHasher::new();
     name.hash(&mut hasher);

@@ -33,12 +33,12 @@ impl PageBody {
         Self { before: Some(before), chunks, next: 0, after: Some(after), remaining }
     }
 
-    /// Gives the number of bytes that are still to be sent.
+    /// Returns the number of bytes that are still to be sent.
     pub fn remaining(&self) -> u64 {
         self.remaining
     }
 
-    /// Gives the next chunk to send; `None` at the end. Never an empty one.
+    /// Returns the next chunk to send; `None` at the end. Never an empty one.
     pub fn next_frame(&mut self) -> Option<Bytes> {
         let first = self.next_chunk()?;
         if first.len() >= SMALL_BYTES || !self.next_is_small() {

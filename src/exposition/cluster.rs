@@ -155,7 +155,7 @@ impl Cluster {
         }
     }
 
-    /// Tells whether no line has to move for a planned family.
+    /// Returns whether no line has to move for a planned family.
     fn fits(&self, plan: &FamilyPlan, families: &Families) -> bool {
         let name = &plan.description.name;
         let sorted_so = families.get(name).is_none_or(|family| {
@@ -168,7 +168,7 @@ impl Cluster {
         plan.members.iter().filter_map(|member| self.names.get(member)?.family.as_ref())
     }
 
-    /// Gives the families that hold lines of a planned family now, and the one of its name.
+    /// Returns the families that hold lines of a planned family now, and the one of its name.
     fn holders(&self, plan: &FamilyPlan, families: &Families) -> Vec<Arc<str>> {
         let same = families.get_key_value(&plan.description.name).map(|(name, _)| name);
         self.holders_of_members(plan).chain(same).cloned().collect()

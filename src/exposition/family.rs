@@ -26,7 +26,7 @@ pub(super) struct Description {
 }
 
 impl Description {
-    /// Gives how the family's lines are sorted.
+    /// Returns how the family's lines are sorted.
     pub(super) fn arrangement(&self) -> Arrangement {
         match self.metric_type {
             MetricType::Histogram => Arrangement::Histogram,
@@ -47,7 +47,7 @@ impl Description {
     }
 }
 
-/// Gives the word of the text format, which knows fewer types than OpenMetrics.
+/// Returns the word of the text format, which knows fewer types than OpenMetrics.
 fn text_type(metric_type: MetricType) -> &'static str {
     match metric_type {
         MetricType::Counter => "counter",
@@ -79,12 +79,12 @@ impl Family {
         Self { description, header, header_id, pages: Vec::new(), version: header_id }
     }
 
-    /// Gives the name.
+    /// Returns the name.
     pub(super) fn name(&self) -> &str {
         &self.description.name
     }
 
-    /// Gives what the lines are sorted for.
+    /// Returns what the lines are sorted for.
     pub(super) fn sorting(&self) -> Sorting<'_> {
         Sorting {
             arrangement: self.description.arrangement(),

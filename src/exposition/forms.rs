@@ -20,7 +20,7 @@ pub(super) enum Form {
 }
 
 impl Form {
-    /// Gives the word of the `# TYPE` line.
+    /// Returns the word of the `# TYPE` line.
     pub(super) fn type_word(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
@@ -33,17 +33,17 @@ impl Form {
         }
     }
 
-    /// Tells whether the form demands nothing but the samples' own names.
+    /// Returns whether the form demands nothing but the samples' own names.
     pub(super) fn is_simple(self) -> bool {
         matches!(self, Self::Unknown | Self::Gauge)
     }
 
-    /// Tells whether the type may have a unit.
+    /// Returns whether the type may have a unit.
     pub(super) fn may_have_unit(self) -> bool {
         !matches!(self, Self::Info | Self::StateSet)
     }
 
-    /// Gives the family's name in OpenMetrics, where `x_total` belongs to the counter `x`.
+    /// Returns the family's name in OpenMetrics, where `x_total` belongs to the counter `x`.
     pub(super) fn family_name(self, name: &str) -> &str {
         let suffix = match self {
             Self::Counter => "_total",
@@ -53,7 +53,7 @@ impl Form {
         name.strip_suffix(suffix).unwrap_or(name)
     }
 
-    /// Gives every name that the family reserves in this form.
+    /// Returns every name that the family reserves in this form.
     pub(super) fn reserved(self, family: &Family) -> Vec<String> {
         let name = self.family_name(family.name());
         let suffixes: &[&str] = match self {
@@ -72,7 +72,7 @@ impl Form {
     }
 }
 
-/// Gives the form that the family's samples allow.
+/// Returns the form that the family's samples allow.
 pub(super) fn judge(family: &Family) -> Form {
     let name = family.name();
     let stem_of = |suffix| name.strip_suffix(suffix).is_some_and(|stem: &str| !stem.is_empty());

@@ -106,7 +106,7 @@ impl Checksum {
         self.0.combine(&other.0);
     }
 
-    /// Gives what ends a member of `plain_bytes` bytes, the last block included.
+    /// Returns what ends a member of `plain_bytes` bytes, the last block included.
     pub(super) fn trailer(&self, plain_bytes: u64) -> Bytes {
         let mut out = Vec::with_capacity(10);
         out.extend_from_slice(&FINAL_BLOCK);

@@ -12,7 +12,7 @@ use crate::model::series::Metadata;
 /// The id of "nothing was said".
 pub(super) const SILENT: MetadataId = 0;
 
-/// Gives ids to contents, and counts the series that have them.
+/// Returns ids to contents, and counts the series that have them.
 #[derive(Debug, Default)]
 pub(super) struct MetadataTable {
     ids: HashMap<Arc<Metadata>, MetadataId>,
@@ -24,7 +24,7 @@ pub(super) struct MetadataTable {
 }
 
 impl MetadataTable {
-    /// Gives the id of a content. It may be forgotten at the next [`Self::sweep`], unless a
+    /// Returns the id of a content. It may be forgotten at the next [`Self::sweep`], unless a
     /// series was added to it.
     pub(super) fn id_of(&mut self, metadata: Option<&Arc<Metadata>>) -> MetadataId {
         let Some(metadata) = metadata else { return SILENT };
@@ -54,7 +54,7 @@ impl MetadataTable {
         id
     }
 
-    /// Gives the content of an id.
+    /// Returns the content of an id.
     pub(super) fn get(&self, id: MetadataId) -> Option<&Arc<Metadata>> {
         let slot = (id as usize).checked_sub(1)?;
         self.slots.get(slot)?.as_ref().map(|(metadata, _)| metadata)

@@ -1,4 +1,4 @@
-//! What /metrics shows, and how the formats in and out are read and written.
+//! What /metrics shows, and how the formats out are written.
 //!
 //! Out: the [`refresher`] keeps a [`mirror`] of the store's series, which is made of families,
 //! which are made of pages of rendered lines; [`Pages`] is what a scrape sees of it.
@@ -9,8 +9,6 @@ mod cluster;
 mod family;
 mod forms;
 mod gzip;
-pub mod input;
-pub mod link;
 mod metadata;
 pub mod mirror;
 mod naming;
@@ -24,6 +22,7 @@ mod page;
 mod process;
 pub mod refresher;
 mod scrape;
+pub mod store_client;
 pub mod totals;
 
 pub use self::body::PageBody;

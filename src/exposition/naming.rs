@@ -19,7 +19,7 @@ use crate::model::series::{Metadata, MetricType};
 /// Every suffix that makes one family's sample of a name, in either format.
 const SUFFIXES: [&str; 6] = ["_bucket", "_sum", "_count", "_total", "_created", "_info"];
 
-/// Gives the name of the cluster that `name` belongs to: the name without all its suffixes.
+/// Returns the name of the cluster that `name` belongs to: the name without all its suffixes.
 pub(super) fn cluster_of(name: &str) -> &str {
     let mut root = name;
     while let Some(shorter) = SUFFIXES.iter().find_map(|s| root.strip_suffix(s)) {
@@ -48,7 +48,7 @@ pub(super) struct FamilyPlan {
     pub(super) members: Vec<Arc<str>>,
 }
 
-/// Gives the names that a family called `family` of this type reserves in the text format.
+/// Returns the names that a family called `family` of this type reserves in the text format.
 fn reserved(family: &str, metric_type: MetricType) -> Vec<String> {
     let suffixes: &[&str] = match metric_type {
         MetricType::Histogram => &["", "_bucket", "_sum", "_count"],
@@ -103,7 +103,7 @@ fn describe(
     FamilyPlan { description: Description { name, metric_type, help, unit }, members }
 }
 
-/// Gives what most series say; of equal votes the smallest content.
+/// Returns what most series say; of equal votes the smallest content.
 fn dominating<'a>(
     votes: impl IntoIterator<Item = &'a (Arc<Metadata>, u64)>,
 ) -> Option<&'a Arc<Metadata>> {
@@ -153,7 +153,7 @@ fn votes_for(members: &[&NameVotes], metric_type: MetricType) -> u64 {
     said.filter(|(m, _)| m.metric_type == metric_type).map(|(_, count)| count).sum()
 }
 
-/// Gives the live names that a family of this type takes in.
+/// Returns the live names that a family of this type takes in.
 fn members<'a>(
     names: &BTreeMap<&str, &'a NameVotes>,
     family: &str,

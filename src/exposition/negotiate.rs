@@ -18,7 +18,7 @@ pub enum Format {
 const OPENMETRICS_WEIGHT: f32 = 0.45;
 
 impl Format {
-    /// Gives the `Content-Type` of the format.
+    /// Returns the `Content-Type` of the format.
     pub fn content_type(self) -> &'static str {
         match self {
             Self::Text => "text/plain; version=0.0.4; charset=utf-8",
@@ -35,7 +35,7 @@ pub fn negotiate(accept: Option<&str>) -> Format {
     if openmetrics * OPENMETRICS_WEIGHT > text { Format::OpenMetrics } else { Format::Text }
 }
 
-/// Gives the quality that `accept` gives a media type: that of the most specific range which
+/// Returns the quality that `accept` gives a media type: that of the most specific range which
 /// names it, of equal ones the highest.
 fn quality(accept: &str, kind: &str, subtype: &str, versions: &[&str]) -> f32 {
     let mut best = (0, 0.0);
@@ -69,7 +69,7 @@ fn parse_quality(text: &str) -> f32 {
     text.parse().ok().filter(|q| (0.0..=1.0).contains(q)).unwrap_or(0.0)
 }
 
-/// Tells whether a client takes gzip. Without the header it is not sent: a client that
+/// Returns whether a client takes gzip. Without the header it is not sent: a client that
 /// can't read it is worse off than one that reads more bytes.
 pub fn accepts_gzip(accept_encoding: Option<&str>) -> bool {
     let mut any = false;

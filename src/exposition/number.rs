@@ -24,7 +24,7 @@ pub(super) fn write_value(value: f64, out: &mut Vec<u8>) {
     }
 }
 
-/// Gives the canonical form of a bucket's bound or a quantile: `1.0`, `0.25`, `1e+06`, `+Inf`.
+/// Returns the canonical form of a bucket's bound or a quantile: `1.0`, `0.25`, `1e+06`, `+Inf`.
 ///
 /// The rule is that of OpenMetrics 1.0, "Canonical Numbers": as Go's `%g`, with `.0` behind
 /// whole numbers.

@@ -22,7 +22,7 @@ pub(super) enum Arrangement {
 }
 
 impl Arrangement {
-    /// Tells whether lines of several names make a group.
+    /// Returns whether lines of several names make a group.
     pub(super) fn is_grouped(self) -> bool {
         matches!(self, Self::Histogram | Self::Summary)
     }
@@ -36,7 +36,7 @@ impl Arrangement {
         }
     }
 
-    /// Gives the place of the series `name{labels}` in `family`.
+    /// Returns the place of the series `name{labels}` in `family`.
     pub(super) fn place<'a>(self, family: &[u8], name: &'a [u8], labels: &'a [u8]) -> Place<'a> {
         let suffix = name.get(family.len()..).unwrap_or_default();
         let rank = match (self, suffix) {
@@ -64,7 +64,7 @@ pub(super) fn parse_number(text: &[u8]) -> f64 {
     std::str::from_utf8(text).ok().and_then(|t| t.parse().ok()).unwrap_or(f64::NAN)
 }
 
-/// Tells whether a series with these labels would make a page with a histogram or summary of it
+/// Returns whether a series with these labels would make a page with a histogram or summary of it
 /// unreadable: many readers refuse the whole page for one `le` or `quantile` that Go's
 /// `strconv.ParseFloat` does not take.
 pub(super) fn has_unreadable_bound(labels: &[u8]) -> bool {
@@ -131,7 +131,7 @@ pub(super) struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Tells whether both lines belong to one group.
+    /// Returns whether both lines belong to one group.
     pub(super) fn same_group(&self, other: &Place<'_>) -> bool {
         compare_joined(self.group, other.group) == Ordering::Equal
     }

@@ -12,8 +12,8 @@ use prometheus::{
     Opts, Registry,
 };
 
-use super::link::{LinkMetrics, LinkNames};
 use super::process::ProcessCollector;
+use super::store_client::{ClientMetricNames, ClientMetrics};
 use super::totals::GaugeFamily;
 
 /// The bounds of request durations, in seconds.
@@ -62,19 +62,19 @@ pub struct StoreMetrics {
     pub up: IntGauge,
     /// What the store holds, by `resource`.
     pub entries: GaugeFamily,
-    /// What cached values take, with their keys.
-    pub cached: IntGauge,
-    /// Weak writes that are not on disk yet.
+    /// What the entries take, by `resource`, where it is bounded in bytes.
+    pub bytes: GaugeFamily,
+    /// Buffered writes that are not on disk yet.
     pub unflushed: IntGauge,
     /// The age of the oldest of them.
     pub oldest_unflushed: Gauge,
     /// Flushes that failed.
     pub flush_failures: IntCounter,
-    /// The line to a store on the network.
-    pub link: LinkMetrics,
-    /// Groups of strong writes.
+    /// The client of a store on the network.
+    pub client: ClientMetrics,
+    /// Groups of durable writes.
     pub commits: IntCounter,
-    /// Strong writes.
+    /// Durable writes.
     pub committed_writes: IntCounter,
 }
 
@@ -143,7 +143,7 @@ impl OwnMetrics {
         })
     }
 
-    /// Gives the registry that holds them.
+    /// Returns the registry that holds them.
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
@@ -164,19 +164,22 @@ impl StoreMetrics {
                 "What the store holds, by resource.",
                 &["resource"],
             )?)?,
-            cached: r
-                .int_gauge("holdall_cache_bytes", "What cached values take, with their keys.")?,
+            bytes: r.add(GaugeFamily::new(
+                "holdall_store_bytes",
+                "What the entries take, with their keys, by resource.",
+                &["resource"],
+            )?)?,
             unflushed: r.int_gauge(
                 "holdall_store_unflushed_writes",
-                "Weak writes that are not on disk yet.",
+                "Buffered writes that are not on disk yet.",
             )?,
             oldest_unflushed: r.gauge(
                 "holdall_store_oldest_unflushed_seconds",
-                "How long the oldest weak write has been waiting for the disk.",
+                "How long the oldest buffered write has been waiting for the disk.",
             )?,
             flush_failures: r
                 .counter("holdall_store_flush_failures_total", "Flushes to disk that failed.")?,
-            link: r.add(LinkMetrics::new(LinkNames {
+            client: r.add(ClientMetrics::new(ClientMetricNames {
                 duration: (
                     "holdall_store_round_trip_duration_seconds",
                     "Time that round trips to the store took.",
@@ -192,11 +195,11 @@ impl StoreMetrics {
             }))?,
             commits: r.counter(
                 "holdall_store_commits_total",
-                "Groups of strong writes that were committed.",
+                "Groups of durable writes that were committed.",
             )?,
             committed_writes: r.counter(
                 "holdall_store_committed_writes_total",
-                "Strong writes that were committed.",
+                "Durable writes that were committed.",
             )?,
         })
     }

@@ -80,7 +80,7 @@ fn histogram_lines(name: &str, metric: &proto::Metric, lines: &mut Vec<Line>) {
     lines.push((format!("{name}_count"), labels(metric, None), count));
 }
 
-/// Gives the canonical labels, with `le` where there is a bound.
+/// Returns the canonical labels, with `le` where there is a bound.
 fn labels(metric: &proto::Metric, bound: Option<f64>) -> String {
     let mut pairs: Vec<(&str, String)> =
         metric.get_label().iter().map(|l| (l.name(), l.value().to_owned())).collect();

@@ -82,12 +82,12 @@ pub(super) struct Edit<'a> {
 }
 
 impl Page {
-    /// Gives the number of lines.
+    /// Returns the number of lines.
     pub(super) fn len(&self) -> usize {
         self.lines.starts.len()
     }
 
-    /// Gives a line without its line feed.
+    /// Returns a line without its line feed.
     pub(super) fn line(&self, index: usize) -> &[u8] {
         let start = self.start(index);
         &self.text[start..self.start(index + 1).saturating_sub(1).max(start)]
@@ -109,7 +109,7 @@ impl Page {
         }
     }
 
-    /// Gives the place of the first line.
+    /// Returns the place of the first line.
     pub(super) fn first_place(&self, sorting: Sorting<'_>) -> Place<'_> {
         sorting.place_of(self.line(0))
     }
@@ -149,7 +149,7 @@ impl Page {
         writer.finish();
     }
 
-    /// Tells whether this page and `next` should be one.
+    /// Returns whether this page and `next` should be one.
     pub(super) fn should_join(&self, next: &Self) -> bool {
         let (a, b) = (self.text.len(), next.text.len());
         a.min(b) < PAGE_MIN_BYTES && a + b <= PAGE_TARGET_BYTES
@@ -173,7 +173,7 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    /// Gives an id that no page has.
+    /// Returns an id that no page has.
     pub(super) fn next_id(&mut self) -> u64 {
         self.last_id += 1;
         self.last_id

@@ -92,18 +92,18 @@ impl Pages {
         }
     }
 
-    /// Gives holdall's own metrics.
+    /// Returns holdall's own metrics.
     pub fn own(&self) -> &Arc<OwnMetrics> {
         &self.own
     }
 
-    /// Tells whether the series were mirrored at least once since the start; before that a page
+    /// Returns whether the series were mirrored at least once since the start; before that a page
     /// holds only holdall's own metrics.
     pub fn is_complete(&self) -> bool {
         self.state.read().complete
     }
 
-    /// Gives how long ago the mirrored series were brought up to date; before the first time, how
+    /// Returns how long ago the mirrored series were brought up to date; before the first time, how
     /// long ago the server was started.
     pub fn age(&self) -> Duration {
         self.clock.now().saturating_since(self.state.read().refreshed_at)
@@ -188,7 +188,7 @@ impl Pages {
         self.state.write().refreshed_at = moment;
     }
 
-    /// Gives the time.
+    /// Returns the time.
     pub(super) fn now(&self) -> Timestamp {
         self.clock.now()
     }

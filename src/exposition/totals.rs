@@ -28,7 +28,7 @@ pub struct CacheTotal<'a> {
 
 /// A cache that counts its lookups.
 pub trait CacheTotals: Send + Sync {
-    /// Gives the cache's name, the value of a label: one of few.
+    /// Returns the cache's name, the value of a label: one of few.
     fn name(&self) -> &str;
     /// Calls `each` with all totals, those of each namespace once.
     fn for_each(&self, each: &mut dyn FnMut(CacheTotal<'_>));
@@ -158,14 +158,14 @@ impl GaugeFamily {
     ///
     /// # Errors
     /// When a set of label values has not the length of the labels; nothing is changed then.
-    pub fn replace_all<'a>(
+    pub fn replace_all<'a, L: AsRef<[&'a str]>>(
         &self,
-        values: impl IntoIterator<Item = (&'a [&'a str], f64)>,
+        values: impl IntoIterator<Item = (L, f64)>,
     ) -> prometheus::Result<()> {
         let labels: Vec<&str> = self.labels.iter().map(String::as_str).collect();
         let fresh = GaugeVec::new(self.opts.clone(), &labels)?;
         for (label_values, value) in values {
-            fresh.get_metric_with_label_values(label_values)?.set(value);
+            fresh.get_metric_with_label_values(label_values.as_ref())?.set(value);
         }
         *self.values.write() = fresh;
         Ok(())
@@ -261,11 +261,11 @@ mod tests {
             shown.sort_by(|a, b| a.0.cmp(&b.0));
             shown
         };
-        gauge.replace_all([(&["a"][..], 1.0), (&["b"], 2.0)]).expect("one label");
+        gauge.replace_all([(["a"], 1.0), (["b"], 2.0)]).expect("one label");
         assert_eq!(shown(), [("a".to_owned(), 1.0), ("b".to_owned(), 2.0)]);
-        gauge.replace_all([(&["b"][..], 3.0)]).expect("one label");
+        gauge.replace_all([(["b"], 3.0)]).expect("one label");
         assert_eq!(shown(), [("b".to_owned(), 3.0)]);
-        assert!(gauge.replace_all([(&["b", "c"][..], 3.0)]).is_err());
+        assert!(gauge.replace_all([(["b", "c"], 3.0)]).is_err());
         assert_eq!(shown(), [("b".to_owned(), 3.0)]);
     }
 }

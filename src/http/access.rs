@@ -29,7 +29,7 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// Gives the word that stands in settings and answers.
+    /// Returns the word that stands in settings and answers.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -89,7 +89,7 @@ impl Access {
         Self { tokens, metrics_allow }
     }
 
-    /// Tells whether requests need a token at all.
+    /// Returns whether requests need a token at all.
     pub(crate) fn is_open(&self) -> bool {
         self.tokens.is_empty()
     }
@@ -147,7 +147,7 @@ impl Access {
     }
 }
 
-/// Gives the bearer token. The scheme is case-insensitive (RFC 9110, 11.1); everything
+/// Returns the bearer token. The scheme is case-insensitive (RFC 9110, 11.1); everything
 /// behind it is the token, also what looks like `=`.
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let mut values = headers.get_all(AUTHORIZATION).iter();

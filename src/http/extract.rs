@@ -36,7 +36,7 @@ impl<T: DeserializeOwned> FromRequest<AppState> for Json<T> {
     }
 }
 
-/// Gives the media type of a body, without parameters; `None` when the request names none.
+/// Returns the media type of a body, without parameters; `None` when the request names none.
 pub(crate) fn media_type(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(CONTENT_TYPE)?;
     let text = value.to_str().unwrap_or("not a media type");
@@ -44,7 +44,7 @@ pub(crate) fn media_type(headers: &HeaderMap) -> Option<&str> {
     (!media.is_empty()).then_some(media)
 }
 
-/// Tells whether a media type is JSON.
+/// Returns whether a media type is JSON.
 pub(crate) fn is_json(media: &str) -> bool {
     let media = media.to_ascii_lowercase();
     media == "application/json" || media == "text/json" || media.ends_with("+json")

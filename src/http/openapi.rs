@@ -30,7 +30,7 @@ const TAGS: [(&str, &str); 9] = [
     ("health", "For orchestrators; open to everybody"),
 ];
 
-/// Gives the document without any path.
+/// Returns the document without any path.
 pub(crate) fn head() -> OpenApi {
     let mut license = LicenseBuilder::new().name("Apache-2.0").build();
     license.identifier = Some("Apache-2.0".to_owned());
@@ -63,12 +63,12 @@ pub(crate) fn head() -> OpenApi {
         .build()
 }
 
-/// Gives the document as text, in OpenAPI 3.1: what stands at /openapi.json.
+/// Returns the document as text, in OpenAPI 3.1: what stands at /openapi.json.
 pub fn openapi_3_1() -> String {
     pretty(&document())
 }
 
-/// Gives the document as text, in OpenAPI 3.0.3: what stands at /openapi-3.0.json.
+/// Returns the document as text, in OpenAPI 3.0.3: what stands at /openapi-3.0.json.
 pub fn openapi_3_0() -> String {
     downgraded(&document())
 }

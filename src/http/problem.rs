@@ -139,7 +139,7 @@ impl Problem {
         problem
     }
 
-    /// Gives the code and the sentence for people, for answers about many things.
+    /// Returns the code and the sentence for people, for answers about many things.
     pub(crate) fn into_code_and_detail(self) -> (&'static str, String) {
         let ProblemBody { code, title, detail, .. } = self.0.body;
         (code, detail.unwrap_or_else(|| title.to_owned()))
@@ -240,13 +240,13 @@ impl Problem {
         problem
     }
 
-    /// Gives the status.
+    /// Returns the status.
     #[cfg(test)]
     pub(crate) fn status(&self) -> StatusCode {
         self.0.status
     }
 
-    /// Gives the JSON text, for streams that end with a problem.
+    /// Returns the JSON text, for streams that end with a problem.
     pub(crate) fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(&self.0.body).unwrap_or_default()
     }

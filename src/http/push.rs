@@ -1,7 +1,7 @@
 //! A push of series: which format its body has, and its parsing, off the async threads when
 //! it is large.
 
-use crate::exposition::input::{
+use crate::ingest::{
     InputLimits, ParseError, ParsedBatch, parse_json, parse_ndjson, parse_openmetrics, parse_text,
 };
 
@@ -24,7 +24,7 @@ pub(crate) enum PushFormat {
 }
 
 impl PushFormat {
-    /// Tells the format from the media type; JSON when there is none.
+    /// Returns the format from the media type; JSON when there is none.
     ///
     /// # Errors
     /// 415 for any other media type.
@@ -109,7 +109,7 @@ fn parse(format: PushFormat, body: WholeBody, limits: &InputLimits) -> Result<Pu
     })
 }
 
-/// Gives a number of points that a body can't exceed, without reading it.
+/// Returns a number of points that a body can't exceed, without reading it.
 fn most_points(format: PushFormat, body: &[u8]) -> usize {
     match format {
         PushFormat::Json => memchr::memchr_iter(b'{', body).count(),

@@ -144,7 +144,7 @@ pub fn router(parts: RouterParts) -> Router {
         .with_state(state)
 }
 
-/// Gives the OpenAPI document, without a server.
+/// Returns the OpenAPI document, without a server.
 pub fn document() -> utoipa::openapi::OpenApi {
     let api = OpenApiRouter::<AppState>::with_openapi(openapi::head());
     table().into_iter().fold(api, |api, entry| api.routes(entry.described())).into_openapi()

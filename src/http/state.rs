@@ -37,12 +37,12 @@ impl Readiness {
         *self.reason.lock() = Some(reason);
     }
 
-    /// Gives the engine; `None` while the store is loading.
+    /// Returns the engine; `None` while the store is loading.
     pub fn engine(&self) -> Option<&Arc<Engine>> {
         self.engine.get()
     }
 
-    /// Gives what the start is busy with.
+    /// Returns what the start is busy with.
     pub fn reason(&self) -> &'static str {
         self.reason.lock().unwrap_or("the store is still loading")
     }
@@ -122,7 +122,7 @@ impl AppState {
 }
 
 impl Shared {
-    /// Gives the engine.
+    /// Returns the engine.
     ///
     /// # Errors
     /// 503 `starting` while the store is loading.
@@ -130,7 +130,7 @@ impl Shared {
         self.readiness.engine().ok_or_else(Problem::starting)
     }
 
-    /// Gives why the resources can't be served now; `None` when they can. Strangers may read it:
+    /// Returns why the resources can't be served now; `None` when they can. Strangers may read it:
     /// what the store says goes to the log, once for as long as it lasts.
     pub(crate) async fn not_ready(&self) -> Option<&'static str> {
         if self.stop.is_cancelled() {
@@ -145,13 +145,13 @@ impl Shared {
         ready.err().map(|_| "the store can't serve; the log says why")
     }
 
-    /// Gives the limit on bodies that are not pushes of series.
+    /// Returns the limit on bodies that are not pushes of series.
     pub(crate) fn body_limit(&self) -> BodyLimit {
         let bytes = self.settings.limits.body_bytes;
         BodyLimit { sent_bytes: bytes, decoded_bytes: bytes }
     }
 
-    /// Gives the limit on pushes of series.
+    /// Returns the limit on pushes of series.
     pub(crate) fn series_body_limit(&self) -> BodyLimit {
         let limits = &self.settings.limits;
         BodyLimit {
@@ -160,7 +160,7 @@ impl Shared {
         }
     }
 
-    /// Gives the number of items of a page that asked for `limit`.
+    /// Returns the number of items of a page that asked for `limit`.
     ///
     /// # Errors
     /// 400 when that is more than a page may have.
@@ -175,7 +175,7 @@ impl Shared {
         }
     }
 
-    /// Gives how long a request that asked for `wait` may wait.
+    /// Returns how long a request that asked for `wait` may wait.
     ///
     /// # Errors
     /// 400 when that is longer than a request may.
@@ -189,7 +189,7 @@ impl Shared {
             Some(wait) if wait.0 <= longest => Ok(wait.0),
             Some(_) => Err(Problem::invalid(format!(
                 "wait must be at most {}",
-                crate::model::time::format_span(longest)
+                crate::model::time::format_duration(longest)
             ))),
         }
     }

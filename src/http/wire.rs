@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::problem::Problem;
 use crate::model::Invalid;
-use crate::model::time::{parse_span, parse_ttl};
+use crate::model::time::{parse_duration, parse_ttl};
 
 /// A span such as `"30s"`.
 #[derive(Debug, Clone, Copy)]
@@ -23,7 +23,7 @@ pub(crate) struct Span(pub(crate) Duration);
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        parse_span(&text).map(Self).map_err(Error::custom)
+        parse_duration(&text).map(Self).map_err(Error::custom)
     }
 }
 

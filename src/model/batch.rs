@@ -51,7 +51,7 @@ pub struct BatchPoint<'a> {
 }
 
 impl BatchPoint<'_> {
-    /// Gives the sample, taken `now` where the writer gave no time.
+    /// Returns the sample, taken `now` where the writer gave no time.
     pub fn sample(&self, now: Timestamp) -> Sample {
         Sample { value: self.value, updated_at: self.updated_at.unwrap_or(now) }
     }
@@ -70,7 +70,7 @@ impl PointBatch {
         MetadataIndex(index)
     }
 
-    /// Gives metadata its help text, for a format where that may follow the family's points.
+    /// Returns metadata its help text, for a format where that may follow the family's points.
     pub fn set_help(&mut self, index: MetadataIndex, help: Arc<str>) {
         if let Some(metadata) = self.metadata.get_mut(index.0 as usize) {
             metadata.help = help;
@@ -132,12 +132,12 @@ impl PointBatch {
         });
     }
 
-    /// Gives the number of points.
+    /// Returns the number of points.
     pub fn len(&self) -> usize {
         self.items.len()
     }
 
-    /// Tells whether there is no point.
+    /// Returns whether there is no point.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
@@ -156,7 +156,7 @@ impl PointBatch {
         })
     }
 
-    /// Gives the metadata that points refer to by index.
+    /// Returns the metadata that points refer to by index.
     pub fn metadata(&self) -> &[Metadata] {
         &self.metadata
     }
@@ -210,7 +210,7 @@ impl PointErrors {
         }
     }
 
-    /// Tells whether no point was refused.
+    /// Returns whether no point was refused.
     pub fn is_empty(&self) -> bool {
         self.total == 0
     }

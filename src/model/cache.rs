@@ -35,7 +35,7 @@ impl Namespace {
         Ok(Self(name))
     }
 
-    /// Gives the name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -82,7 +82,7 @@ impl ContentType {
         Ok(Self(text.to_owned()))
     }
 
-    /// Gives the content type as text.
+    /// Returns the content type as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -150,7 +150,7 @@ impl MissReason {
     /// All reasons.
     pub const ALL: [Self; 4] = [Self::Absent, Self::Expired, Self::Stale, Self::Evicted];
 
-    /// Gives the word that stands on the wire.
+    /// Returns the word that stands on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Absent => "absent",

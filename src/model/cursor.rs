@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use super::Invalid;
 
 /// The most parts of a store that number their changes on their own.
-pub const MAX_PARTS: usize = 1024;
+pub const MAX_SHARDS: usize = 1024;
 
 /// An opaque string to clients: the epoch of the store and the number of the last change seen, for
 /// each part of the store that numbers its changes on its own.
@@ -27,7 +27,7 @@ impl Cursor {
         Self { epoch, seqs: vec![seq] }
     }
 
-    /// Gives the number of a store of one part; `None` when this is not of such a store.
+    /// Returns the number of a store of one part; `None` when this is not of such a store.
     pub fn as_single(&self) -> Option<u64> {
         match *self.seqs {
             [seq] => Some(seq),
@@ -47,8 +47,8 @@ impl Cursor {
                 return None;
             }
             let seqs: Option<Vec<u64>> =
-                seqs.split('.').take(MAX_PARTS + 1).map(|seq| seq.parse().ok()).collect();
-            let seqs = seqs.filter(|seqs| seqs.len() <= MAX_PARTS)?;
+                seqs.split('.').take(MAX_SHARDS + 1).map(|seq| seq.parse().ok()).collect();
+            let seqs = seqs.filter(|seqs| seqs.len() <= MAX_SHARDS)?;
             Some(Self { epoch: u64::from_str_radix(epoch, 16).ok()?, seqs })
         };
         parse().ok_or_else(|| Invalid::new("not a cursor that this server gave"))
@@ -76,7 +76,7 @@ mod tests {
             let cursor = Cursor { epoch: 3, seqs };
             assert_eq!(Cursor::parse(&cursor.to_string()), Ok(cursor));
         }
-        let many = format!("{:016x}-{}0", 1, "0.".repeat(MAX_PARTS));
+        let many = format!("{:016x}-{}0", 1, "0.".repeat(MAX_SHARDS));
         for text in ["", "-", "0000000000000001-", "0000000000000001-1.", "1-1", &many] {
             assert!(Cursor::parse(text).is_err(), "{text}");
         }

@@ -21,7 +21,7 @@ impl GenerationKey {
         Ok(Self(key))
     }
 
-    /// Gives the key as text.
+    /// Returns the key as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -74,7 +74,7 @@ pub enum Seen {
 }
 
 impl Seen {
-    /// Tells whether what was seen still stands, where `now` is what stands and `last` the place of
+    /// Returns whether what was seen still stands, where `now` is what stands and `last` the place of
     /// the last bump of all.
     pub fn holds(self, now: &Generation, last: GenerationFence) -> bool {
         match self {

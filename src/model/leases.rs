@@ -25,7 +25,7 @@ impl LeaseName {
         Ok(Self(name))
     }
 
-    /// Gives the name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -52,7 +52,7 @@ impl Holder {
         Ok(Self(holder))
     }
 
-    /// Gives the holder as text.
+    /// Returns the holder as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -15,7 +15,7 @@ pub enum LockKind {
 }
 
 impl LockKind {
-    /// Gives the word that stands in paths.
+    /// Returns the word that stands in paths.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Job => "job",

@@ -36,13 +36,13 @@ impl Default for PointLimits {
     }
 }
 
-/// Tells whether `name` is a metric name of the classic data model.
+/// Returns whether `name` is a metric name of the classic data model.
 pub fn is_metric_name(name: &[u8]) -> bool {
     let head = |b: u8| b.is_ascii_alphabetic() || b == b'_' || b == b':';
     name.first().is_some_and(|&b| head(b)) && name.iter().all(|&b| head(b) || b.is_ascii_digit())
 }
 
-/// Tells whether `name` is a label name of the classic data model.
+/// Returns whether `name` is a label name of the classic data model.
 pub fn is_label_name(name: &[u8]) -> bool {
     let head = |b: u8| b.is_ascii_alphabetic() || b == b'_';
     name.first().is_some_and(|&b| head(b)) && name.iter().all(|&b| head(b) || b.is_ascii_digit())
@@ -191,7 +191,7 @@ pub struct SeriesKey {
 }
 
 impl SeriesKey {
-    /// Gives the series' id, see [`SeriesId::of`].
+    /// Returns the series' id, see [`SeriesId::of`].
     pub fn id(&self) -> SeriesId {
         SeriesId::of(&self.name, &self.labels)
     }
@@ -233,12 +233,12 @@ impl SeriesId {
         u128::from_str_radix(text, 16).map(Self).map_err(|e| Invalid::new(e.to_string()))
     }
 
-    /// Gives the id as bytes, in the order of its digits.
+    /// Returns the id as bytes, in the order of its digits.
     pub fn to_bytes(self) -> [u8; 16] {
         self.0.to_be_bytes()
     }
 
-    /// Gives the first 32 bits, which a hash table may use as the series' hash.
+    /// Returns the first 32 bits, which a hash table may use as the series' hash.
     pub fn prefix(self) -> u32 {
         u32::try_from(self.0 >> 96).unwrap_or_default()
     }
@@ -306,7 +306,7 @@ impl MetricType {
         })
     }
 
-    /// Gives the word that OpenMetrics uses.
+    /// Returns the word that OpenMetrics uses.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -320,7 +320,7 @@ impl MetricType {
         }
     }
 
-    /// Gives the name of the family that the sample `name` belongs to, were it of this type:
+    /// Returns the name of the family that the sample `name` belongs to, were it of this type:
     /// `x_bucket`, `x_sum` and `x_count` of a histogram belong to `x`.
     ///
     /// Counters are named as in the text format: `x_total` is a family of its own.

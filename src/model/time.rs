@@ -32,7 +32,7 @@ impl Timestamp {
         millis.checked_mul(NANOS_PER_MILLI).map(Self)
     }
 
-    /// Gives the nanoseconds since 1970.
+    /// Returns the nanoseconds since 1970.
     pub const fn as_nanos(self) -> i64 {
         self.0
     }
@@ -43,19 +43,19 @@ impl Timestamp {
         Self(self.0 - self.0.rem_euclid(NANOS_PER_MILLI))
     }
 
-    /// Gives the moment `span` later, at most [`Timestamp::MAX`].
+    /// Returns the moment `span` later, at most [`Timestamp::MAX`].
     #[must_use]
     pub fn saturating_add(self, span: Duration) -> Self {
         Self(self.0.saturating_add(nanos(span)))
     }
 
-    /// Gives the moment `span` earlier, at least [`Timestamp::MIN`].
+    /// Returns the moment `span` earlier, at least [`Timestamp::MIN`].
     #[must_use]
     pub fn saturating_sub(self, span: Duration) -> Self {
         Self(self.0.saturating_sub(nanos(span)))
     }
 
-    /// Gives the span from `earlier` to this moment; zero when `earlier` is not earlier.
+    /// Returns the span from `earlier` to this moment; zero when `earlier` is not earlier.
     pub fn saturating_since(self, earlier: Self) -> Duration {
         let nanos = self.0.saturating_sub(earlier.0).max(0);
         Duration::from_nanos(nanos.unsigned_abs())
@@ -80,7 +80,7 @@ impl Timestamp {
 
 const OUTSIDE: &str = "a time outside the years 1678 to 2261";
 
-/// Tells whether the signs stand where RFC 3339, section 5.6, wants them: other forms of ISO 8601
+/// Returns whether the signs stand where RFC 3339, section 5.6, wants them: other forms of ISO 8601
 /// are not taken, since other readers of the same text would not take them.
 fn looks_like_rfc_3339(text: &[u8]) -> bool {
     let digits = |from: usize, to: usize| {
@@ -144,7 +144,7 @@ pub const MAX_SPAN: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 ///
 /// # Errors
 /// When the text is not such a span, is negative, or is longer than [`MAX_SPAN`].
-pub fn parse_span(text: &str) -> Result<Duration, Invalid> {
+pub fn parse_duration(text: &str) -> Result<Duration, Invalid> {
     let span = humantime::parse_duration(text)
         .map_err(|_| Invalid::new("not a duration such as \"500ms\", \"30s\" or \"24h\""))?;
     if span > MAX_SPAN {
@@ -156,18 +156,18 @@ pub fn parse_span(text: &str) -> Result<Duration, Invalid> {
 /// Reads a time to live: a span that is longer than nothing.
 ///
 /// # Errors
-/// As [`parse_span`], and when the span is zero: a lock that is over at once would
+/// As [`parse_duration`], and when the span is zero: a lock that is over at once would
 /// look acquired and protect nothing.
 pub fn parse_ttl(text: &str) -> Result<Duration, Invalid> {
-    let span = parse_span(text)?;
+    let span = parse_duration(text)?;
     if span.is_zero() {
         return Err(Invalid::new("a ttl must be longer than zero"));
     }
     Ok(span)
 }
 
-/// Prints a span as [`parse_span`] reads it, exactly.
-pub fn format_span(span: Duration) -> String {
+/// Prints a span as [`parse_duration`] reads it, exactly.
+pub fn format_duration(span: Duration) -> String {
     humantime::format_duration(span).to_string().replace(' ', "")
 }
 
@@ -217,12 +217,12 @@ mod tests {
     #[test]
     fn spans_read_back_as_printed() {
         for text in ["500ms", "30s", "1h30m", "1day", "90s", "1s500ms"] {
-            let span = parse_span(text).expect("valid");
-            assert_eq!(parse_span(&format_span(span)).expect("valid"), span);
+            let span = parse_duration(text).expect("valid");
+            assert_eq!(parse_duration(&format_duration(span)).expect("valid"), span);
         }
         assert!(parse_ttl("0s").is_err());
         assert!(parse_ttl("-5s").is_err());
-        assert!(parse_span("200years").is_err());
-        assert!(parse_span("").is_err());
+        assert!(parse_duration("200years").is_err());
+        assert!(parse_duration("").is_err());
     }
 }

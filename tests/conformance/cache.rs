@@ -63,7 +63,7 @@ async fn get(
     read(store, address).await.value
 }
 
-/// Tells why a lookup finds nothing.
+/// Returns why a lookup finds nothing.
 async fn miss(store: &Arc<dyn CacheStore>, address: &CacheAddress) -> Option<MissReason> {
     get(store, address).await.err()
 }
@@ -83,7 +83,7 @@ pub(super) async fn fill(fixture: &Fixture, address: &CacheAddress, bytes: impl 
 
 async fn cached_bytes(fixture: &Fixture) -> usize {
     let status = fixture.stores.operation.status().await.expect("the store works");
-    usize::try_from(status.cached_bytes).expect("small")
+    usize::try_from(status.bytes("cache")).expect("small")
 }
 
 pub(super) async fn what_was_put_is_found_as_it_was(fixture: Fixture) {
@@ -201,12 +201,12 @@ pub(super) async fn a_value_depends_on_the_key_that_it_was_put_with(fixture: Fix
     fill(&fixture, &value, "v").await;
     bump(&fixture.stores.generations, "page").await;
     assert!(get(store, &value).await.is_ok());
-    // Whoever names another key can't be told that it is true. Of several parts, one that does not
+    // Whoever names another key can't be told that it is true. Of several shards, one that does not
     // hold the value knows nothing of it.
-    let parts = fixture.stores.operation.capabilities().parts;
+    let shards = fixture.stores.operation.capabilities().shards;
     for other in ["page", "table2"] {
         let reason = miss(store, &depending("n", "page", other)).await;
-        let is_elsewhere = parts > 1 && reason == Some(MissReason::Absent);
+        let is_elsewhere = shards > 1 && reason == Some(MissReason::Absent);
         assert!(reason == Some(MissReason::Stale) || is_elsewhere, "{other}: {reason:?}");
     }
     assert!(get(store, &value).await.is_ok(), "for the right one it is still there");
@@ -323,7 +323,7 @@ pub(super) async fn a_value_that_is_not_refused_is_held(fixture: Fixture) {
         let found = get(store, &address).await;
         assert_eq!(found.map(|value| value.bytes.len()), Ok(bytes), "{bytes} bytes are not held");
     }
-    let share = CACHE_NAMESPACE_BYTES / fixture.stores.operation.capabilities().parts;
+    let share = CACHE_NAMESPACE_BYTES / fixture.stores.operation.capabilities().shards;
     assert!(largest >= share * 9 / 10, "{largest} is the most");
 }
 
@@ -367,7 +367,7 @@ pub(super) async fn what_is_held_never_exceeds_the_bounds(fixture: Fixture) {
                         1..4 => drop(get(&store, &address).await),
                         _ => drop(put(&store, &address, Seen::Number(0), vec![0; bytes]).await),
                     }
-                    let held = operation.status().await.expect("the store works").cached_bytes;
+                    let held = operation.status().await.expect("the store works").bytes("cache");
                     assert!(held <= CACHE_BYTES as u64, "{held} bytes are held");
                 }
             })

@@ -38,7 +38,7 @@ const AWAY: Duration = Duration::from_secs(1);
 pub(crate) struct Time(Arc<ManualClock>);
 
 impl Time {
-    /// Gives the time now.
+    /// Returns the time now.
     pub(crate) fn now(&self) -> Timestamp {
         self.0.now()
     }
@@ -125,7 +125,7 @@ impl Fixture {
         self.clock.pass(span).await;
     }
 
-    /// Tells whether [`Self::restart`] gives the store back.
+    /// Returns whether [`Self::restart`] gives the store back.
     pub(crate) fn survives_restart(&self) -> bool {
         self.stores.operation.capabilities().survives_restart
     }
@@ -230,7 +230,7 @@ impl Random {
         Self(seed)
     }
 
-    /// Gives a number below `end`.
+    /// Returns a number below `end`.
     pub(crate) fn below(&mut self, end: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;

@@ -42,7 +42,7 @@ fn numbers(generations: &[Generation]) -> Vec<i64> {
     generations.iter().map(|generation| generation.number).collect()
 }
 
-/// Tells whether a put takes this fence.
+/// Returns whether a put takes this fence.
 async fn holds(fixture: &Fixture, name: &str, fence: GenerationFence) -> bool {
     let address = address("fences", name);
     match put(&fixture.stores.cache, &address, Seen::Fence(fence), "v").await {
@@ -132,7 +132,7 @@ pub(super) async fn generations_of_any_key_survive_a_restart(fixture: Fixture) {
     let before = snapshot_many(&fixture.stores.generations, &keys).await;
     assert_eq!(numbers(&before), (1..=9).collect::<Vec<_>>());
     let status = fixture.stores.operation.status().await.expect("the store works");
-    assert_eq!(status.generations, 9);
+    assert_eq!(status.entries("generations"), 9);
     let Some(fixture) = fixture.restart(Duration::ZERO).await else { return };
     let after = snapshot_many(&fixture.stores.generations, &keys).await;
     assert_eq!(numbers(&after), numbers(&before));
@@ -157,7 +157,10 @@ pub(super) async fn a_cleanup_forgets_what_was_not_bumped_for_the_retention(fixt
     assert_eq!(numbers(&left), [0, 2, 1]);
     fixture.pass(RETENTION / 2).await;
     assert_eq!(cleanup().await, 2);
-    assert_eq!(fixture.stores.operation.status().await.expect("the store works").generations, 0);
+    assert_eq!(
+        fixture.stores.operation.status().await.expect("the store works").entries("generations"),
+        0
+    );
     assert_eq!(bump(store, "again").await.number, 1, "what was forgotten starts again");
 }
 

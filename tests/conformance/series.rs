@@ -328,8 +328,8 @@ pub(super) async fn a_cursor_is_honoured_until_a_deletion_behind_it_is_forgotten
     let mut view = View::new();
     assert!(follow(store, &mut view, &mut old.clone(), 10).await, "nothing was forgotten yet");
     // Each part remembers so many of its own: one deletion more than all can is forgotten by some part.
-    let parts = fixture.stores.operation.capabilities().parts;
-    for i in 0..=(parts - 1) * MAX_TOMBSTONES {
+    let shards = fixture.stores.operation.capabilities().shards;
+    for i in 0..=(shards - 1) * MAX_TOMBSTONES {
         let labels = i.to_string();
         counts(store, one("last", &[("i", &labels)], 1.0, None)).await;
         let straw = SeriesId::of("last", &format!("i=\"{labels}\""));

@@ -28,7 +28,7 @@ impl Client {
         Self { token: Some(token.to_owned()), ..self.clone() }
     }
 
-    /// Gives the server's address.
+    /// Returns the server's address.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -66,7 +66,7 @@ impl Client {
         self.try_send(self.request(Method::GET, path).timeout(Duration::from_secs(5))).await
     }
 
-    /// Gives how many requests the server is working on, or lets wait, beside the one that asks.
+    /// Returns how many requests the server is working on, or lets wait, beside the one that asks.
     pub(crate) async fn others_in_flight(&self) -> u64 {
         let text = self.get("/metrics").await.text();
         let value =
@@ -117,12 +117,12 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Gives the body as text.
+    /// Returns the body as text.
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// Gives the body as JSON.
+    /// Returns the body as JSON.
     #[track_caller]
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body)

@@ -60,7 +60,7 @@ impl Launch {
         self
     }
 
-    /// Gives the server a file of settings.
+    /// Returns the server a file of settings.
     pub(crate) fn config(mut self, text: &str) -> Self {
         let path = self.folder.path().join("holdall.toml");
         std::fs::write(&path, text).expect("the file of settings is written");
@@ -80,12 +80,12 @@ impl Launch {
         self
     }
 
-    /// Gives the folder that all servers of this launch share.
+    /// Returns the folder that all servers of this launch share.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Gives the folder of the store.
+    /// Returns the folder of the store.
     pub(crate) fn store(&self) -> PathBuf {
         self.folder().join("store")
     }
@@ -155,7 +155,7 @@ impl Server {
         Launch::new().start().await
     }
 
-    /// Gives a client for tasks of their own.
+    /// Returns a client for tasks of their own.
     pub(crate) fn client(&self) -> Client {
         self.client.clone()
     }
@@ -192,12 +192,12 @@ impl Server {
         self.process.wait_for_exit().await
     }
 
-    /// Gives how much memory the process holds now, in bytes.
+    /// Returns how much memory the process holds now, in bytes.
     pub(crate) fn memory_bytes(&self) -> u64 {
         self.status_kib("VmRSS:") * 1024
     }
 
-    /// Gives how much memory the process has held at most, in bytes.
+    /// Returns how much memory the process has held at most, in bytes.
     pub(crate) fn peak_memory_bytes(&self) -> u64 {
         self.status_kib("VmHWM:") * 1024
     }
@@ -209,18 +209,18 @@ impl Server {
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
-    /// Gives how many files and connections the process has open.
+    /// Returns how many files and connections the process has open.
     pub(crate) fn open_files(&self) -> usize {
         let files = std::fs::read_dir(format!("/proc/{}/fd", self.id()));
         files.expect("the process runs").count()
     }
 
-    /// Gives the process id.
+    /// Returns the process id.
     pub(crate) fn id(&self) -> i32 {
         self.process.id().as_raw_nonzero().get()
     }
 
-    /// Gives the log so far.
+    /// Returns the log so far.
     pub(crate) fn log(&self) -> String {
         self.process.log.text()
     }

@@ -47,7 +47,7 @@ impl Proxy {
         Self { address, line, task }
     }
 
-    /// Gives the URL of the Redis behind it.
+    /// Returns the URL of the Redis behind it.
     pub(crate) fn url(&self) -> String {
         format!("redis://{}", self.address)
     }

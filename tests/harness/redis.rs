@@ -37,12 +37,12 @@ impl Redis {
         redis
     }
 
-    /// Gives the URL.
+    /// Returns the URL.
     pub(crate) fn url(&self) -> String {
         url(self.port)
     }
 
-    /// Gives the port.
+    /// Returns the port.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
@@ -88,7 +88,7 @@ impl Drop for Redis {
     }
 }
 
-/// Gives the URL of a server that all cases of this test program share.
+/// Returns the URL of a server that all cases of this test program share.
 pub(crate) fn shared() -> &'static str {
     static SHARED: OnceLock<(Held, String)> = OnceLock::new();
     let (_, url) = SHARED.get_or_init(|| {
@@ -99,7 +99,7 @@ pub(crate) fn shared() -> &'static str {
     url
 }
 
-/// Gives the URLs of a cluster that all cases of this test program share.
+/// Returns the URLs of a cluster that all cases of this test program share.
 pub(crate) fn shared_cluster() -> &'static [String] {
     static SHARED: OnceLock<Cluster> = OnceLock::new();
     SHARED.get_or_init(Cluster::start).urls()
@@ -133,12 +133,12 @@ impl Cluster {
         Self { held, urls }
     }
 
-    /// Gives the URLs of its nodes.
+    /// Returns the URLs of its nodes.
     pub(crate) fn urls(&self) -> &[String] {
         &self.urls
     }
 
-    /// Gives the port of one of the masters.
+    /// Returns the port of one of the masters.
     pub(crate) fn a_master(&self) -> u16 {
         let master = self.held.ports.iter().find(|port| is_master(**port));
         *master.expect("a cluster has masters")

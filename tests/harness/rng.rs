@@ -20,7 +20,7 @@ impl Rng {
         Self(self.next())
     }
 
-    /// Gives a number below `bound`.
+    /// Returns a number below `bound`.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }

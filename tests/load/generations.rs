@@ -7,7 +7,7 @@ use serde_json::json;
 use super::Ledger;
 use crate::harness::{Client, Server};
 
-/// Gives the path of a generation.
+/// Returns the path of a generation.
 pub(super) fn path(number: u64) -> String {
     format!("/v1/generations/source%2F{number}")
 }

@@ -10,7 +10,7 @@ use super::ledger::Promise;
 use crate::harness::Client;
 use crate::harness::rng::Rng;
 
-/// Gives the time now, as the server on the same machine sees it.
+/// Returns the time now, as the server on the same machine sees it.
 pub(super) fn now() -> Timestamp {
     let now = jiff::Timestamp::now().as_nanosecond();
     Timestamp::from_nanos(i64::try_from(now).expect("a time of this century"))
@@ -21,7 +21,7 @@ pub(super) fn expires_at(answer: &Value) -> Timestamp {
     Timestamp::parse(answer["expires_at"].as_str().expect("a time")).expect("RFC 3339")
 }
 
-/// Gives the path of something that is done to a lease.
+/// Returns the path of something that is done to a lease.
 pub(super) fn path(name: &str, action: &str) -> String {
     format!("/v1/leases/{}/{action}", name.replace('/', "%2F"))
 }

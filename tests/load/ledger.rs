@@ -75,7 +75,7 @@ impl Ledger {
         self.acknowledgements.send_modify(|count| *count += 1);
     }
 
-    /// Gives a number that was never given before.
+    /// Returns a number that was never given before.
     pub(super) fn next_number(&self) -> u64 {
         let mut book = self.book.lock();
         book.number += 1;
@@ -92,7 +92,7 @@ impl Ledger {
         self.acknowledged();
     }
 
-    /// Gives all locks that were taken, with their end where it is known.
+    /// Returns all locks that were taken, with their end where it is known.
     pub(super) fn locks(&self) -> Vec<(String, Option<String>)> {
         self.book.lock().locks.clone()
     }

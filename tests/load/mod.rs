@@ -105,12 +105,12 @@ async fn take_locks(client: Client, ledger: Arc<Ledger>, writer: u64) {
     }
 }
 
-/// Gives the path of a checkpoint.
+/// Returns the path of a checkpoint.
 fn checkpoint_path(number: u64) -> String {
     format!("/v1/checkpoints/org%2F{number}/repo")
 }
 
-/// Gives the time that stands for a number.
+/// Returns the time that stands for a number.
 fn time_of(number: u64) -> String {
     let seconds = i64::try_from(number).expect("a small number");
     Timestamp::from_nanos(seconds * 1_000_000_000).to_string()
@@ -130,7 +130,7 @@ async fn move_checkpoint(client: Client, ledger: Arc<Ledger>, number: u64) {
     }
 }
 
-/// Gives the name of a series.
+/// Returns the name of a series.
 fn series_name(number: u64) -> String {
     format!("load_progress_{number}")
 }

@@ -14,7 +14,7 @@ const KEYS_AT_ONCE: usize = 1000;
 /// How many locks are asked for their end.
 const TIMED_LOCKS: usize = 10;
 
-/// Checks everything that was acknowledged as strong.
+/// Checks everything that was acknowledged as durable.
 pub(crate) async fn verify_strong(server: &Server, ledger: &Ledger, since: usize, rng: &mut Rng) {
     verify_locks(server, ledger, since, rng).await;
     verify_leases(server, ledger).await;

@@ -221,7 +221,7 @@ async fn replicas_together_hold_what_one_may() {
     for n in 0..600 {
         let namespace = ["a", "b", "c"][n % 3];
         fill(&replicas[n % 2], &address(namespace, &format!("{n}")), vec![0; 8 << 10]).await;
-        let held = replicas[0].operation.status().await.expect("it works").cached_bytes;
+        let held = replicas[0].operation.status().await.expect("it works").bytes("cache");
         assert!(held <= BYTES as u64, "{held} bytes are held");
         if n < 180 && namespace == "a" {
             // Used over and over, it stays.
@@ -230,7 +230,7 @@ async fn replicas_together_hold_what_one_may() {
             }
         }
     }
-    let held = replicas[1].operation.status().await.expect("it works").cached_bytes;
+    let held = replicas[1].operation.status().await.expect("it works").bytes("cache");
     assert!(held >= BYTES as u64 * 3 / 4, "{held} bytes are held");
     assert_eq!(get(&replicas[1], &address("a", "3")).await, Err(MissReason::Evicted));
 }
@@ -253,7 +253,7 @@ async fn what_is_counted_is_what_redis_uses() {
         put(&stores, &at, Seen::Number(0), vec![7; 100]).await;
     }
     let uses = used() - before;
-    let counted = stores.operation.status().await.expect("it works").cached_bytes;
+    let counted = stores.operation.status().await.expect("it works").bytes("cache");
     assert!(uses <= counted * 5 / 4, "{uses} bytes are used, {counted} counted");
     assert!(uses >= counted / 3, "{uses} bytes are used, {counted} counted");
 }
@@ -281,7 +281,7 @@ async fn what_is_over_leaves_nothing_behind() {
     assert_eq!(collected, 2 * MANY as u64);
     assert_eq!(stores.operation.collect_garbage().await.expect("it works"), 0);
     let status = stores.operation.status().await.expect("it works");
-    assert_eq!((status.cached_values, status.generations), (1, 1));
+    assert_eq!((status.entries("cache"), status.entries("generations")), (1, 1));
     assert_eq!(get(&stores, &address("n", "0")).await, Err(MissReason::Expired));
     assert!(stores.cache.delete(&young.key).await.expect("it works"));
     clock.advance(ttl);
@@ -292,7 +292,10 @@ async fn what_is_over_leaves_nothing_behind() {
         keys.lines().filter(ours).filter(|key| !key.ends_with(":cache_departed")).collect();
     assert!(left.is_empty(), "{left:?}");
     let status = stores.operation.status().await.expect("it works");
-    assert_eq!((status.cached_values, status.cached_bytes, status.generations), (0, 0, 0));
+    assert_eq!(
+        (status.entries("cache"), status.bytes("cache"), status.entries("generations")),
+        (0, 0, 0)
+    );
 }
 
 #[tokio::test]

@@ -53,12 +53,15 @@ async fn what_is_over_is_removed_in_every_shard_and_nothing_else() {
     operation.collect_garbage().await.expect("the store works");
     let status = operation.status().await.expect("the store works");
     let held = orgs().len() as u64;
-    assert_eq!(status.locks, (MANY * SHARDS) as u64);
-    assert_eq!((status.leases, status.checkpoints), (held, held));
+    assert_eq!(status.entries("locks"), (MANY * SHARDS) as u64);
+    assert_eq!((status.entries("leases"), status.entries("checkpoints")), (held, held));
 
     clock.advance(Duration::from_millis(1));
     let status = operation.status().await.expect("the store works");
-    assert_eq!((status.locks, status.leases, status.checkpoints), (0, 0, held));
+    assert_eq!(
+        (status.entries("locks"), status.entries("leases"), status.entries("checkpoints")),
+        (0, 0, held)
+    );
     let removed = operation.collect_garbage().await.expect("the store works");
     assert_eq!(removed, (MANY * SHARDS) as u64 + held);
     assert_eq!(exist(&KEYS[..4]), 0);

@@ -28,7 +28,7 @@ impl Own {
         self.redis.cli(&words).trim_end().to_owned()
     }
 
-    /// Gives the shard that a lease lies in.
+    /// Returns the shard that a lease lies in.
     fn home(&self, lease: &str) -> usize {
         let has = |shard: &usize| self.cli("hexists", *shard, "leases", &[lease]) == "1";
         (0..SHARDS).find(has).expect("it is held")
@@ -44,7 +44,7 @@ impl Own {
         assert_eq!(self.redis.cli(&["keys", &pattern]).trim(), "");
     }
 
-    /// Gives the lowest token of a lease that a shard accepts.
+    /// Returns the lowest token of a lease that a shard accepts.
     fn lowest(&self, shard: usize, lease: &str) -> Option<i64> {
         self.cli("zscore", shard, "fences", &[lease]).parse().ok()
     }

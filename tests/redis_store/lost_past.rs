@@ -261,7 +261,7 @@ async fn no_fence_holds_when_single_keys_are_lost() {
             fill(&stores, &address(namespace, &format!("{n}")), vec![0; 8 << 10]).await;
         }
         stores.operation.collect_garbage().await.expect("the store works");
-        let held = stores.operation.status().await.expect("it works").cached_bytes;
+        let held = stores.operation.status().await.expect("it works").bytes("cache");
         assert!(held <= CACHE_BYTES as u64, "{lost}: {held} bytes are held");
         assert!(held >= CACHE_BYTES as u64 / 2, "{lost}: {held} bytes are held");
     }

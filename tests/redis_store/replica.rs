@@ -51,7 +51,7 @@ impl Place {
         Replica(open(&settings).expect("the store opens"))
     }
 
-    /// Gives the Redis key of something in a shard.
+    /// Returns the Redis key of something in a shard.
     pub(super) fn key(&self, shard: usize, name: &str) -> String {
         format!("{{{}:{shard}}}:{name}", self.namespace)
     }
@@ -76,7 +76,7 @@ impl Replica {
         }
     }
 
-    /// Gives up what `fence` stands for.
+    /// Returns up what `fence` stands for.
     pub(super) async fn release(&self, fence: &Fence) -> bool {
         self.0.leases.release(&fence.lease, fence.token).await.expect("the store works")
     }
@@ -153,7 +153,7 @@ impl Pausing {
         *self.event.lock() = Some((1, Box::new(event)));
     }
 
-    /// Tells whether the event has happened.
+    /// Returns whether the event has happened.
     pub(super) fn happened(&self) -> bool {
         self.event.lock().is_none()
     }

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::{CacheAnswer, CacheEngine, CacheRules, Fill, FillWish, Miss};
+use super::{CacheEngine, CacheLookup, CacheRules, Fill, FillWish, Miss};
 use crate::clock::SharedClock;
 use crate::engine::{EngineError, EngineResult};
 use crate::model::cache::{CacheKey, CachedValue, ContentType, FillToken, MissReason, Namespace};
@@ -108,12 +108,12 @@ impl Fixture {
         Self { engine: Arc::new(engine), store, stores, clock }
     }
 
-    async fn get(&self, wish: Option<FillWish>) -> CacheAnswer {
+    async fn get(&self, wish: Option<FillWish>) -> CacheLookup {
         self.engine.get(&address(), wish).await.expect("the store works")
     }
 
     /// Asks for the value in the background.
-    fn ask(&self) -> JoinHandle<CacheAnswer> {
+    fn ask(&self) -> JoinHandle<CacheLookup> {
         let engine = Arc::clone(&self.engine);
         tokio::spawn(async move {
             engine.get(&address(), patient(LONG)).await.expect("the store works")
@@ -121,7 +121,7 @@ impl Fixture {
     }
 
     /// Takes the turn for `ttl`.
-    async fn turn(&self, ttl: Duration) -> (CacheAnswer, Fill) {
+    async fn turn(&self, ttl: Duration) -> (CacheLookup, Fill) {
         let answer = self.get(Some(FillWish { ttl, wait: Duration::ZERO })).await;
         let fill = turn_in(&answer).expect("nobody has the turn");
         (answer, fill)
@@ -154,7 +154,7 @@ impl Fixture {
         self.engine.put(put).await
     }
 
-    /// Gives the hits and misses of the namespace.
+    /// Returns the hits and misses of the namespace.
     fn counted(&self) -> (u64, [u64; 4]) {
         let totals = self.engine.totals().of(&address().key.namespace);
         (totals.hits(), MissReason::ALL.map(|reason| totals.misses(reason)))
@@ -173,11 +173,11 @@ fn patient(ttl: Duration) -> Option<FillWish> {
     Some(FillWish { ttl, wait: LONG })
 }
 
-fn turn_in(answer: &CacheAnswer) -> Option<Fill> {
+fn turn_in(answer: &CacheLookup) -> Option<Fill> {
     answer.value.as_ref().err().and_then(|miss| miss.fill)
 }
 
-fn seen(answer: &CacheAnswer) -> Seen {
+fn seen(answer: &CacheLookup) -> Seen {
     Seen::Fence(answer.generation.fence)
 }
 
@@ -185,11 +185,11 @@ async fn soon<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(DEADLINE, work).await.expect("nobody waits in vain")
 }
 
-async fn answer(asked: JoinHandle<CacheAnswer>) -> CacheAnswer {
+async fn answer(asked: JoinHandle<CacheLookup>) -> CacheLookup {
     soon(asked).await.expect("does not panic")
 }
 
-fn bytes_of(answer: &CacheAnswer) -> &[u8] {
+fn bytes_of(answer: &CacheLookup) -> &[u8] {
     &answer.value.as_ref().expect("is there").bytes
 }
 
@@ -269,7 +269,7 @@ async fn who_goes_away_leaves_nothing_behind() {
 }
 
 /// Lets somebody have the turn and another one wait for it, while `end` ends it.
-async fn the_turn_goes_on(fixture: &Fixture, end: impl AsyncFnOnce(CacheAnswer, Fill)) {
+async fn the_turn_goes_on(fixture: &Fixture, end: impl AsyncFnOnce(CacheLookup, Fill)) {
     let (miss, turn) = fixture.turn(LONG).await;
     let claims = *fixture.store.claims.borrow();
     let asked = fixture.ask();

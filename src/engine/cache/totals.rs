@@ -27,12 +27,12 @@ impl NamespaceTotals {
         total.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Gives how many lookups found what they sought.
+    /// Returns how many lookups found what they sought.
     pub fn hits(&self) -> u64 {
         self.hits.load(Ordering::Relaxed)
     }
 
-    /// Gives how many lookups did not, for this reason.
+    /// Returns how many lookups did not, for this reason.
     pub fn misses(&self, reason: MissReason) -> u64 {
         self.misses[reason as usize].load(Ordering::Relaxed)
     }
@@ -51,7 +51,7 @@ impl Totals {
         Self { max_namespaces, by_namespace: RwLock::default(), others: Arc::default() }
     }
 
-    /// Gives the totals of a namespace that is asked for.
+    /// Returns the totals of a namespace that is asked for.
     pub(super) fn of(&self, namespace: &Namespace) -> Arc<NamespaceTotals> {
         self.within(self.max_namespaces, namespace)
     }

@@ -85,7 +85,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Tells whether nobody is before this place.
+    /// Returns whether nobody is before this place.
     pub(super) fn is_first(&self) -> bool {
         let state = self.lines.state.lock();
         let first = state.lines.get(&self.name).and_then(VecDeque::front);

@@ -23,8 +23,8 @@ use crate::model::selector::Selector;
 use crate::model::series::{Point, SeriesId, SeriesKey};
 use crate::model::time::Timestamp;
 use crate::store::{
-    Capabilities, Change, Delta, ErrorKind, Fenced, Operation, SeriesStore, Snapshot, StoreError,
-    StoreResult, StoreStatus, UpsertOutcome,
+    Capabilities, Change, Delta, ErrorKind, Fenced, Operation, ResourceStatus, SeriesStore,
+    Snapshot, StoreError, StoreResult, StoreStatus, UpsertOutcome,
 };
 
 /// A store of which only the reads exist.
@@ -180,7 +180,7 @@ impl Operation for ToldStore {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             atomic_batches: true,
-            parts: 1,
+            shards: 1,
             backend: "told",
             survives_restart: false,
             survives_power_cut: false,
@@ -208,7 +208,8 @@ impl Operation for ToldStore {
     async fn status(&self) -> StoreResult<StoreStatus> {
         self.answer().await?;
         let series = self.state.lock().points.len() as u64;
-        Ok(StoreStatus { series, commits: series, ..StoreStatus::default() })
+        let resources = vec![ResourceStatus::counted("series", series)];
+        Ok(StoreStatus { resources, commits: series, ..StoreStatus::default() })
     }
 
     async fn close(&self) -> StoreResult<()> {

@@ -28,7 +28,7 @@ use crate::http::wire::{Span, Ttl, field, given};
 use crate::model::Invalid;
 use crate::model::cache::{CacheKey, CachedValue, Namespace};
 use crate::model::generations::{Generation, GenerationKey};
-use crate::model::time::{Timestamp, format_span};
+use crate::model::time::{Timestamp, format_duration};
 use crate::store::CacheAddress;
 
 /// How many headers an answer with a value has: room is made for all of them at once.
@@ -169,11 +169,11 @@ pub(crate) async fn get_cached_value(
     }
 }
 
-/// Gives how long a turn lasts that was asked for with `fill`.
+/// Returns how long a turn lasts that was asked for with `fill`.
 fn turn_ttl(rules: &CacheRules, fill: Option<Ttl>) -> Result<Duration, Problem> {
     let ttl = fill.map_or(rules.fill_ttl, |ttl| ttl.0);
     let longest = rules.max_fill_ttl;
-    let why = || Invalid::new(format!("a turn lasts at most {}", format_span(longest)));
+    let why = || Invalid::new(format!("a turn lasts at most {}", format_duration(longest)));
     field("fill", if ttl <= longest { Ok(ttl) } else { Err(why()) })
 }
 
@@ -234,7 +234,7 @@ impl KnownTags {
         Self(headers.get_all(IF_NONE_MATCH).iter().cloned().collect())
     }
 
-    /// Tells whether this value is among it: a weak comparison (RFC 9110, 13.1.2). Our own tags
+    /// Returns whether this value is among it: a buffered comparison (RFC 9110, 13.1.2). Our own tags
     /// hold no comma, so that cutting foreign ones at theirs does no harm.
     fn has(&self, hash: &str) -> bool {
         let lines = self.0.iter().filter_map(|line| line.to_str().ok());

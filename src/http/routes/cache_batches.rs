@@ -13,9 +13,9 @@ use utoipa::ToSchema;
 
 use super::cache::address;
 use super::cache_writes::seen;
-use super::{Answer, check_batch};
+use super::{HandlerResult, check_batch};
 use crate::engine::EngineError;
-use crate::engine::cache::CacheAnswer;
+use crate::engine::cache::CacheLookup;
 use crate::http::body::LARGE_BYTES;
 use crate::http::extract::{Json, Path};
 use crate::http::middleware::keep_until_sent;
@@ -74,7 +74,7 @@ pub(crate) struct CacheBatchItem {
 }
 
 impl CacheBatchItem {
-    fn new(key: String, answer: CacheAnswer) -> Self {
+    fn new(key: String, answer: CacheLookup) -> Self {
         let (value, miss) = match answer.value {
             Ok(value) => (Some(value), None),
             Err(miss) => (None, Some(miss)),
@@ -95,7 +95,7 @@ impl CacheBatchItem {
 
 /// Many values.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct CacheBatchAnswer {
+pub(crate) struct CacheBatchResponse {
     /// What was found, in the order of the request's keys.
     values: Vec<CacheBatchItem>,
 }
@@ -105,7 +105,7 @@ pub(crate) struct CacheBatchAnswer {
 #[utoipa::path(post, path = "/v1/cache/{namespace}/get", tag = "cache",
     params(("namespace" = String, Path, description = "The namespace, percent-encoded")),
     request_body = CacheBatch,
-    responses((status = 200, description = "The values", body = CacheBatchAnswer)))]
+    responses((status = 200, description = "The values", body = CacheBatchResponse)))]
 pub(crate) async fn get_cached_values(
     State(state): State<AppState>,
     Path(namespace): Path<String>,
@@ -133,7 +133,7 @@ pub(crate) async fn get_cached_values(
     let share = state.budget.cover_answer(bytes / 3 * 4)?;
     let items = body.keys.into_iter().zip(answers);
     let values = items.map(|(key, answer)| CacheBatchItem::new(key, answer)).collect();
-    let write = move || keep_until_sent(Json(CacheBatchAnswer { values }).into_response(), share);
+    let write = move || keep_until_sent(Json(CacheBatchResponse { values }).into_response(), share);
     if bytes <= LARGE_BYTES {
         return Ok(write());
     }
@@ -227,7 +227,7 @@ pub(crate) struct CacheRefusal {
 
 /// What became of the values.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct CachePutBatchAnswer {
+pub(crate) struct CachePutBatchResponse {
     /// The keys whose values are held, in the order of the request.
     stored: Vec<String>,
     /// The values that are not.
@@ -239,12 +239,12 @@ pub(crate) struct CachePutBatchAnswer {
 /// name end by their time.
 #[utoipa::path(post, path = "/v1/cache/{namespace}/put", tag = "cache",
     params(("namespace" = String, Path, description = "The namespace, percent-encoded")),
-    responses((status = 200, description = "What became of them", body = CachePutBatchAnswer)))]
+    responses((status = 200, description = "What became of them", body = CachePutBatchResponse)))]
 pub(crate) async fn put_cached_values(
     State(state): State<AppState>,
     Path(namespace): Path<String>,
     Json(body): Json<CachePutBatch>,
-) -> Answer<CachePutBatchAnswer> {
+) -> HandlerResult<CachePutBatchResponse> {
     let namespace = field("namespace", Namespace::parse(namespace))?;
     check_batch(&state, body.values.len())?;
     let cache = &state.engine()?.cache;
@@ -261,7 +261,7 @@ pub(crate) async fn put_cached_values(
             Err(error) => refused.push(refusal(key, error)),
         }
     }
-    Ok(Json(CachePutBatchAnswer { stored, refused }))
+    Ok(Json(CachePutBatchResponse { stored, refused }))
 }
 
 fn refusal(key: String, error: EngineError) -> CacheRefusal {

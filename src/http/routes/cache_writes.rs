@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::cache::{RawBytes, address};
-use super::{Answer, DeletedAnswer};
+use super::{DeletedResponse, HandlerResult};
 use crate::http::body::{BodyLimit, read_whole};
 use crate::http::extract::{Json, Path, Query};
 use crate::http::problem::Problem;
@@ -76,7 +76,7 @@ pub(super) fn seen(fence: Option<&str>, number: Option<i64>, at: &str) -> Result
 
 /// What a put gives.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct CachePutAnswer {
+pub(crate) struct CachePutResponse {
     /// Names the bytes and their content type, as the header `ETag` does, without its quotes.
     etag: String,
     /// When the value ends, if nothing ends it before.
@@ -91,13 +91,13 @@ pub(crate) struct CachePutAnswer {
         ("key" = String, Path, description = "The value's key, percent-encoded"), CachePutParams),
     request_body(content = inline(RawBytes), description = "The value",
         content_type = "application/octet-stream"),
-    responses((status = 200, description = "The value is held", body = CachePutAnswer)))]
+    responses((status = 200, description = "The value is held", body = CachePutResponse)))]
 pub(crate) async fn put_cached_value(
     State(state): State<AppState>,
     Path((namespace, key)): Path<(String, String)>,
     Query(query): Query<CachePutParams>,
     request: Request<Body>,
-) -> Answer<CachePutAnswer> {
+) -> HandlerResult<CachePutResponse> {
     let namespace = field("namespace", Namespace::parse(namespace))?;
     let generation_key = ("generation_key", query.generation_key.as_deref());
     let address = address(&namespace, ("key", &key), generation_key)?;
@@ -120,7 +120,7 @@ pub(crate) async fn put_cached_value(
     let bytes = Bytes::copy_from_slice(&body.bytes);
     let ttl = query.ttl.map_or(cache.rules().ttl, |ttl| ttl.0);
     let value = cache.put(CachePut { address, seen, bytes, content_type, ttl, fill }).await?;
-    Ok(Json(CachePutAnswer { etag: value.hash.to_string(), expires_at: value.expires_at }))
+    Ok(Json(CachePutResponse { etag: value.hash.to_string(), expires_at: value.expires_at }))
 }
 
 fn content_type(headers: &HeaderMap) -> Result<ContentType, Problem> {
@@ -133,13 +133,13 @@ fn content_type(headers: &HeaderMap) -> Result<ContentType, Problem> {
 #[utoipa::path(delete, path = "/v1/cache/{namespace}/{key}", tag = "cache",
     params(("namespace" = String, Path, description = "The namespace, percent-encoded"),
         ("key" = String, Path, description = "The value's key, percent-encoded")),
-    responses((status = 200, description = "It is gone", body = DeletedAnswer)))]
+    responses((status = 200, description = "It is gone", body = DeletedResponse)))]
 pub(crate) async fn delete_cached_value(
     State(state): State<AppState>,
     Path((namespace, key)): Path<(String, String)>,
-) -> Answer<DeletedAnswer> {
+) -> HandlerResult<DeletedResponse> {
     let namespace = field("namespace", Namespace::parse(namespace))?;
     let key = field("key", CacheKey::parse(namespace, key))?;
     state.engine()?.cache.delete(&key).await?;
-    Ok(Json(DeletedAnswer { deleted: true }))
+    Ok(Json(DeletedResponse { deleted: true }))
 }

@@ -4,7 +4,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Answer, DeletedAnswer, FenceParams};
+use super::{DeletedResponse, FenceParams, HandlerResult};
 use crate::http::extract::{FenceHeader, Json, Path, Query};
 use crate::http::problem::Problem;
 use crate::http::state::AppState;
@@ -60,7 +60,7 @@ pub(crate) async fn set_checkpoint(
     Path((org, repo)): Path<(String, String)>,
     FenceHeader(fence): FenceHeader,
     Json(body): Json<CheckpointRequest>,
-) -> Answer<CheckpointState> {
+) -> HandlerResult<CheckpointState> {
     let key = parse_key(&org, &repo)?;
     let if_later = body.if_later.unwrap_or(false);
     let checkpoints = &state.engine()?.checkpoints;
@@ -76,7 +76,7 @@ pub(crate) async fn set_checkpoint(
 pub(crate) async fn get_checkpoint(
     State(state): State<AppState>,
     Path((org, repo)): Path<(String, String)>,
-) -> Answer<CheckpointState> {
+) -> HandlerResult<CheckpointState> {
     let key = parse_key(&org, &repo)?;
     let held = state.engine()?.checkpoints.get(&key).await?;
     Ok(Json(CheckpointState::new(key, held)))
@@ -86,14 +86,14 @@ pub(crate) async fn get_checkpoint(
 #[utoipa::path(delete, path = "/v1/checkpoints/{org}/{repo}", tag = "checkpoints",
     params(("org" = String, Path, description = "The organisation, percent-encoded"),
         ("repo" = String, Path, description = "The repository, percent-encoded"), FenceParams),
-    responses((status = 200, description = "It is gone", body = DeletedAnswer)))]
+    responses((status = 200, description = "It is gone", body = DeletedResponse)))]
 pub(crate) async fn delete_checkpoint(
     State(state): State<AppState>,
     Path((org, repo)): Path<(String, String)>,
     FenceHeader(fence): FenceHeader,
-) -> Answer<DeletedAnswer> {
+) -> HandlerResult<DeletedResponse> {
     state.engine()?.checkpoints.delete(parse_key(&org, &repo)?, fence).await?;
-    Ok(Json(DeletedAnswer { deleted: true }))
+    Ok(Json(DeletedResponse { deleted: true }))
 }
 
 /// Which checkpoints to list.
@@ -115,7 +115,7 @@ pub(crate) struct CheckpointPage {
 
 /// A page of checkpoints.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct CheckpointPageAnswer {
+pub(crate) struct CheckpointPageResponse {
     /// The checkpoints, sorted by organisation and repository.
     checkpoints: Vec<CheckpointState>,
     /// What to ask with for more; absent on the last page.
@@ -126,11 +126,11 @@ pub(crate) struct CheckpointPageAnswer {
 
 /// Lists checkpoints.
 #[utoipa::path(get, path = "/v1/checkpoints", tag = "checkpoints", params(CheckpointPage),
-    responses((status = 200, description = "A page of checkpoints", body = CheckpointPageAnswer)))]
+    responses((status = 200, description = "A page of checkpoints", body = CheckpointPageResponse)))]
 pub(crate) async fn list_checkpoints(
     State(state): State<AppState>,
     Query(query): Query<CheckpointPage>,
-) -> Answer<CheckpointPageAnswer> {
+) -> HandlerResult<CheckpointPageResponse> {
     let limit = state.page_items(query.limit)?;
     let org = query.org.as_deref().map(|org| field("org", parse_org(org))).transpose()?;
     let after = query.page.as_deref().map(parse_page).transpose()?;
@@ -140,7 +140,7 @@ pub(crate) async fn list_checkpoints(
     found.truncate(limit);
     let next_page = found.last().filter(|_| more).map(|(key, _)| next_page(key));
     let checkpoints = found.into_iter().map(|(key, held)| CheckpointState::new(key, held));
-    Ok(Json(CheckpointPageAnswer { checkpoints: checkpoints.collect(), next_page }))
+    Ok(Json(CheckpointPageResponse { checkpoints: checkpoints.collect(), next_page }))
 }
 
 /// Two parts, each on its own in hexadecimal, so that no choice of keys makes them one.

@@ -27,12 +27,12 @@ pub(crate) async fn redirect_to_docs() -> Redirect {
     Redirect::permanent("/docs/")
 }
 
-/// Gives the page.
+/// Returns the page.
 pub(crate) async fn docs_index() -> Response {
     file("")
 }
 
-/// Gives a file of the page.
+/// Returns a file of the page.
 pub(crate) async fn docs_file(Path(name): Path<String>) -> Response {
     file(&name)
 }

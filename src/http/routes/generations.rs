@@ -6,7 +6,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Answer, check_batch, int64};
+use super::{HandlerResult, check_batch, int64};
 use crate::http::extract::{Json, Path};
 use crate::http::problem::Problem;
 use crate::http::state::AppState;
@@ -37,7 +37,7 @@ impl From<&Generation> for GenerationState {
 pub(crate) async fn get_generation(
     State(state): State<AppState>,
     Path(key): Path<String>,
-) -> Answer<GenerationState> {
+) -> HandlerResult<GenerationState> {
     let key = field("key", GenerationKey::parse(key))?;
     let generations = state.engine()?.generations.snapshot(&[key]).await?;
     only(&generations)
@@ -51,13 +51,13 @@ pub(crate) async fn get_generation(
 pub(crate) async fn bump_generation(
     State(state): State<AppState>,
     Path(key): Path<String>,
-) -> Answer<GenerationState> {
+) -> HandlerResult<GenerationState> {
     let key = field("key", GenerationKey::parse(key))?;
     let generations = state.engine()?.generations.bump(vec![key]).await?;
     only(&generations)
 }
 
-fn only(generations: &[Generation]) -> Answer<GenerationState> {
+fn only(generations: &[Generation]) -> HandlerResult<GenerationState> {
     let generation = generations.first().ok_or_else(Problem::internal)?;
     Ok(Json(generation.into()))
 }
@@ -72,7 +72,7 @@ pub(crate) struct GenerationBatch {
 
 /// Many generations.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct GenerationBatchAnswer {
+pub(crate) struct GenerationBatchResponse {
     /// The generation of each key.
     generations: BTreeMap<String, GenerationState>,
 }
@@ -87,20 +87,20 @@ impl GenerationBatch {
         self.keys.iter().enumerate().map(parse).collect()
     }
 
-    fn answer(self, generations: &[Generation]) -> GenerationBatchAnswer {
+    fn answer(self, generations: &[Generation]) -> GenerationBatchResponse {
         let generations = generations.iter().map(GenerationState::from);
-        GenerationBatchAnswer { generations: self.keys.into_iter().zip(generations).collect() }
+        GenerationBatchResponse { generations: self.keys.into_iter().zip(generations).collect() }
     }
 }
 
 /// Reads many generations. What is made from the sources after this may be put
 /// into the cache under these fences.
 #[utoipa::path(post, path = "/v1/generations/snapshot", tag = "generations",
-    responses((status = 200, description = "The generations", body = GenerationBatchAnswer)))]
+    responses((status = 200, description = "The generations", body = GenerationBatchResponse)))]
 pub(crate) async fn snapshot_generations(
     State(state): State<AppState>,
     Json(body): Json<GenerationBatch>,
-) -> Answer<GenerationBatchAnswer> {
+) -> HandlerResult<GenerationBatchResponse> {
     let keys = body.parse(&state)?;
     let generations = state.engine()?.generations.snapshot(&keys).await?;
     Ok(Json(body.answer(&generations)))
@@ -110,11 +110,11 @@ pub(crate) async fn snapshot_generations(
 /// may be raised before others, and an answer of 5xx may leave some raised: send it again, since
 /// one bump too many only costs values that are made anew.
 #[utoipa::path(post, path = "/v1/generations/bump", tag = "generations",
-    responses((status = 200, description = "The generations", body = GenerationBatchAnswer)))]
+    responses((status = 200, description = "The generations", body = GenerationBatchResponse)))]
 pub(crate) async fn bump_generations(
     State(state): State<AppState>,
     Json(body): Json<GenerationBatch>,
-) -> Answer<GenerationBatchAnswer> {
+) -> HandlerResult<GenerationBatchResponse> {
     let keys = body.parse(&state)?;
     let generations = state.engine()?.generations.bump(keys).await?;
     Ok(Json(body.answer(&generations)))
@@ -131,7 +131,7 @@ pub(crate) struct GenerationCleanup {
 
 /// What a cleanup did.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct GenerationCleanupAnswer {
+pub(crate) struct GenerationCleanupResponse {
     /// How many keys were forgotten.
     forgotten: i64,
 }
@@ -139,11 +139,11 @@ pub(crate) struct GenerationCleanupAnswer {
 /// Forgets generations that were not bumped for a time. They count from 0 again, and values that
 /// depend on them may be lost, but none that is not true is ever given.
 #[utoipa::path(post, path = "/v1/generations/cleanup", tag = "generations",
-    responses((status = 200, description = "What was forgotten", body = GenerationCleanupAnswer)))]
+    responses((status = 200, description = "What was forgotten", body = GenerationCleanupResponse)))]
 pub(crate) async fn clean_up_generations(
     State(state): State<AppState>,
     Json(body): Json<GenerationCleanup>,
-) -> Answer<GenerationCleanupAnswer> {
+) -> HandlerResult<GenerationCleanupResponse> {
     let forgotten = state.engine()?.generations.cleanup(body.retention.0).await?;
-    Ok(Json(GenerationCleanupAnswer { forgotten: int64(forgotten) }))
+    Ok(Json(GenerationCleanupResponse { forgotten: int64(forgotten) }))
 }

@@ -5,31 +5,31 @@ use axum::http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Answer;
+use super::HandlerResult;
 use crate::http::extract::Json;
 use crate::http::problem::Problem;
 use crate::http::state::AppState;
 
 /// That all is well.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct HealthAnswer {
+pub(crate) struct HealthResponse {
     /// `ok`.
     status: &'static str,
 }
 
-/// Tells that the process answers, also while the store is still loading.
+/// Returns that the process answers, also while the store is still loading.
 #[utoipa::path(get, path = "/livez", tag = "health", security(()),
-    responses((status = 200, description = "Alive", body = HealthAnswer)))]
-pub(crate) async fn get_liveness() -> Json<HealthAnswer> {
-    Json(HealthAnswer { status: "ok" })
+    responses((status = 200, description = "Alive", body = HealthResponse)))]
+pub(crate) async fn get_liveness() -> Json<HealthResponse> {
+    Json(HealthResponse { status: "ok" })
 }
 
-/// Tells whether the resources can be served now, and if not why.
+/// Returns whether the resources can be served now, and if not why.
 #[utoipa::path(get, path = "/readyz", tag = "health", security(()),
-    responses((status = 200, description = "Ready", body = HealthAnswer)))]
-pub(crate) async fn get_readiness(State(state): State<AppState>) -> Answer<HealthAnswer> {
+    responses((status = 200, description = "Ready", body = HealthResponse)))]
+pub(crate) async fn get_readiness(State(state): State<AppState>) -> HandlerResult<HealthResponse> {
     match state.not_ready().await {
-        None => Ok(Json(HealthAnswer { status: "ok" })),
+        None => Ok(Json(HealthResponse { status: "ok" })),
         Some(why) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready")
             .detail(why)
             .retry_after(1)),

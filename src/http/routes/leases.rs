@@ -4,14 +4,14 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::Answer;
+use super::HandlerResult;
 use crate::http::extract::{Json, Path, Query, Role};
 use crate::http::place::Place;
 use crate::http::problem::Problem;
 use crate::http::state::AppState;
 use crate::http::wire::{Count, Integer, Span, Ttl, field, from_hex, given, to_hex};
 use crate::model::leases::{FencingToken, Holder, Lease, LeaseName};
-use crate::model::time::{Timestamp, format_span};
+use crate::model::time::{Timestamp, format_duration};
 use crate::store::AcquireOutcome;
 
 /// Asks for a lease.
@@ -30,7 +30,7 @@ pub(crate) struct LeaseRequest {
 
 /// A lease as it stands, or how an attempt to get it ended.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct LeaseAnswer {
+pub(crate) struct LeaseResponse {
     /// The caller holds the lease now.
     acquired: bool,
     /// Who holds it.
@@ -46,7 +46,7 @@ pub(crate) struct LeaseAnswer {
     ttl: String,
 }
 
-impl LeaseAnswer {
+impl LeaseResponse {
     fn of_holder(lease: &Lease) -> Self {
         let fencing_token = Some(lease.token.0);
         Self { acquired: true, fencing_token, ..Self::of_other(lease) }
@@ -58,7 +58,7 @@ impl LeaseAnswer {
             holder: lease.holder.as_str().to_owned(),
             fencing_token: None,
             expires_at: lease.expires_at,
-            ttl: format_span(lease.ttl),
+            ttl: format_duration(lease.ttl),
         }
     }
 }
@@ -68,14 +68,14 @@ impl LeaseAnswer {
 /// fair among those who wait at one replica.
 #[utoipa::path(post, path = "/v1/leases/{name}/acquire", tag = "leases",
     params(("name" = String, Path, description = "The lease's name, percent-encoded")),
-    responses((status = 200, description = "The outcome", body = LeaseAnswer)))]
+    responses((status = 200, description = "The outcome", body = LeaseResponse)))]
 pub(crate) async fn acquire_lease(
     State(state): State<AppState>,
     Path(name): Path<String>,
     Role(bound): Role,
     place: Place,
     Json(body): Json<LeaseRequest>,
-) -> Answer<LeaseAnswer> {
+) -> HandlerResult<LeaseResponse> {
     let name = field("name", LeaseName::parse(name))?;
     let holder = field("/holder", Holder::parse(body.holder))?;
     let wait = state.wait(body.wait)?;
@@ -92,8 +92,8 @@ pub(crate) async fn acquire_lease(
         () = state.stop.cancelled(), if !wait.is_zero() => return Err(Problem::stopping()),
     };
     Ok(Json(match outcome {
-        AcquireOutcome::Acquired(lease) => LeaseAnswer::of_holder(&lease),
-        AcquireOutcome::Held(lease) => LeaseAnswer::of_other(&lease),
+        AcquireOutcome::Acquired(lease) => LeaseResponse::of_holder(&lease),
+        AcquireOutcome::Held(lease) => LeaseResponse::of_other(&lease),
     }))
 }
 
@@ -112,16 +112,16 @@ pub(crate) struct LeaseRenewal {
 /// Makes a lease last longer, for its holder.
 #[utoipa::path(post, path = "/v1/leases/{name}/renew", tag = "leases",
     params(("name" = String, Path, description = "The lease's name, percent-encoded")),
-    responses((status = 200, description = "The lease", body = LeaseAnswer)))]
+    responses((status = 200, description = "The lease", body = LeaseResponse)))]
 pub(crate) async fn renew_lease(
     State(state): State<AppState>,
     Path(name): Path<String>,
     Json(body): Json<LeaseRenewal>,
-) -> Answer<LeaseAnswer> {
+) -> HandlerResult<LeaseResponse> {
     let name = field("name", LeaseName::parse(name))?;
     let token = FencingToken(body.fencing_token.0);
     let lease = state.engine()?.leases.renew(&name, token, body.ttl.map(|ttl| ttl.0)).await?;
-    Ok(Json(LeaseAnswer::of_holder(&lease)))
+    Ok(Json(LeaseResponse::of_holder(&lease)))
 }
 
 /// Asks to end a lease.
@@ -135,7 +135,7 @@ pub(crate) struct LeaseRelease {
 
 /// That a lease has ended.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct ReleaseAnswer {
+pub(crate) struct ReleaseResponse {
     /// True: a lease that could not be released is a problem.
     released: bool,
 }
@@ -143,15 +143,15 @@ pub(crate) struct ReleaseAnswer {
 /// Ends a lease, for its holder.
 #[utoipa::path(post, path = "/v1/leases/{name}/release", tag = "leases",
     params(("name" = String, Path, description = "The lease's name, percent-encoded")),
-    responses((status = 200, description = "The lease is free", body = ReleaseAnswer)))]
+    responses((status = 200, description = "The lease is free", body = ReleaseResponse)))]
 pub(crate) async fn release_lease(
     State(state): State<AppState>,
     Path(name): Path<String>,
     Json(body): Json<LeaseRelease>,
-) -> Answer<ReleaseAnswer> {
+) -> HandlerResult<ReleaseResponse> {
     let name = field("name", LeaseName::parse(name))?;
     state.engine()?.leases.release(&name, FencingToken(body.fencing_token.0)).await?;
-    Ok(Json(ReleaseAnswer { released: true }))
+    Ok(Json(ReleaseResponse { released: true }))
 }
 
 /// A lease that is held.
@@ -174,7 +174,7 @@ impl LeaseState {
             name: name.as_str().to_owned(),
             holder: lease.holder.as_str().to_owned(),
             expires_at: lease.expires_at,
-            ttl: format_span(lease.ttl),
+            ttl: format_duration(lease.ttl),
         }
     }
 }
@@ -186,7 +186,7 @@ impl LeaseState {
 pub(crate) async fn get_lease(
     State(state): State<AppState>,
     Path(name): Path<String>,
-) -> Answer<LeaseState> {
+) -> HandlerResult<LeaseState> {
     let name = field("name", LeaseName::parse(name))?;
     let lease = state.engine()?.leases.get(&name).await?;
     Ok(Json(LeaseState::new(&name, &lease)))
@@ -208,7 +208,7 @@ pub(crate) struct LeasePage {
 
 /// A page of leases.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct LeasePageAnswer {
+pub(crate) struct LeasePageResponse {
     /// The leases that are held, sorted by name.
     leases: Vec<LeaseState>,
     /// What to ask with for more; absent on the last page.
@@ -219,11 +219,11 @@ pub(crate) struct LeasePageAnswer {
 
 /// Lists the leases that are held.
 #[utoipa::path(get, path = "/v1/leases", tag = "leases", params(LeasePage),
-    responses((status = 200, description = "A page of leases", body = LeasePageAnswer)))]
+    responses((status = 200, description = "A page of leases", body = LeasePageResponse)))]
 pub(crate) async fn list_leases(
     State(state): State<AppState>,
     Query(query): Query<LeasePage>,
-) -> Answer<LeasePageAnswer> {
+) -> HandlerResult<LeasePageResponse> {
     let limit = state.page_items(query.limit)?;
     let after = query.page.as_deref().map(parse_page).transpose()?;
     let mut found = state.engine()?.leases.list(after.as_ref(), limit + 1).await?;
@@ -232,7 +232,7 @@ pub(crate) async fn list_leases(
     let last = found.last().filter(|_| more);
     let next_page = last.map(|(name, _)| to_hex(name.as_str().as_bytes()));
     let leases = found.iter().map(|(name, lease)| LeaseState::new(name, lease)).collect();
-    Ok(Json(LeasePageAnswer { leases, next_page }))
+    Ok(Json(LeasePageResponse { leases, next_page }))
 }
 
 fn parse_page(page: &str) -> Result<LeaseName, Problem> {

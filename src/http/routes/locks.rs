@@ -4,7 +4,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Answer, check_batch};
+use super::{HandlerResult, check_batch};
 use crate::http::extract::{Json, Path};
 use crate::http::problem::Problem;
 use crate::http::state::AppState;
@@ -23,7 +23,7 @@ pub(crate) struct LockRequest {
 
 /// How an attempt to get a lock ended.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct LockAnswer {
+pub(crate) struct LockResponse {
     /// The caller is the one that got it.
     acquired: bool,
     /// When the lock ends, whoever has it.
@@ -36,16 +36,16 @@ pub(crate) struct LockAnswer {
 #[utoipa::path(post, path = "/v1/locks/{kind}/{key}", tag = "locks",
     params(("kind" = LockKindName, Path, description = "What the lock is for"),
         ("key" = String, Path, description = "The lock's key, percent-encoded")),
-    responses((status = 200, description = "The outcome", body = LockAnswer)))]
+    responses((status = 200, description = "The outcome", body = LockResponse)))]
 pub(crate) async fn acquire_lock(
     State(state): State<AppState>,
     Path((kind, key)): Path<(String, String)>,
     Json(body): Json<LockRequest>,
-) -> Answer<LockAnswer> {
+) -> HandlerResult<LockResponse> {
     let key = field("key", LockKey::parse(parse_kind(&kind)?, key))?;
     let outcomes = state.engine()?.locks.acquire(vec![key], body.ttl.0).await?;
     let outcome = outcomes.first().ok_or_else(Problem::internal)?;
-    Ok(Json(LockAnswer { acquired: outcome.acquired, expires_at: outcome.expires_at }))
+    Ok(Json(LockResponse { acquired: outcome.acquired, expires_at: outcome.expires_at }))
 }
 
 /// Asks for many locks of one kind.
@@ -61,7 +61,7 @@ pub(crate) struct LockBatch {
 
 /// Which of many locks the caller got.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct LockBatchAnswer {
+pub(crate) struct LockBatchResponse {
     /// The keys that the caller got, in the order of the request.
     acquired: Vec<String>,
 }
@@ -71,12 +71,12 @@ pub(crate) struct LockBatchAnswer {
 /// moment, and an answer of 5xx may leave some claimed until their ttl.
 #[utoipa::path(post, path = "/v1/locks/{kind}", tag = "locks",
     params(("kind" = LockKindName, Path, description = "What the locks are for")),
-    responses((status = 200, description = "The locks that the caller got", body = LockBatchAnswer)))]
+    responses((status = 200, description = "The locks that the caller got", body = LockBatchResponse)))]
 pub(crate) async fn acquire_locks(
     State(state): State<AppState>,
     Path(kind): Path<String>,
     Json(body): Json<LockBatch>,
-) -> Answer<LockBatchAnswer> {
+) -> HandlerResult<LockBatchResponse> {
     let kind = parse_kind(&kind)?;
     check_batch(&state, body.keys.len())?;
     let parse = |(i, key): (usize, &String)| {
@@ -86,7 +86,7 @@ pub(crate) async fn acquire_locks(
     let keys = body.keys.iter().enumerate().map(parse).collect::<Result<Vec<_>, _>>()?;
     let outcomes = state.engine()?.locks.acquire(keys, body.ttl.0).await?;
     let got = body.keys.into_iter().zip(outcomes).filter(|(_, outcome)| outcome.acquired);
-    Ok(Json(LockBatchAnswer { acquired: got.map(|(key, _)| key).collect() }))
+    Ok(Json(LockBatchResponse { acquired: got.map(|(key, _)| key).collect() }))
 }
 
 /// A lock as it stands.
@@ -100,7 +100,7 @@ pub(crate) struct LockState {
     expires_at: Option<Timestamp>,
 }
 
-/// Tells whether a lock is held. It may be over by the time the answer arrives.
+/// Returns whether a lock is held. It may be over by the time the answer arrives.
 #[utoipa::path(get, path = "/v1/locks/{kind}/{key}", tag = "locks",
     params(("kind" = LockKindName, Path, description = "What the lock is for"),
         ("key" = String, Path, description = "The lock's key, percent-encoded")),
@@ -108,7 +108,7 @@ pub(crate) struct LockState {
 pub(crate) async fn get_lock(
     State(state): State<AppState>,
     Path((kind, key)): Path<(String, String)>,
-) -> Answer<LockState> {
+) -> HandlerResult<LockState> {
     let key = field("key", LockKey::parse(parse_kind(&kind)?, key))?;
     let expires_at = state.engine()?.locks.get(&key).await?;
     Ok(Json(LockState { held: expires_at.is_some(), expires_at }))

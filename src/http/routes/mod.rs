@@ -22,11 +22,11 @@ use super::problem::Problem;
 use super::state::AppState;
 
 /// What most handlers give.
-pub(crate) type Answer<T> = Result<Json<T>, Problem>;
+pub(crate) type HandlerResult<T> = Result<Json<T>, Problem>;
 
 /// That one thing was deleted.
 #[derive(serde::Serialize, utoipa::ToSchema)]
-pub(crate) struct DeletedAnswer {
+pub(crate) struct DeletedResponse {
     /// True: what was not there is a problem.
     deleted: bool,
 }

@@ -4,20 +4,21 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Answer, int64};
+use super::{HandlerResult, int64};
 use crate::http::extract::Json;
 use crate::http::state::AppState;
+use crate::store;
 
 /// What the server holds and how well.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct StatusAnswer {
+pub(crate) struct StatusResponse {
     /// The server's version.
     version: &'static str,
     /// The store's backend, such as `embedded`.
     backend: &'static str,
-    /// Acknowledged strong writes survive the end of the process.
+    /// Acknowledged durable writes survive the end of the process.
     survives_restart: bool,
-    /// Acknowledged strong writes survive a power cut.
+    /// Acknowledged durable writes survive a power cut.
     survives_power_cut: bool,
     /// Other replicas see the same data.
     shared: bool,
@@ -27,23 +28,9 @@ pub(crate) struct StatusAnswer {
     /// A batch of several keys or series is one atomic step. Where not, it is one in each part of
     /// the store: readers may see some of it, and a failure may leave some done.
     atomic_batches: bool,
-    /// Live series.
-    series: i64,
-    /// Deletions that are still remembered.
-    tombstones: i64,
-    /// Locks that are held.
-    locks: i64,
-    /// Leases that are held.
-    leases: i64,
-    /// Checkpoints that stand.
-    checkpoints: i64,
-    /// Keys whose generation is above 0.
-    generations: i64,
-    /// Cached values.
-    cached_values: i64,
-    /// What they take of `cache.max_bytes`, with their keys.
-    cached_bytes: i64,
-    /// Weak writes that are not on disk yet.
+    /// What is held, by resource.
+    resources: Vec<ResourceStatus>,
+    /// Buffered writes that are not on disk yet.
     unflushed_writes: i64,
     /// How long the oldest of them has been waiting, in milliseconds.
     oldest_unflushed_ms: i64,
@@ -51,14 +38,38 @@ pub(crate) struct StatusAnswer {
     flush_failures: i64,
 }
 
+/// How much of one resource is held.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ResourceStatus {
+    /// The resource, such as `series` or `locks`. `series_tombstones` are deletions of series that
+    /// are still remembered.
+    resource: &'static str,
+    /// Live entries.
+    entries: i64,
+    /// What they take in bytes, with their keys, where the resource is bounded in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    bytes: Option<i64>,
+}
+
+impl From<&store::ResourceStatus> for ResourceStatus {
+    fn from(status: &store::ResourceStatus) -> Self {
+        Self {
+            resource: status.resource,
+            entries: int64(status.entries),
+            bytes: status.bytes.map(int64),
+        }
+    }
+}
+
 /// Reports what the server holds.
 #[utoipa::path(get, path = "/v1/status", tag = "operation",
-    responses((status = 200, description = "The report", body = StatusAnswer)))]
-pub(crate) async fn get_status(State(state): State<AppState>) -> Answer<StatusAnswer> {
+    responses((status = 200, description = "The report", body = StatusResponse)))]
+pub(crate) async fn get_status(State(state): State<AppState>) -> HandlerResult<StatusResponse> {
     let operation = &state.engine()?.operation;
     let capabilities = operation.capabilities();
     let status = operation.status().await?;
-    Ok(Json(StatusAnswer {
+    Ok(Json(StatusResponse {
         version: env!("CARGO_PKG_VERSION"),
         backend: capabilities.backend,
         survives_restart: capabilities.survives_restart,
@@ -66,14 +77,7 @@ pub(crate) async fn get_status(State(state): State<AppState>) -> Answer<StatusAn
         shared: capabilities.shared,
         atomic_fencing: capabilities.atomic_fencing,
         atomic_batches: capabilities.atomic_batches,
-        series: int64(status.series),
-        tombstones: int64(status.tombstones),
-        locks: int64(status.locks),
-        leases: int64(status.leases),
-        checkpoints: int64(status.checkpoints),
-        generations: int64(status.generations),
-        cached_values: int64(status.cached_values),
-        cached_bytes: int64(status.cached_bytes),
+        resources: status.resources.iter().map(ResourceStatus::from).collect(),
         unflushed_writes: int64(status.unflushed),
         oldest_unflushed_ms: i64::try_from(status.oldest_unflushed.as_millis()).unwrap_or(i64::MAX),
         flush_failures: int64(status.flush_failures),
@@ -82,30 +86,32 @@ pub(crate) async fn get_status(State(state): State<AppState>) -> Answer<StatusAn
 
 /// What garbage collection did.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct GarbageAnswer {
+pub(crate) struct GarbageResponse {
     /// How much was removed.
     removed: i64,
 }
 
 /// Removes what has expired now, instead of at the next round.
 #[utoipa::path(post, path = "/v1/admin/gc", tag = "operation",
-    responses((status = 200, description = "What was removed", body = GarbageAnswer)))]
-pub(crate) async fn collect_garbage(State(state): State<AppState>) -> Answer<GarbageAnswer> {
+    responses((status = 200, description = "What was removed", body = GarbageResponse)))]
+pub(crate) async fn collect_garbage(
+    State(state): State<AppState>,
+) -> HandlerResult<GarbageResponse> {
     let removed = state.engine()?.operation.collect_garbage().await?;
-    Ok(Json(GarbageAnswer { removed: int64(removed) }))
+    Ok(Json(GarbageResponse { removed: int64(removed) }))
 }
 
 /// What a flush did.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct FlushAnswer {
-    /// How many weak writes were brought to disk.
+pub(crate) struct FlushResponse {
+    /// How many buffered writes were brought to disk.
     flushed: i64,
 }
 
-/// Brings every weak write to disk before it answers.
+/// Brings every buffered write to disk before it answers.
 #[utoipa::path(post, path = "/v1/admin/flush", tag = "operation",
-    responses((status = 200, description = "What was written", body = FlushAnswer)))]
-pub(crate) async fn flush_store(State(state): State<AppState>) -> Answer<FlushAnswer> {
+    responses((status = 200, description = "What was written", body = FlushResponse)))]
+pub(crate) async fn flush_store(State(state): State<AppState>) -> HandlerResult<FlushResponse> {
     let flushed = state.engine()?.operation.flush().await?;
-    Ok(Json(FlushAnswer { flushed: int64(flushed) }))
+    Ok(Json(FlushResponse { flushed: int64(flushed) }))
 }

@@ -9,9 +9,8 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Answer, DeletedAnswer, FenceParams};
+use super::{DeletedResponse, FenceParams, HandlerResult};
 use crate::engine::series::Writer;
-use crate::exposition::input::ParsedBatch;
 use crate::http::body::read_whole;
 use crate::http::extract::{FenceHeader, Json, Path, Query, Role, json_response, media_type};
 use crate::http::points::{SeriesPoint, points_body, write_point};
@@ -19,6 +18,7 @@ use crate::http::problem::Problem;
 use crate::http::push::{PushFormat, parse_push};
 use crate::http::state::AppState;
 use crate::http::wire::{Count, from_hex, given, to_hex};
+use crate::ingest::ParsedBatch;
 use crate::model::Invalid;
 use crate::model::cursor::Cursor;
 use crate::model::selector::{Selector, SelectorText};
@@ -82,7 +82,7 @@ pub(crate) struct WriterParams {
 
 /// What became of the points of a push.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct PushAnswer {
+pub(crate) struct PushResponse {
     /// Points that made a new series.
     #[schema(value_type = i64)]
     created: usize,
@@ -102,14 +102,14 @@ pub(crate) struct PushAnswer {
     request_body(description = "The points", content((SeriesPush = "application/json"),
         (String = "application/x-ndjson"), (String = "text/plain"),
         (String = "application/openmetrics-text"))),
-    responses((status = 200, description = "What became of the points", body = PushAnswer)))]
+    responses((status = 200, description = "What became of the points", body = PushResponse)))]
 pub(crate) async fn push_series(
     State(state): State<AppState>,
     Query(params): Query<WriterParams>,
     FenceHeader(fence): FenceHeader,
     Role(bound): Role,
     request: Request<Body>,
-) -> Answer<PushAnswer> {
+) -> HandlerResult<PushResponse> {
     let format = PushFormat::of(media_type(request.headers()))?;
     // Asked for before the body is read, so that nobody uploads for nothing.
     let engine = state.engine()?;
@@ -136,7 +136,7 @@ pub(crate) async fn push_series(
         tracing::error!(cause = %error, "applying a push failed");
         Problem::internal()
     })??;
-    Ok(Json(PushAnswer { created: counts.created, updated: counts.updated, stale: counts.stale }))
+    Ok(Json(PushResponse { created: counts.created, updated: counts.updated, stale: counts.stale }))
 }
 
 /// Which series to read.
@@ -277,16 +277,16 @@ pub(crate) async fn get_series(
 /// A fence that is sent is always checked.
 #[utoipa::path(delete, path = "/v1/series/{id}", tag = "series",
     params(("id" = String, Path, description = "The series' id"), FenceParams),
-    responses((status = 200, description = "It is gone", body = DeletedAnswer)))]
+    responses((status = 200, description = "It is gone", body = DeletedResponse)))]
 pub(crate) async fn delete_series(
     State(state): State<AppState>,
     Path(id): Path<String>,
     FenceHeader(fence): FenceHeader,
     Role(bound): Role,
-) -> Answer<DeletedAnswer> {
+) -> HandlerResult<DeletedResponse> {
     let bound_role = bound.as_ref().map(|bound| &*bound.0);
     state.engine()?.series.delete(parse_id(&id)?, bound_role, fence).await?;
-    Ok(Json(DeletedAnswer { deleted: true }))
+    Ok(Json(DeletedResponse { deleted: true }))
 }
 
 /// Which series to delete.
@@ -304,7 +304,7 @@ pub(crate) struct SeriesDeletion {
 
 /// What a deletion did.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct DeletionAnswer {
+pub(crate) struct DeletionResponse {
     /// How many series matched.
     #[schema(value_type = i64)]
     matched: usize,
@@ -317,19 +317,19 @@ pub(crate) struct DeletionAnswer {
 /// in a dry run. Where the status says `atomic_batches: false`, readers may see a part of it, and
 /// an answer of 5xx may leave a part deleted: sending it again completes it.
 #[utoipa::path(post, path = "/v1/series/delete", tag = "series", params(FenceParams),
-    responses((status = 200, description = "What was deleted", body = DeletionAnswer)))]
+    responses((status = 200, description = "What was deleted", body = DeletionResponse)))]
 pub(crate) async fn delete_matching_series(
     State(state): State<AppState>,
     FenceHeader(fence): FenceHeader,
     Role(bound): Role,
     Json(body): Json<SeriesDeletion>,
-) -> Answer<DeletionAnswer> {
+) -> HandlerResult<DeletionResponse> {
     let selectors = parse_selectors(&body.matches, "/match", &state).await?;
     let dry_run = body.dry_run.unwrap_or(false);
     let series = &state.engine()?.series;
     let bound_role = bound.as_ref().map(|bound| &*bound.0);
     let matched = series.delete_matching(&selectors, dry_run, bound_role, fence).await?;
-    Ok(Json(DeletionAnswer { matched, deleted: if dry_run { 0 } else { matched } }))
+    Ok(Json(DeletionResponse { matched, deleted: if dry_run { 0 } else { matched } }))
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::Answer;
+use super::HandlerResult;
 use crate::engine::Engine;
 use crate::engine::series::Changes;
 use crate::http::extract::{Json, Query, json_response};
@@ -29,17 +29,19 @@ use crate::model::cursor::Cursor;
 
 /// A place in the order of changes.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct CursorAnswer {
+pub(crate) struct CursorResponse {
     /// What to ask for changes with; opaque.
     cursor: String,
 }
 
-/// Gives the cursor of now.
+/// Returns the cursor of now.
 #[utoipa::path(get, path = "/v1/series/cursor", tag = "series",
-    responses((status = 200, description = "The cursor", body = CursorAnswer)))]
-pub(crate) async fn get_series_cursor(State(state): State<AppState>) -> Answer<CursorAnswer> {
+    responses((status = 200, description = "The cursor", body = CursorResponse)))]
+pub(crate) async fn get_series_cursor(
+    State(state): State<AppState>,
+) -> HandlerResult<CursorResponse> {
     let cursor = state.engine()?.series.cursor().await?.to_string();
-    Ok(Json(CursorAnswer { cursor }))
+    Ok(Json(CursorResponse { cursor }))
 }
 
 /// Which changes to read.

@@ -1,4 +1,4 @@
-//! Which weak writes are not on disk yet.
+//! Which buffered writes are not on disk yet.
 //!
 //! A mark says only *that* a key changed; what is written is read when it is flushed. So many
 //! writes to one key cost one row, and a key that was deleted meanwhile is a delete.
@@ -47,17 +47,17 @@ impl<K: Eq + Hash, S: BuildHasher + Default> DirtySet<K, S> {
         self.keys.reserve(marks.saturating_sub(self.keys.len()));
     }
 
-    /// Gives how many keys are marked and in no flush yet.
+    /// Returns how many keys are marked and in no flush yet.
     pub(super) fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// Gives how many keys are not known to be on disk, those of a running flush included.
+    /// Returns how many keys are not known to be on disk, those of a running flush included.
     pub(super) fn unflushed(&self) -> usize {
         self.keys.len() + self.in_flight.0
     }
 
-    /// Gives how long the oldest write that is not on disk has been waiting; zero when all are.
+    /// Returns how long the oldest write that is not on disk has been waiting; zero when all are.
     pub(super) fn age(&self, now: Timestamp) -> Duration {
         let oldest = earlier(self.oldest, self.in_flight.1);
         oldest.map_or(Duration::ZERO, |oldest| now.saturating_since(oldest))

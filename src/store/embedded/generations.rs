@@ -54,13 +54,13 @@ fn generation(row: Option<&GenerationRow>, floor: i64) -> Generation {
 }
 
 impl Tables {
-    /// Gives the generation of a key.
+    /// Returns the generation of a key.
     pub(super) fn generation(&self, key: &GenerationKey, now: Timestamp) -> Generation {
         let floor = self.counters.get(&Counter::BumpFloor, now).copied().unwrap_or(0);
         generation(self.generations.get(key, now), floor)
     }
 
-    /// Gives the place of the last bump of all.
+    /// Returns the place of the last bump of all.
     pub(super) fn last_bump(&self, now: Timestamp) -> GenerationFence {
         GenerationFence(self.counters.get(&Counter::LastBump, now).copied().unwrap_or(0))
     }

@@ -30,7 +30,7 @@ impl Resource for Leases {
     }
 }
 
-/// Tells whether `fence` holds where `lease` is what stands.
+/// Returns whether `fence` holds where `lease` is what stands.
 pub(super) fn holds(lease: Option<&Lease>, fence: &Fence) -> bool {
     lease.is_some_and(|lease| lease.token == fence.token)
 }

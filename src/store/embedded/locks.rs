@@ -33,7 +33,7 @@ impl Resource for Locks {
     }
 }
 
-/// Gives the first whole millisecond at which a span of `ttl` from `now` is over: times that the
+/// Returns the first whole millisecond at which a span of `ttl` from `now` is over: times that the
 /// server makes have milliseconds, and none of them may cut a promise short.
 pub(super) fn end_of(now: Timestamp, ttl: Duration) -> Timestamp {
     const ALMOST_A_MILLI: Duration = Duration::from_nanos(999_999);

@@ -1,7 +1,7 @@
 //! The embedded backend: two SQLite files and what is held in memory; also, without
 //! files, the `memory` backend.
 //!
-//! `state.db` holds the strong data (locks, leases, checkpoints, generations), `cache.db` the weak
+//! `state.db` holds the durable data (locks, leases, checkpoints, generations), `cache.db` the buffered
 //! (series). Cached values are in memory only.
 
 mod cache;
@@ -27,13 +27,13 @@ use self::sqlite::FolderLock;
 pub use self::sqlite::OpenError;
 use self::state::StateStore;
 use super::{
-    CacheSettings, Capabilities, ErrorKind, Operation, SeriesStore, StoreError, StoreResult,
-    StoreStatus, Stores,
+    CacheSettings, Capabilities, ErrorKind, Operation, ResourceStatus, SeriesStore, StoreError,
+    StoreResult, StoreStatus, Stores,
 };
 use crate::clock::{SharedClock, SystemClock};
 use crate::model::time::Timestamp;
 
-/// How hard a strong write is pressed on the disk before it is answered.
+/// How hard a durable write is pressed on the disk before it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SyncMode {
@@ -58,14 +58,14 @@ pub struct EmbeddedSettings {
     pub max_tombstones: usize,
     /// A checkpoint that was not written for this long expires.
     pub checkpoint_retention: Duration,
-    /// So many weak writes are brought to disk without waiting for the flush interval.
+    /// So many buffered writes are brought to disk without waiting for the flush interval.
     pub flush_threshold: usize,
     /// How much is cached.
     pub cache: CacheSettings,
 }
 
 impl EmbeddedSettings {
-    /// Gives settings for a store without files, roomy enough for tests and throw-away runs.
+    /// Returns settings for a store without files, roomy enough for tests and throw-away runs.
     pub fn in_memory() -> Self {
         const DAY: Duration = Duration::from_secs(86_400);
         Self {
@@ -80,7 +80,7 @@ impl EmbeddedSettings {
         }
     }
 
-    /// Gives the largest cached value that has room beside the longest names, in bytes.
+    /// Returns the largest cached value that has room beside the longest names, in bytes.
     pub fn largest_cached_value(&self) -> usize {
         cache::largest_value(&self.cache)
     }
@@ -143,7 +143,7 @@ fn capabilities(settings: &EmbeddedSettings) -> Capabilities {
         shared: false,
         atomic_fencing: true,
         atomic_batches: true,
-        parts: 1,
+        shards: 1,
     }
 }
 
@@ -190,17 +190,22 @@ impl Operation for EmbeddedOperation {
         let state = self.state.status()?;
         let cache = self.cache.usage();
         Ok(StoreStatus {
-            series: series.live as u64,
-            tombstones: series.tombstones as u64,
+            resources: vec![
+                ResourceStatus::counted("series", series.live as u64),
+                ResourceStatus::counted("series_tombstones", series.tombstones as u64),
+                ResourceStatus::counted("locks", state.locks),
+                ResourceStatus::counted("leases", state.leases),
+                ResourceStatus::counted("checkpoints", state.checkpoints),
+                ResourceStatus::counted("generations", state.generations),
+                ResourceStatus {
+                    resource: "cache",
+                    entries: cache.values,
+                    bytes: Some(cache.bytes),
+                },
+            ],
             unflushed: series.unflushed as u64,
             oldest_unflushed: series.oldest_unflushed,
             flush_failures: series.flush_failures,
-            locks: state.locks,
-            leases: state.leases,
-            checkpoints: state.checkpoints,
-            generations: state.generations,
-            cached_values: cache.values,
-            cached_bytes: cache.bytes,
             commits: state.commits,
             committed_writes: state.committed_writes,
         })

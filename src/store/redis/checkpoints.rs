@@ -88,7 +88,7 @@ impl RedisCheckpoints {
 const BETWEEN: [u8; 2] = [0, 0];
 const ESCAPE: u8 = 0xFF;
 
-/// Gives what the keys of an org begin with.
+/// Returns what the keys of an org begin with.
 fn prefix(org: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(org.len() + BETWEEN.len());
     for byte in org.bytes() {
@@ -142,7 +142,7 @@ fn checkpoint_of(record: &str) -> StoreResult<Checkpoint> {
     Ok(Checkpoint { checkpoint: Timestamp::from_nanos(at), written_at: time_of(written)? })
 }
 
-/// Gives the first place behind `bytes` in the order of bytes, as ZRANGEBYLEX has it.
+/// Returns the first place behind `bytes` in the order of bytes, as ZRANGEBYLEX has it.
 fn behind(bytes: &[u8]) -> Vec<u8> {
     [b"(", bytes].concat()
 }

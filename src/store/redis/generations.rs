@@ -35,7 +35,7 @@ pub(super) struct RedisGenerations {
     forget: Script,
 }
 
-/// Gives the shard of a key, in which also lies what depends on it.
+/// Returns the shard of a key, in which also lies what depends on it.
 pub(super) fn shard_of(shards: &Shards, key: &GenerationKey) -> usize {
     shards.of(&[key.as_str().as_bytes()])
 }

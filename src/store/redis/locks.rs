@@ -44,7 +44,7 @@ fn member(key: &LockKey) -> String {
     format!("{}:{}", key.kind.as_str(), key.key)
 }
 
-/// Gives a time to live in whole milliseconds, never shorter than it is.
+/// Returns a time to live in whole milliseconds, never shorter than it is.
 pub(super) fn millis_of(ttl: Duration) -> i64 {
     i64::try_from(ttl.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX / 4)
 }

@@ -72,7 +72,7 @@ pub struct RedisSettings {
 }
 
 impl RedisSettings {
-    /// Gives the largest cached value that has room in a shard beside the longest names, in bytes.
+    /// Returns the largest cached value that has room in a shard beside the longest names, in bytes.
     pub fn largest_cached_value(&self) -> usize {
         cache::largest_value(self.cache, self.index_shards)
     }

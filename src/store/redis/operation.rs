@@ -11,7 +11,8 @@ use super::series::RedisSeries;
 use super::shards::Shards;
 use super::{cache, checkpoints, leases, locks};
 use crate::store::{
-    Capabilities, ErrorKind, LinkStatus, Operation, StoreError, StoreResult, StoreStatus,
+    Capabilities, ClientStatus, ErrorKind, Operation, ResourceStatus, StoreError, StoreResult,
+    StoreStatus,
 };
 
 /// The store as a whole.
@@ -59,7 +60,7 @@ impl Operation for RedisOperation {
             shared: true,
             atomic_fencing: false,
             atomic_batches: false,
-            parts: self.shards.count(),
+            shards: self.shards.count(),
         }
     }
 
@@ -69,7 +70,7 @@ impl Operation for RedisOperation {
         checked.map(drop).map_err(|error| format!("redis: {}", error.detail))
     }
 
-    async fn keep_watch(&self) -> StoreResult<()> {
+    async fn check_backend(&self) -> StoreResult<()> {
         self.guard.check().await?;
         if !self.policy_checked.load(Ordering::Acquire) {
             self.guard.check_policy().await?;
@@ -78,7 +79,7 @@ impl Operation for RedisOperation {
         Ok(())
     }
 
-    /// There are no weak writes here.
+    /// There are no buffered writes here.
     async fn flush_wanted(&self) {
         std::future::pending().await
     }
@@ -112,19 +113,24 @@ impl Operation for RedisOperation {
             cache::count(shards),
         )?;
         Ok(StoreStatus {
-            series: series.live,
-            tombstones: series.tombstones,
-            locks,
-            leases,
-            checkpoints,
-            generations: cached.generations,
-            cached_values: cached.values,
-            cached_bytes: cached.bytes,
+            resources: vec![
+                ResourceStatus::counted("series", series.live),
+                ResourceStatus::counted("series_tombstones", series.tombstones),
+                ResourceStatus::counted("locks", locks),
+                ResourceStatus::counted("leases", leases),
+                ResourceStatus::counted("checkpoints", checkpoints),
+                ResourceStatus::counted("generations", cached.generations),
+                ResourceStatus {
+                    resource: "cache",
+                    entries: cached.values,
+                    bytes: Some(cached.bytes),
+                },
+            ],
             ..StoreStatus::default()
         })
     }
 
-    fn link(&self) -> Option<LinkStatus> {
+    fn client_status(&self) -> Option<ClientStatus> {
         Some(self.shards.link().status())
     }
 

@@ -28,14 +28,14 @@ impl Script {
         Self { text: text.to_owned(), sha1 }
     }
 
-    /// Gives the command that runs it by its name, with room for keys and arguments.
+    /// Returns the command that runs it by its name, with room for keys and arguments.
     pub(super) fn by_name(&self, keys: &[String], now: &str) -> Cmd {
         let mut command = redis::cmd("EVALSHA");
         command.arg(&self.sha1);
         Self::complete(command, keys, now)
     }
 
-    /// Gives the command that runs it by its text, after which Redis knows its name.
+    /// Returns the command that runs it by its text, after which Redis knows its name.
     pub(super) fn by_text(&self, keys: &[String], now: &str) -> Cmd {
         let mut command = redis::cmd("EVAL");
         command.arg(&self.text);

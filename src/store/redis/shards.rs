@@ -50,7 +50,7 @@ impl Shards {
         }
     }
 
-    /// Gives the line.
+    /// Returns the line.
     pub(super) fn link(&self) -> &Arc<Link> {
         &self.link
     }
@@ -60,12 +60,12 @@ impl Shards {
         self.closed.store(true, Ordering::Release);
     }
 
-    /// Gives how many shards there are.
+    /// Returns how many shards there are.
     pub(super) fn count(&self) -> usize {
         self.count
     }
 
-    /// Gives the shard of a key that is made of parts.
+    /// Returns the shard of a key that is made of parts.
     pub(super) fn of(&self, parts: &[&[u8]]) -> usize {
         let mut hasher = blake3::Hasher::new();
         for part in parts {
@@ -77,7 +77,7 @@ impl Shards {
         usize::try_from(u64::from_le_bytes(head) % self.count as u64).unwrap_or(0)
     }
 
-    /// Gives the Redis key of a thing in a shard.
+    /// Returns the Redis key of a thing in a shard.
     pub(super) fn key(&self, shard: usize, name: &str) -> String {
         format!("{{{}:{shard}}}:{name}", self.namespace)
     }
@@ -158,7 +158,7 @@ impl Shards {
         Ok(())
     }
 
-    /// Gives a shard its first epoch, unless it has one; gives how many shards there were then.
+    /// Returns a shard its first epoch, unless it has one; gives how many shards there were then.
     async fn give_birth(&self, shard: usize) -> StoreResult<usize> {
         let mut random = [0; 8];
         getrandom::fill(&mut random)

@@ -36,7 +36,7 @@ impl Departed {
         self.reasons.lock().remove(&self.hasher.hash_one(key));
     }
 
-    /// Tells why there is no value.
+    /// Returns why there is no value.
     pub(super) fn reason(&self, key: &CacheKey) -> MissReason {
         let reasons = self.reasons.lock();
         reasons.peek(&self.hasher.hash_one(key)).copied().unwrap_or(MissReason::Absent)

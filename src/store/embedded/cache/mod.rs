@@ -2,7 +2,7 @@
 //! the moment it was put.
 //!
 //! A value is true as long as its generation's key was not bumped behind that place. Bumps are
-//! told by the strong half; nothing has to be removed here for a value to be refused.
+//! told by the durable half; nothing has to be removed here for a value to be refused.
 //! Invariant: a lookup takes the value first and reads the generation afterwards, so that no bump
 //! can slip in between.
 
@@ -42,7 +42,7 @@ impl EmbeddedCache {
         Self { state, namespaces, departed, fills: Fills::start_life(now) }
     }
 
-    /// Tells how much is held.
+    /// Returns how much is held.
     pub(super) fn usage(&self) -> Usage {
         self.namespaces.usage()
     }

@@ -51,13 +51,13 @@ impl Held {
         Self { value, seen, generation_key: other.then_some(generation_key) }
     }
 
-    /// Tells whether the entry, held under `key`, depends on `generation_key`.
+    /// Returns whether the entry, held under `key`, depends on `generation_key`.
     pub(super) fn depends_on(&self, key: &CacheKey, generation_key: &GenerationKey) -> bool {
         let depends_on = self.generation_key.as_ref().map_or(&*key.key, GenerationKey::as_str);
         depends_on == generation_key.as_str()
     }
 
-    /// Gives what the entry, held under `key`, depends on.
+    /// Returns what the entry, held under `key`, depends on.
     pub(super) fn generation_key(&self, key: &CacheKey) -> StoreResult<GenerationKey> {
         match &self.generation_key {
             Some(key) => Ok(key.clone()),
@@ -168,7 +168,7 @@ impl Namespaces {
         Insertion::Held
     }
 
-    /// Tells how much is held.
+    /// Returns how much is held.
     pub(super) fn usage(&self) -> Usage {
         // No capacity moves meanwhile: else bytes could be counted where they were, and again where
         // others have taken their room.
@@ -186,7 +186,7 @@ impl Namespaces {
         (self.settings.max_bytes as u64 / STEPS).max(1)
     }
 
-    /// Gives the most that one namespace may take, in bytes.
+    /// Returns the most that one namespace may take, in bytes.
     fn namespace_bound(&self) -> u64 {
         self.settings.namespace_max_bytes.min(self.settings.max_bytes) as u64
     }
@@ -219,7 +219,7 @@ impl Namespaces {
         Some(values)
     }
 
-    /// Gives the namespace the capacity for `more` bytes, as far as it is entitled to.
+    /// Returns the namespace the capacity for `more` bytes, as far as it is entitled to.
     fn make_room(&self, values: &Arc<Values>, more: u64) {
         let held = values.weight();
         let enough = |capacity| held + more <= capacity && more <= largest_entry(capacity);
@@ -266,20 +266,20 @@ impl Namespaces {
     }
 }
 
-/// Gives the largest entry that a namespace with this capacity takes: what holds the values refuses
+/// Returns the largest entry that a namespace with this capacity takes: what holds the values refuses
 /// one that would leave it no room for newcomers, which is some 3 % of the capacity.
 fn largest_entry(capacity: u64) -> u64 {
     capacity - capacity / 16
 }
 
-/// Gives the largest value that a namespace takes, in bytes, whatever its names are.
+/// Returns the largest value that a namespace takes, in bytes, whatever its names are.
 pub(in crate::store::embedded) fn largest_value(settings: &CacheSettings) -> usize {
     let beside = ENTRY_BYTES + MAX_NAMESPACE_BYTES + 2 * MAX_KEY_BYTES + MAX_CONTENT_TYPE_BYTES;
     let bound = settings.namespace_max_bytes.min(settings.max_bytes) as u64;
     usize::try_from(largest_entry(bound)).unwrap_or(usize::MAX).saturating_sub(beside)
 }
 
-/// Gives a capacity with which a namespace takes an entry of so many bytes.
+/// Returns a capacity with which a namespace takes an entry of so many bytes.
 fn capacity_for(bytes: u64) -> u64 {
     bytes + bytes / 8
 }

@@ -31,7 +31,7 @@ impl BucketRef {
         Self(u32::try_from(bucket).map_or(Self::LAST, |b| b.min(Self::LAST)))
     }
 
-    /// Tells whether an entry here comes up no later than one in `bucket`.
+    /// Returns whether an entry here comes up no later than one in `bucket`.
     fn is_in_time_for(self, bucket: Self) -> bool {
         self == Self::CURRENT || (self != Self::NONE && self.0 <= bucket.0)
     }
@@ -51,9 +51,9 @@ pub(super) struct ExpiryWheel {
 
 /// What the owner of the series tells the wheel about one of them.
 pub(super) trait Expiring {
-    /// Gives when the series is due, in nanoseconds since 1970; `None` when it isn't live.
+    /// Returns when the series is due, in nanoseconds since 1970; `None` when it isn't live.
     fn due_nanos(&self, slot: u32) -> Option<i64>;
-    /// Gives where the series' valid entry is.
+    /// Returns where the series' valid entry is.
     fn bucket(&self, slot: u32) -> BucketRef;
     /// Notes where the series' valid entry is.
     fn set_bucket(&mut self, slot: u32, bucket: BucketRef);

@@ -24,7 +24,7 @@ pub(super) struct SharedLabels {
 }
 
 impl SharedLabels {
-    /// Gives the text of another series with these labels, if one is known.
+    /// Returns the text of another series with these labels, if one is known.
     pub(super) fn find(&mut self, labels: &str, slab: &Slab) -> Option<Arc<str>> {
         let has = |slot: &u32| *slab.get(*slot).labels == *labels;
         let guess = self.last.map(|last| slab.get(last).follower);

@@ -31,7 +31,7 @@ struct Entry {
 }
 
 impl ChangeLog {
-    /// Gives the number of the newest change; 0 when there was none.
+    /// Returns the number of the newest change; 0 when there was none.
     pub(super) fn head(&self) -> u64 {
         self.head
     }

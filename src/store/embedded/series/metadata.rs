@@ -26,7 +26,7 @@ struct Entry {
 }
 
 impl MetadataTable {
-    /// Gives the number of `metadata` and counts one more reference to it.
+    /// Returns the number of `metadata` and counts one more reference to it.
     pub(super) fn acquire(&mut self, metadata: &Metadata) -> u32 {
         if let Some(&id) = self.ids.get(metadata) {
             self.entries[id as usize].references += 1;
@@ -77,17 +77,17 @@ impl MetadataTable {
         }
     }
 
-    /// Tells whether a number, read from disk, is [`NO_METADATA`] or that of an entry.
+    /// Returns whether a number, read from disk, is [`NO_METADATA`] or that of an entry.
     pub(super) fn holds(&self, id: u32) -> bool {
         id == NO_METADATA || (id as usize) < self.entries.len()
     }
 
-    /// Gives the metadata behind a number; `None` for [`NO_METADATA`].
+    /// Returns the metadata behind a number; `None` for [`NO_METADATA`].
     pub(super) fn get(&self, id: u32) -> Option<&Arc<Metadata>> {
         self.entries.get(id as usize).map(|entry| &entry.metadata)
     }
 
-    /// Tells whether the entry is on disk, and notes that from now on it is.
+    /// Returns whether the entry is on disk, and notes that from now on it is.
     pub(super) fn mark_saved(&mut self, id: u32) -> bool {
         self.entries
             .get_mut(id as usize)

@@ -33,17 +33,17 @@ pub(super) struct NameEntry {
 }
 
 impl Names {
-    /// Gives the number of a name, if it is in use.
+    /// Returns the number of a name, if it is in use.
     pub(super) fn find(&self, name: &str) -> Option<u32> {
         self.ids.get(name).copied()
     }
 
-    /// Tells whether a number, read from disk, is that of a name.
+    /// Returns whether a number, read from disk, is that of a name.
     pub(super) fn holds(&self, id: u32) -> bool {
         self.entries.get(id as usize).is_some_and(|entry| !entry.name.is_empty())
     }
 
-    /// Gives the entry of a number that [`Self::find`] or [`Self::intern`] gave.
+    /// Returns the entry of a number that [`Self::find`] or [`Self::intern`] gave.
     pub(super) fn get(&self, id: u32) -> &NameEntry {
         &self.entries[id as usize]
     }
@@ -53,7 +53,7 @@ impl Names {
         &mut self.entries[id as usize]
     }
 
-    /// Gives the number of a name, new if need be.
+    /// Returns the number of a name, new if need be.
     pub(super) fn intern(&mut self, name: &str) -> u32 {
         if let Some(id) = self.find(name) {
             return id;
@@ -149,7 +149,7 @@ impl NameEntry {
         self.forgotten > 64 + self.slots.len() / 4 || self.forgotten == self.slots.len()
     }
 
-    /// Gives the series behind `after`, in the order of their labels, forgotten ones included.
+    /// Returns the series behind `after`, in the order of their labels, forgotten ones included.
     pub(super) fn sorted_after(&mut self, after: Option<&str>, slab: &Slab) -> &[u32] {
         self.sort(slab);
         let first = after.map_or(0, |after| {

@@ -103,7 +103,7 @@ impl SeriesTable {
 }
 
 impl FlushBatch {
-    /// Gives how many series the batch writes or deletes.
+    /// Returns how many series the batch writes or deletes.
     pub(super) fn len(&self) -> usize {
         self.samples.len() + self.deleted.len()
     }

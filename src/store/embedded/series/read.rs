@@ -37,7 +37,7 @@ impl SeriesTable {
         (points, more)
     }
 
-    /// Gives the slots of all live series that any of `selectors` matches.
+    /// Returns the slots of all live series that any of `selectors` matches.
     pub(super) fn matching(&mut self, selectors: &[Selector]) -> Vec<u32> {
         let mut slots = Vec::new();
         self.select(selectors, None, |_, slot| {
@@ -72,7 +72,7 @@ impl SeriesTable {
         }
     }
 
-    /// Gives the names that can match, in their order, from `after` on.
+    /// Returns the names that can match, in their order, from `after` on.
     fn names_for(&self, selectors: &[Selector], after: Option<&SeriesKey>) -> Vec<u32> {
         let first = after.map(|after| &*after.name);
         let exact: Option<Vec<&str>> = selectors.iter().map(Selector::exact_name).collect();

@@ -61,7 +61,7 @@ pub(super) struct Slab {
 }
 
 impl Slab {
-    /// Gives the record in `slot`, which was given out by [`Self::insert`].
+    /// Returns the record in `slot`, which was given out by [`Self::insert`].
     pub(super) fn get(&self, slot: u32) -> &Record {
         &self.chunks[(slot >> CHUNK_BITS) as usize][slot as usize & (CHUNK_RECORDS - 1)]
     }
@@ -99,7 +99,7 @@ impl Slab {
         self.free.push(slot);
     }
 
-    /// Gives the number of slots, free ones included.
+    /// Returns the number of slots, free ones included.
     pub(super) fn slots(&self) -> usize {
         match self.chunks.last() {
             Some(last) => (self.chunks.len() - 1) * CHUNK_RECORDS + last.len(),

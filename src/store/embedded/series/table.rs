@@ -163,7 +163,7 @@ impl SeriesTable {
         (targets, new)
     }
 
-    /// Gives the time at or before which a sample is past the retention.
+    /// Returns the time at or before which a sample is past the retention.
     fn oldest_live_nanos(&self, now: Timestamp) -> i64 {
         self.core.retention_nanos.map_or(i64::MIN, |r| now.as_nanos().saturating_sub(r))
     }
@@ -226,7 +226,7 @@ impl SeriesTable {
         self.changed(slot, now);
     }
 
-    /// Gives a series' change its number, and marks it for the disk.
+    /// Returns a series' change its number, and marks it for the disk.
     fn changed(&mut self, slot: u32, now: Timestamp) {
         let slab = &self.core.slab;
         let seq = self.log.append(slot, |seq, slot| slab.get(slot).seq == seq);
@@ -269,7 +269,7 @@ impl SeriesTable {
         }
     }
 
-    /// Gives the slot of a live series.
+    /// Returns the slot of a live series.
     pub(super) fn find_live(&self, id: SeriesId) -> Option<u32> {
         let slot = self.core.find_id(id)?;
         (self.core.slab.get(slot).state == State::Live).then_some(slot)
@@ -282,7 +282,7 @@ impl Core {
         record.seq == seq && record.state == State::Tombstone
     }
 
-    /// Gives the slot of a point's series, or the hash to reserve one with. `leader` is the series
+    /// Returns the slot of a point's series, or the hash to reserve one with. `leader` is the series
     /// of the point before.
     fn find_behind(&self, leader: u32, point: &BatchPoint<'_>) -> Result<u32, u32> {
         if leader != NO_SLOT {
@@ -371,14 +371,14 @@ impl Core {
         }
     }
 
-    /// Gives the key of a slot.
+    /// Returns the key of a slot.
     pub(super) fn key(&self, slot: u32) -> SeriesKey {
         let record = self.slab.get(slot);
         let name = Arc::clone(&self.names.get(record.name).name);
         SeriesKey { name, labels: Arc::clone(&record.labels) }
     }
 
-    /// Gives a live series.
+    /// Returns a live series.
     pub(super) fn point(&self, slot: u32) -> Point {
         let record = self.slab.get(slot);
         Point {
@@ -392,7 +392,7 @@ impl Core {
     }
 }
 
-/// Gives when a point was taken. "Now" is a whole millisecond; where the sample that is held was given
+/// Returns when a point was taken. "Now" is a whole millisecond; where the sample that is held was given
 /// a finer time within it, the new one is not older.
 fn arrival(point: &BatchPoint<'_>, held: &Record, now: Timestamp) -> Timestamp {
     let held = Timestamp::from_nanos(held.updated_at_nanos);

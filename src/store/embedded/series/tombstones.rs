@@ -14,12 +14,12 @@ pub(super) struct Tombstones {
 }
 
 impl Tombstones {
-    /// Gives how many deletions are remembered.
+    /// Returns how many deletions are remembered.
     pub(super) fn len(&self) -> usize {
         self.queue.len() - self.revived
     }
 
-    /// Gives the number of the newest deletion that was forgotten; 0 when none was.
+    /// Returns the number of the newest deletion that was forgotten; 0 when none was.
     pub(super) fn floor(&self) -> u64 {
         self.floor
     }

@@ -1,4 +1,4 @@
-//! The few numbers that only grow: part of the strong data, so that they are committed in the
+//! The few numbers that only grow: part of the durable data, so that they are committed in the
 //! same step as what depends on them.
 
 use serde::{Deserialize, Serialize};

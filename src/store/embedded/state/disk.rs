@@ -1,4 +1,4 @@
-//! The file of the strong data: a journal, and the tables that it is folded into.
+//! The file of the durable data: a journal, and the tables that it is folded into.
 //!
 //! A commit appends one entry to the journal, which costs the same however much is held. Later,
 //! in small steps, [`Fold`] moves what the oldest entries say into the tables, where a
@@ -130,17 +130,17 @@ impl Disk {
         Ok(())
     }
 
-    /// Tells whether a commit waits for the disk.
+    /// Returns whether a commit waits for the disk.
     pub(super) fn syncs(&self) -> bool {
         self.sync == SyncMode::Full
     }
 
-    /// Tells whether entries wait to be folded, or pages to be written out.
+    /// Returns whether entries wait to be folded, or pages to be written out.
     pub(super) fn has_backlog(&self) -> bool {
         self.backlog_bytes > 0 || self.log_pages > LOG_PAGES
     }
 
-    /// Tells whether a fold may begin or go on at leisure.
+    /// Returns whether a fold may begin or go on at leisure.
     pub(super) fn is_due(&self) -> bool {
         self.fold.is_some()
             || self.log_pages > LOG_PAGES
@@ -148,7 +148,7 @@ impl Disk {
             || (self.backlog_bytes > 0 && self.backlog_since.elapsed() >= FOLD_AGE)
     }
 
-    /// Tells whether folding must not wait any more.
+    /// Returns whether folding must not wait any more.
     pub(super) fn is_overfull(&self) -> bool {
         self.backlog_bytes >= OVERFULL_BYTES || self.log_pages >= OVERFULL_LOG_PAGES
     }
@@ -212,7 +212,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Gives the connection, so that a test can make commits fail.
+    /// Returns the connection, so that a test can make commits fail.
     #[cfg(test)]
     pub(super) fn connection(&self) -> &Connection {
         &self.conn
@@ -258,7 +258,7 @@ fn load_tables(conn: &Connection, tables: &mut Tables) -> StoreResult<()> {
     Ok(())
 }
 
-/// Gives the last entry that was folded, the last that there is, and how many bytes lie between.
+/// Returns the last entry that was folded, the last that there is, and how many bytes lie between.
 fn load_journal(conn: &Connection, tables: &mut Tables) -> StoreResult<(i64, i64, usize)> {
     let folded_seq: i64 =
         conn.query_row("SELECT seq FROM folded", [], |row| row.get(0)).map_err(sql)?;

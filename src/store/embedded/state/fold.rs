@@ -93,23 +93,23 @@ impl Fold {
         txn.commit()
     }
 
-    /// Tells whether all is written.
+    /// Returns whether all is written.
     pub(super) fn is_done(&self) -> bool {
         self.done
     }
 
-    /// Gives the number of the last entry.
+    /// Returns the number of the last entry.
     pub(super) fn last_seq(&self) -> i64 {
         self.last_seq
     }
 
-    /// Gives the size of the entries.
+    /// Returns the size of the entries.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 }
 
-/// Gives the CRC-32 that stands beside a row. JSON holds no zero byte, so one can part them.
+/// Returns the CRC-32 that stands beside a row. JSON holds no zero byte, so one can part them.
 pub(super) fn checksum(tag: u8, key: &str, value: &str) -> i64 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&[tag]);

@@ -16,7 +16,7 @@ use crate::model::leases::LeaseName;
 use crate::model::time::Timestamp;
 use crate::store::embedded::leases::Leases;
 
-/// A change of hands that waits longer than this for a fenced write is logged: everything strong
+/// A change of hands that waits longer than this for a fenced write is logged: everything durable
 /// waits with it.
 const LONG_WAIT: Duration = Duration::from_secs(1);
 

@@ -121,7 +121,7 @@ fn read_effect<'a>(rest: &mut &'a [u8]) -> Option<Effect<'a>> {
     Some(Effect { tag, key, row })
 }
 
-/// Gives `Some(None)` where a removal is marked.
+/// Returns `Some(None)` where a removal is marked.
 fn read_text<'a>(rest: &mut &'a [u8]) -> Option<Option<&'a str>> {
     let (length, after) = rest.split_first_chunk::<4>()?;
     *rest = after;

@@ -1,4 +1,4 @@
-//! The strong data of the embedded backend: locks, leases, checkpoints and generations.
+//! The durable data of the embedded backend: locks, leases, checkpoints and generations.
 //!
 //! All of it is in memory, in typed tables; every change goes through one writer thread
 //! that commits groups of commands to a journal in `state.db` before it answers. Invariant:
@@ -76,7 +76,7 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
-    /// Gives the latest time at which an earlier run committed something: what
+    /// Returns the latest time at which an earlier run committed something: what
     /// [`crate::clock::SystemClock::start`] wants.
     pub(super) fn clock_floor(&self) -> Timestamp {
         let nanos = self.tables.counters.get(&Counter::Clock, Timestamp::MIN);
@@ -136,7 +136,7 @@ pub(super) struct StateStatus {
     pub(super) committed_writes: u64,
 }
 
-/// The strong data. Dropping it ends the writer as [`Self::close`] does, and waits for it.
+/// The durable data. Dropping it ends the writer as [`Self::close`] does, and waits for it.
 pub(super) struct StateStore {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -173,7 +173,7 @@ impl StateStore {
         })
     }
 
-    /// Gives the committed state and the time, for a reader that does not await.
+    /// Returns the committed state and the time, for a reader that does not await.
     pub(super) fn read(&self) -> StoreResult<(RwLockReadGuard<'_, Tables>, Timestamp)> {
         if *self.shared.closed.borrow() {
             return Err(StoreError::new(ErrorKind::Unavailable, "the store is closed"));
@@ -211,7 +211,7 @@ impl StateStore {
         }
     }
 
-    /// Tells whether strong writes can be served, and if not why.
+    /// Returns whether durable writes can be served, and if not why.
     ///
     /// # Errors
     /// The reason, in words.

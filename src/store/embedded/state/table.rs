@@ -1,4 +1,4 @@
-//! One kind of strong data: its rows as committed, and as a group of commands wants them.
+//! One kind of durable data: its rows as committed, and as a group of commands wants them.
 //!
 //! Knows neither the disk nor threads. Invariant: what is read through here has not expired,
 //! whether or not anything removed it.
@@ -27,7 +27,7 @@ pub(in crate::store::embedded) trait Resource:
     /// Names the table in journal entries; never given to another one.
     const TAG: u8;
 
-    /// Gives when a row is over; `None` when never.
+    /// Returns when a row is over; `None` when never.
     fn expires_at(&self, row: &Self::Row) -> Option<Timestamp>;
 }
 
@@ -63,7 +63,7 @@ impl<R: Resource> Table<R> {
         (self.rows.len() - self.expired(now).count()) as u64
     }
 
-    /// Gives the keys of the rows that are over at `now`, the first to end first.
+    /// Returns the keys of the rows that are over at `now`, the first to end first.
     fn expired(&self, now: Timestamp) -> impl Iterator<Item = &R::Key> {
         self.expiry.iter().take_while(move |(at, _)| *at <= now).map(|(_, key)| key)
     }

@@ -1,4 +1,4 @@
-//! The tables of the strong data, together: as committed, as a group changes them, as a
+//! The tables of the durable data, together: as committed, as a group changes them, as a
 //! command sees them.
 //!
 //! A further resource is one more line in `tables!` (and its SQL table in `disk`). Invariant:
@@ -47,7 +47,7 @@ macro_rules! tables {
                 }
             }
 
-            /// Tells whether the command changed anything.
+            /// Returns whether the command changed anything.
             pub(super) fn changed(&self) -> bool {
                 false $(|| self.$field.changed)+
             }

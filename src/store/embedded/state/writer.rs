@@ -1,4 +1,4 @@
-//! The one thread that changes the strong data, and the queue of commands before it.
+//! The one thread that changes the durable data, and the queue of commands before it.
 //!
 //! What is queued forms groups: for each, one commit, then it becomes visible, then all are
 //! answered. Invariant: a command is answered with success only when it, and all that it has
@@ -126,7 +126,7 @@ impl Queue {
         self.wake.notify_one();
     }
 
-    /// Tells whether commands are taken, and if not why.
+    /// Returns whether commands are taken, and if not why.
     pub(super) fn is_open(&self) -> Result<(), String> {
         let state = self.state.lock();
         match &state.ended {
@@ -160,7 +160,7 @@ impl Queue {
         }
     }
 
-    /// Gives why the thread is gone although nobody wanted it to end.
+    /// Returns why the thread is gone although nobody wanted it to end.
     pub(super) fn lost(&self) -> Option<String> {
         let state = self.state.lock();
         state.ended.clone().filter(|_| !state.closing)

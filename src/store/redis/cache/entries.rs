@@ -31,24 +31,24 @@ pub(super) fn script(body: &str) -> Script {
     Script::new(&format!("{before}{body}"))
 }
 
-/// Gives the id of a key.
+/// Returns the id of a key.
 pub(super) fn id_of(key: &CacheKey) -> String {
     let namespace = key.namespace.as_str();
     format!("{}:{namespace}{}", namespace.len(), key.key)
 }
 
-/// Gives the name of a namespace's queue.
+/// Returns the name of a namespace's queue.
 pub(super) fn queue_of(namespace: &Namespace) -> String {
     format!("cache_queue:{}", namespace.as_str())
 }
 
-/// Gives what an entry takes, in bytes.
+/// Returns what an entry takes, in bytes.
 pub(super) fn entry_bytes(address: &CacheAddress, bytes: &Bytes, kind: &ContentType) -> usize {
     let names = IDS * id_of(&address.key).len() + address.generation_key.as_str().len();
     ENTRY_BYTES + names + kind.as_str().len() + bytes.len()
 }
 
-/// Gives the largest value that a shard takes, in bytes, whatever its names are.
+/// Returns the largest value that a shard takes, in bytes, whatever its names are.
 pub(in crate::store::redis) fn largest_value(settings: CacheSettings, shards: usize) -> usize {
     // An id is two names and the length of one of them.
     let id = MAX_NAMESPACE_BYTES + MAX_KEY_BYTES + 16;

@@ -88,12 +88,12 @@ pub(in crate::store::redis) fn add_pass(command: &mut Cmd, passed: Option<&Passe
     }
 }
 
-/// Gives the shard of a lease.
+/// Returns the shard of a lease.
 pub(super) fn shard_of(shards: &Shards, name: &LeaseName) -> usize {
     shards.of(&[b"lease", name.as_str().as_bytes()])
 }
 
-/// Tells every shard but the lease's own, which knows: no token below `lowest` is accepted from now
+/// Returns every shard but the lease's own, which knows: no token below `lowest` is accepted from now
 /// on. Gives the highest token that any of them knew, if that is higher.
 ///
 /// # Errors

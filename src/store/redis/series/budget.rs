@@ -53,7 +53,7 @@ impl Inner {
         futures_util::future::try_join_all(reads).await
     }
 
-    /// Gives a shard room for so many more series; `false` when so much is not left, but then the shard
+    /// Returns a shard room for so many more series; `false` when so much is not left, but then the shard
     /// has at least all that was ever granted to it.
     pub(super) async fn find_room(&self, shard: usize, missing: usize) -> StoreResult<bool> {
         let mut taken_back = false;

@@ -101,7 +101,7 @@ pub(super) struct State<'a> {
 }
 
 impl State<'_> {
-    /// Gives the sample.
+    /// Returns the sample.
     pub(super) fn sample(&self) -> Sample {
         Sample { value: f64::from_bits(self.value_bits), updated_at: self.updated_at }
     }
@@ -185,7 +185,7 @@ pub(super) struct Sharing {
 }
 
 impl Sharing {
-    /// Gives the name.
+    /// Returns the name.
     pub(super) fn name(&mut self, name: &str) -> Arc<str> {
         if let Some(known) = self.names.get(name) {
             return Arc::clone(known);
@@ -195,7 +195,7 @@ impl Sharing {
         shared
     }
 
-    /// Gives the metadata of a live series.
+    /// Returns the metadata of a live series.
     ///
     /// # Errors
     /// When it can't be read.
@@ -211,7 +211,7 @@ impl Sharing {
         Ok(Some(metadata))
     }
 
-    /// Gives a record as a change.
+    /// Returns a record as a change.
     ///
     /// # Errors
     /// When its metadata can't be read.

@@ -131,7 +131,7 @@ impl Mirror {
         (points, more)
     }
 
-    /// Gives the ids of all series that any of `selectors` matches.
+    /// Returns the ids of all series that any of `selectors` matches.
     pub(super) fn matching(&self, selectors: &[Selector]) -> Vec<SeriesId> {
         let mut ids = Vec::new();
         self.select(selectors, None, |name, labels, _| {

@@ -72,7 +72,7 @@ impl std::fmt::Debug for Inner {
     }
 }
 
-/// Gives how many deletions one shard remembers: twice its part, since shards are not alike. So at
+/// Returns how many deletions one shard remembers: twice its part, since shards are not alike. So at
 /// least about as many are remembered as the setting says, and at most twice as many.
 fn tombstones_of_a_shard(settings: &RedisSettings) -> usize {
     let twice = settings.max_tombstones.saturating_mul(2);
@@ -231,7 +231,7 @@ impl Inner {
     }
 }
 
-/// Gives the changes of pieces.
+/// Returns the changes of pieces.
 fn changes_of(pieces: &[Piece]) -> StoreResult<Vec<Change>> {
     let mut sharing = Sharing::default();
     let mut changes = Vec::with_capacity(pieces.iter().map(|piece| piece.records).sum());

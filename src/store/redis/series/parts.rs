@@ -42,7 +42,7 @@ pub(super) struct Part {
     pub(super) series: usize,
 }
 
-/// Gives the shard of a series.
+/// Returns the shard of a series.
 pub(super) fn shard_of(id: SeriesId, shards: usize) -> usize {
     let mut tail = [0; 8];
     tail.copy_from_slice(&id.to_bytes()[8..]);
@@ -100,7 +100,7 @@ impl Part {
         Self { shard, pieces: Vec::new(), ages: Vec::new(), series: 0 }
     }
 
-    /// Gives the piece that takes the next point.
+    /// Returns the piece that takes the next point.
     fn piece(&mut self) -> &mut Piece {
         let full = self.pieces.last().is_none_or(|piece| piece.points >= PIECE_POINTS);
         if full {
@@ -112,7 +112,7 @@ impl Part {
 }
 
 impl Piece {
-    /// Gives the number of a metadata of the batch in this piece, from 1.
+    /// Returns the number of a metadata of the batch in this piece, from 1.
     fn metadata_of(&mut self, batch: &PointBatch, index: usize) -> u16 {
         let next = u16::try_from(self.known_metadata.len() + 1).unwrap_or(0);
         let out = &mut self.metadata;

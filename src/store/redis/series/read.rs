@@ -22,7 +22,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Gives the place as a cursor.
+    /// Returns the place as a cursor.
     pub(super) fn cursor(&self) -> Cursor {
         let mut hasher = blake3::Hasher::new();
         for epoch in &self.epochs {
@@ -71,12 +71,12 @@ impl<'a> Reader<'a> {
         Self { inner, fresh, next, heads: Vec::new(), epochs: Vec::new(), more }
     }
 
-    /// Tells whether there is more to read.
+    /// Returns whether there is more to read.
     pub(super) fn more(&self) -> bool {
         self.more.contains(&true)
     }
 
-    /// Gives where it was read to.
+    /// Returns where it was read to.
     pub(super) fn place(&self) -> Place {
         Place { epochs: self.epochs.clone(), seqs: self.next.clone() }
     }

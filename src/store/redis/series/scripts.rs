@@ -116,7 +116,7 @@ impl Words {
         }
     }
 
-    /// Gives the next part as bytes.
+    /// Returns the next part as bytes.
     ///
     /// # Errors
     /// When it is none.
@@ -127,7 +127,7 @@ impl Words {
         }
     }
 
-    /// Gives all parts that are left, as bytes.
+    /// Returns all parts that are left, as bytes.
     pub(super) fn buffers(self) -> impl Iterator<Item = StoreResult<Vec<u8>>> {
         self.0.map(|value| match value {
             Value::BulkString(bytes) => Ok(bytes),
@@ -135,7 +135,7 @@ impl Words {
         })
     }
 
-    /// Gives the next part as text.
+    /// Returns the next part as text.
     ///
     /// # Errors
     /// When it is none.
@@ -143,7 +143,7 @@ impl Words {
         String::from_utf8(self.bytes()?).map_err(|error| strange(&error))
     }
 
-    /// Gives the next part as a whole number, which may stand as text.
+    /// Returns the next part as a whole number, which may stand as text.
     ///
     /// # Errors
     /// When it is none.
@@ -158,7 +158,7 @@ impl Words {
         number.and_then(|n| T::try_from(n).ok()).ok_or_else(|| strange(&"no number"))
     }
 
-    /// Gives the next part as an epoch.
+    /// Returns the next part as an epoch.
     ///
     /// # Errors
     /// When it is none.

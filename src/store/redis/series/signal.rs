@@ -43,7 +43,7 @@ impl Signal {
     }
 }
 
-/// Gives a receiver, and looks for other replicas' changes as long as there is any.
+/// Returns a receiver, and looks for other replicas' changes as long as there is any.
 pub(super) fn subscribe(inner: &Arc<Inner>) -> watch::Receiver<u64> {
     let receiver = inner.signal.sender.subscribe();
     if let Ok(runtime) = tokio::runtime::Handle::try_current()

@@ -67,7 +67,7 @@ impl OpenMetrics {
         self.blocks.assemble(&pieces).0
     }
 
-    /// Gives the form of each family; one that reserves a name which another reserves, too, becomes
+    /// Returns the form of each family; one that reserves a name which another reserves, too, becomes
     /// unknown: what it then still needs are its samples' names, which nobody else has.
     fn without_clashes(&self, families: &[Arc<Family>]) -> Vec<Form> {
         let judged = |f: &Arc<Family>| {

@@ -57,7 +57,7 @@ pub struct Positions {
 }
 
 impl Positions {
-    /// Gives the position of the point with this index, from 0.
+    /// Returns the position of the point with this index, from 0.
     pub fn position(&self, index: usize) -> Position {
         let run = self.runs.partition_point(|&(first, _)| first as usize <= index);
         match run.checked_sub(1).map(|run| self.runs[run]) {

@@ -47,7 +47,7 @@ impl<'a> SampleReader<'a> {
         }
     }
 
-    /// Gives every line of `body` to `read_line`, and notes what it refuses.
+    /// Returns every line of `body` to `read_line`, and notes what it refuses.
     pub(super) fn read(
         mut self,
         body: &'a [u8],
@@ -72,7 +72,7 @@ impl<'a> SampleReader<'a> {
         self.sink.refuse(Position::Line(line), why);
     }
 
-    /// Gives the batch, or all that was refused.
+    /// Returns the batch, or all that was refused.
     pub(super) fn finish(self) -> Result<ParsedBatch, ParseError> {
         self.sink.finish()
     }

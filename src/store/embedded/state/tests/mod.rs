@@ -1,4 +1,4 @@
-//! The strong data as a whole: durable, atomic, and the same as a plain model.
+//! The durable data as a whole: durable, atomic, and the same as a plain model.
 
 mod fences;
 mod model;

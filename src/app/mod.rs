@@ -164,7 +164,7 @@ async fn work(
     let mut background = Background::default();
     collect_garbage(&mut background, config, &engine.operation, stop);
     flush(&mut background, config, &engine.operation, stop);
-    keep_watch(&mut background, &engine.operation, stop);
+    check_backend(&mut background, &engine.operation, stop);
     clean_up_generations(&mut background, config, &engine, stop);
     watch_clock(&mut background, clock, pages.own(), stop);
     refresh(&mut background, config, &engine, pages, readiness, stop).await;
@@ -220,7 +220,7 @@ fn collect_garbage(
     });
 }
 
-fn keep_watch(
+fn check_backend(
     background: &mut Background,
     operation: &Arc<dyn Operation>,
     stop: &CancellationToken,
@@ -229,7 +229,7 @@ fn keep_watch(
     background.every("watch", WATCH_INTERVAL, stop.clone(), move || {
         let operation = Arc::clone(&operation);
         async move {
-            operation.keep_watch().await?;
+            operation.check_backend().await?;
             Ok(())
         }
     });

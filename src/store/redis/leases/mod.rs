@@ -49,7 +49,7 @@ pub(super) struct RedisLeases {
 /// Puts a script together that reads leases.
 macro_rules! reading {
     ($file:literal) => {
-        Script::new(concat!(include_str!("lua/leases/held.lua"), include_str!($file)))
+        Script::new(concat!(include_str!("../lua/leases/held.lua"), include_str!($file)))
     };
 }
 
@@ -57,8 +57,8 @@ macro_rules! reading {
 macro_rules! writing {
     ($file:literal) => {
         Script::new(concat!(
-            include_str!("lua/leases/held.lua"),
-            include_str!("lua/leases/put.lua"),
+            include_str!("../lua/leases/held.lua"),
+            include_str!("../lua/leases/put.lua"),
             include_str!($file)
         ))
     };
@@ -76,11 +76,11 @@ impl RedisLeases {
     pub(super) fn new(shards: Arc<Shards>) -> Self {
         Self {
             shards,
-            acquire: writing!("lua/leases/acquire.lua"),
-            renew: writing!("lua/leases/renew.lua"),
-            release: writing!("lua/leases/release.lua"),
-            get: reading!("lua/leases/get.lua"),
-            list: reading!("lua/leases/list.lua"),
+            acquire: writing!("../lua/leases/acquire.lua"),
+            renew: writing!("../lua/leases/renew.lua"),
+            release: writing!("../lua/leases/release.lua"),
+            get: reading!("../lua/leases/get.lua"),
+            list: reading!("../lua/leases/list.lua"),
         }
     }
 
@@ -110,7 +110,7 @@ impl RedisLeases {
         }
     }
 
-    /// Tells every shard of a lease that was granted, and gives it a higher token as long as one of
+    /// Returns every shard of a lease that was granted, and gives it a higher token as long as one of
     /// them knows one.
     async fn publish(&self, name: &LeaseName, lease: &mut Lease) -> StoreResult<()> {
         for _ in 0..GRANTS {

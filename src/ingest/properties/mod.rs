@@ -60,7 +60,7 @@ proptest! {
     }
 }
 
-/// Gives a body to every parser. What they do accept must keep the batch's invariant.
+/// Returns a body to every parser. What they do accept must keep the batch's invariant.
 fn survives(body: &[u8]) {
     let read = [
         parse_text(body, &LIMITS),

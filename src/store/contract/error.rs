@@ -40,7 +40,7 @@ impl StoreError {
         Self { kind, detail: detail.into() }
     }
 
-    /// Tells whether the same request may succeed later.
+    /// Returns whether the same request may succeed later.
     pub fn is_transient(&self) -> bool {
         matches!(
             self.kind,
@@ -48,7 +48,7 @@ impl StoreError {
         )
     }
 
-    /// Gives how long a client should wait before it tries again.
+    /// Returns how long a client should wait before it tries again.
     pub fn retry_after(&self) -> Option<Duration> {
         self.is_transient().then_some(Duration::from_secs(1))
     }

@@ -52,7 +52,7 @@ pub enum Condition {
 }
 
 impl Condition {
-    /// Tells whether `value`, unescaped, fulfils the condition.
+    /// Returns whether `value`, unescaped, fulfils the condition.
     pub fn holds(&self, value: &str) -> bool {
         match self {
             Self::Equal(wanted) => value == wanted,
@@ -85,7 +85,7 @@ impl SelectorText {
         Ok(Self { written: parse::matchers(text)? })
     }
 
-    /// Gives how many regular expressions there are to compile.
+    /// Returns how many regular expressions there are to compile.
     pub fn regexes(&self) -> usize {
         let is_regex = |written: &&Written| {
             matches!(written.operator, Operator::Matches | Operator::NotMatches)
@@ -136,7 +136,7 @@ impl Selector {
         SelectorText::parse(text)?.compile()
     }
 
-    /// Tells whether the series with this metric name and these canonical labels is selected.
+    /// Returns whether the series with this metric name and these canonical labels is selected.
     pub fn matches(&self, name: &str, canonical_labels: &str) -> bool {
         self.matchers.iter().all(|matcher| {
             if matcher.label == NAME_LABEL {
@@ -146,7 +146,7 @@ impl Selector {
         })
     }
 
-    /// Gives the metric name that all selected series have, where the selector names one.
+    /// Returns the metric name that all selected series have, where the selector names one.
     pub fn exact_name(&self) -> Option<&str> {
         self.matchers.iter().find_map(|matcher| match &matcher.condition {
             Condition::Equal(name) if matcher.label == NAME_LABEL => Some(name.as_str()),
@@ -155,7 +155,7 @@ impl Selector {
     }
 }
 
-/// Gives the label's value, the empty one where it is absent. Allocates only for the rare
+/// Returns the label's value, the empty one where it is absent. Allocates only for the rare
 /// value that holds an escape.
 fn label_value<'a>(canonical_labels: &'a str, label: &str) -> Cow<'a, str> {
     match split_canonical(canonical_labels).find(|(name, _)| *name == label) {

@@ -84,14 +84,14 @@ pub struct Miss {
 
 /// What a lookup gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CacheAnswer {
+pub struct CacheLookup {
     /// The value, or why there is none.
     pub value: Result<Arc<CachedValue>, Miss>,
     /// The generation that the value depends on.
     pub generation: Generation,
 }
 
-impl CacheAnswer {
+impl CacheLookup {
     fn new(read: CacheRead, fill: Option<Fill>) -> Self {
         let value = read.value.map_err(|reason| Miss { reason, fill });
         Self { value, generation: read.generation }
@@ -120,12 +120,12 @@ impl CacheEngine {
         Self { store, rules, clock, shared, totals, waiters: Arc::default() }
     }
 
-    /// Gives the limits.
+    /// Returns the limits.
     pub fn rules(&self) -> &CacheRules {
         &self.rules
     }
 
-    /// Gives the totals of hits and misses, by namespace.
+    /// Returns the totals of hits and misses, by namespace.
     pub fn totals(&self) -> &Arc<Totals> {
         &self.totals
     }
@@ -139,7 +139,7 @@ impl CacheEngine {
         &self,
         address: &CacheAddress,
         fill: Option<FillWish>,
-    ) -> EngineResult<CacheAnswer> {
+    ) -> EngineResult<CacheLookup> {
         self.get_waiting(address, fill, || Ok(())).await
     }
 
@@ -153,10 +153,10 @@ impl CacheEngine {
         address: &CacheAddress,
         fill: Option<FillWish>,
         may_wait: impl FnOnce() -> EngineResult<()> + Send,
-    ) -> EngineResult<CacheAnswer> {
+    ) -> EngineResult<CacheLookup> {
         let counter = self.totals.of(&address.key.namespace);
         let answer = match fill {
-            None => CacheAnswer::new(self.read(address).await?, None),
+            None => CacheLookup::new(self.read(address).await?, None),
             Some(wish) => self.get_or_turn(address, wish, may_wait).await?,
         };
         counter.count(answer.value.as_ref().err().map(|miss| miss.reason));
@@ -167,13 +167,13 @@ impl CacheEngine {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn get_many(&self, addresses: &[CacheAddress]) -> EngineResult<Vec<CacheAnswer>> {
+    pub async fn get_many(&self, addresses: &[CacheAddress]) -> EngineResult<Vec<CacheLookup>> {
         let reads = self.store.get(addresses).await?;
         for (address, read) in addresses.iter().zip(&reads) {
             let reason = read.value.as_ref().err().copied();
             self.totals.of(&address.key.namespace).count(reason);
         }
-        Ok(reads.into_iter().map(|read| CacheAnswer::new(read, None)).collect())
+        Ok(reads.into_iter().map(|read| CacheLookup::new(read, None)).collect())
     }
 
     async fn read(&self, address: &CacheAddress) -> EngineResult<CacheRead> {
@@ -186,7 +186,7 @@ impl CacheEngine {
         address: &CacheAddress,
         wish: FillWish,
         may_wait: impl FnOnce() -> EngineResult<()> + Send,
-    ) -> EngineResult<CacheAnswer> {
+    ) -> EngineResult<CacheLookup> {
         let deadline = Instant::now() + wish.wait;
         let mut may_wait = Some(may_wait);
         let key = &address.key;
@@ -199,7 +199,7 @@ impl CacheEngine {
                     // Another replica may have made it, and nobody else here has seen that yet.
                     self.waiters.wake(key);
                 }
-                return Ok(CacheAnswer::new(read, None));
+                return Ok(CacheLookup::new(read, None));
             }
             let turn_ends = match self.store.claim_fill(key, wish.ttl).await? {
                 FillOutcome::Granted { token, expires_at } => {
@@ -208,7 +208,7 @@ impl CacheEngine {
                 FillOutcome::Held { expires_at } => expires_at,
             };
             if deadline <= Instant::now() {
-                return Ok(CacheAnswer::new(read, None));
+                return Ok(CacheLookup::new(read, None));
             }
             if let Some(may_wait) = may_wait.take() {
                 may_wait()?;
@@ -226,14 +226,14 @@ impl CacheEngine {
     }
 
     /// Looks once more: the value may have come between the look and the turn.
-    async fn granted(&self, address: &CacheAddress, fill: Fill) -> EngineResult<CacheAnswer> {
+    async fn granted(&self, address: &CacheAddress, fill: Fill) -> EngineResult<CacheLookup> {
         let read = self.read(address).await?;
         if read.value.is_err() {
-            return Ok(CacheAnswer::new(read, Some(fill)));
+            return Ok(CacheLookup::new(read, Some(fill)));
         }
         self.store.end_fill(&address.key, fill.token).await?;
         self.waiters.wake(&address.key);
-        Ok(CacheAnswer::new(read, None))
+        Ok(CacheLookup::new(read, None))
     }
 
     /// Holds a value.

@@ -23,7 +23,7 @@ pub struct CacheSettings {
 }
 
 impl Default for CacheSettings {
-    /// Gives bounds that are roomy enough for tests.
+    /// Returns bounds that are roomy enough for tests.
     fn default() -> Self {
         Self { max_bytes: 64 << 20, namespace_max_bytes: 32 << 20, max_namespaces: 100 }
     }

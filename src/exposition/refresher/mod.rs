@@ -185,26 +185,25 @@ impl Refresher {
     fn show_status(&self, status: Option<StoreStatus>) {
         let store = &self.pages.own().store;
         store.up.set(i64::from(status.is_some()));
-        store.link.show(self.operation.link());
+        store.client.show(self.operation.client_status());
         let Some(status) = status else {
             // What the store holds is not known any more.
-            let _ = store.entries.replace_all([]);
+            let _ = store.entries.replace_all::<[&str; 1]>([]);
+            let _ = store.bytes.replace_all::<[&str; 1]>([]);
             return;
         };
         #[expect(clippy::cast_precision_loss, reason = "samples are floats")]
-        let entries = [
-            (&["series"][..], status.series as f64),
-            (&["tombstones"], status.tombstones as f64),
-            (&["locks"], status.locks as f64),
-            (&["leases"], status.leases as f64),
-            (&["checkpoints"], status.checkpoints as f64),
-            (&["generations"], status.generations as f64),
-            (&["cached_values"], status.cached_values as f64),
-        ];
-        if let Err(error) = store.entries.replace_all(entries) {
+        let shown = store
+            .entries
+            .replace_all(status.resources.iter().map(|of| ([of.resource], of.entries as f64)))
+            .and_then(|()| {
+                let bytes = status.resources.iter();
+                let bytes = bytes.filter_map(|of| Some(([of.resource], of.bytes? as f64)));
+                store.bytes.replace_all(bytes)
+            });
+        if let Err(error) = shown {
             tracing::error!(%error, "the store's entries are not shown");
         }
-        store.cached.set(i64::try_from(status.cached_bytes).unwrap_or(i64::MAX));
         store.unflushed.set(i64::try_from(status.unflushed).unwrap_or(i64::MAX));
         store.oldest_unflushed.set(status.oldest_unflushed.as_secs_f64());
         let mut seen = self.status.lock();

@@ -116,7 +116,7 @@ impl<'de> Visitor<'de> for PointsSeed<'_> {
 #[cfg(test)]
 mod tests {
     use super::{JsonBody, parse_json};
-    use crate::exposition::input::{InputLimits, ParseError, parse_ndjson};
+    use crate::ingest::{InputLimits, ParseError, parse_ndjson};
     use crate::model::batch::Position;
     use crate::model::series::{Metadata, MetricType, PointLimits};
 

@@ -82,7 +82,7 @@ pub(super) fn labels<'a>(
     loose(text, &mut scratch.pairs).map(|rest| (Labels::Loose, rest))
 }
 
-/// Gives where the `}` stands, if all before it is canonical.
+/// Returns where the `}` stands, if all before it is canonical.
 fn canonical_end<'a>(
     text: &'a str,
     limits: &PointLimits,
@@ -130,7 +130,7 @@ fn next_name<'a>(text: &'a str, previous: Option<&str>, limits: &PointLimits) ->
     valid.then_some(name)
 }
 
-/// Gives where the `"` stands that ends a value, if the value's escapes are known ones.
+/// Returns where the `"` stands that ends a value, if the value's escapes are known ones.
 fn value_end(bytes: &[u8], start: usize) -> Option<usize> {
     let mut at = start;
     loop {

@@ -69,12 +69,12 @@ impl Mirror {
         }
     }
 
-    /// Gives the number of mirrored series.
+    /// Returns the number of mirrored series.
     pub fn series(&self) -> usize {
         self.series
     }
 
-    /// Gives how many upserts were left out because of their names, and starts at 0 again.
+    /// Returns how many upserts were left out because of their names, and starts at 0 again.
     pub fn take_left_out(&mut self) -> u64 {
         std::mem::take(&mut self.left_out)
     }
@@ -153,7 +153,7 @@ impl Mirror {
         newcomers
     }
 
-    /// Gives the key of a name's cluster, without a new allocation where there is one.
+    /// Returns the key of a name's cluster, without a new allocation where there is one.
     fn cluster_key(&self, name: &Arc<str>) -> Arc<str> {
         let root = cluster_of(name);
         match self.clusters.get_key_value(root) {

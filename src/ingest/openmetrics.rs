@@ -92,7 +92,7 @@ fn time(text: &str) -> Result<(Option<Timestamp>, &str), Invalid> {
 #[cfg(test)]
 mod tests {
     use super::parse_openmetrics;
-    use crate::exposition::input::{InputLimits, ParseError};
+    use crate::ingest::{InputLimits, ParseError};
     use crate::model::batch::Position;
     use crate::model::series::PointLimits;
 

@@ -1,7 +1,7 @@
-//! The metrics of the line to a store on the network.
+//! The metrics of the client of a store on the network.
 //!
-//! The line counts by itself; here its totals become metrics when they are gathered. Invariant: where
-//! there is no line there are no such metrics.
+//! The client counts by itself; here its totals become metrics when they are gathered. Invariant: where
+//! there is no such client there are no such metrics.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use parking_lot::RwLock;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, Metric, MetricFamily, MetricType};
 
-use crate::store::LinkStatus;
+use crate::store::ClientStatus;
 
 /// The names and help texts of the metrics.
 #[derive(Debug, Clone, Copy)]
-pub struct LinkNames {
+pub struct ClientMetricNames {
     /// How long round trips took.
     pub duration: (&'static str, &'static str),
     /// Those that failed.
@@ -24,30 +24,30 @@ pub struct LinkNames {
 
 /// The metrics.
 #[derive(Clone)]
-pub struct LinkMetrics {
-    names: LinkNames,
-    status: Arc<RwLock<Option<LinkStatus>>>,
+pub struct ClientMetrics {
+    names: ClientMetricNames,
+    status: Arc<RwLock<Option<ClientStatus>>>,
 }
 
-impl std::fmt::Debug for LinkMetrics {
+impl std::fmt::Debug for ClientMetrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LinkMetrics").finish_non_exhaustive()
+        f.debug_struct("ClientMetrics").finish_non_exhaustive()
     }
 }
 
-impl LinkMetrics {
+impl ClientMetrics {
     /// Makes the metrics; nothing is shown of them before the first [`Self::show`].
-    pub fn new(names: LinkNames) -> Self {
+    pub fn new(names: ClientMetricNames) -> Self {
         Self { names, status: Arc::default() }
     }
 
-    /// Takes over what the line counted.
-    pub fn show(&self, status: Option<LinkStatus>) {
+    /// Takes over what the client counted.
+    pub fn show(&self, status: Option<ClientStatus>) {
         *self.status.write() = status;
     }
 }
 
-impl Collector for LinkMetrics {
+impl Collector for ClientMetrics {
     fn desc(&self) -> Vec<&Desc> {
         Vec::new()
     }
@@ -89,7 +89,7 @@ fn gauge(value: u64) -> Metric {
     metric
 }
 
-fn histogram(status: &LinkStatus) -> Metric {
+fn histogram(status: &ClientStatus) -> Metric {
     let buckets = status.within_seconds.iter().map(|(bound, count)| {
         let mut bucket = Bucket::default();
         bucket.set_upper_bound(*bound);
@@ -114,14 +114,14 @@ mod tests {
     #[test]
     fn a_line_is_shown_and_no_line_is_not() {
         let registry = Registry::new();
-        let metrics = LinkMetrics::new(LinkNames {
+        let metrics = ClientMetrics::new(ClientMetricNames {
             duration: ("duration_seconds", "x"),
             failures: ("failures_total", "x"),
             in_flight: ("in_flight", "x"),
         });
         registry.register(Box::new(metrics.clone())).expect("no name twice");
         assert!(registry.gather().is_empty());
-        metrics.show(Some(LinkStatus {
+        metrics.show(Some(ClientStatus {
             in_flight: 1,
             failures: 2,
             within_seconds: vec![(0.001, 3), (0.01, 4)],

@@ -64,7 +64,7 @@ fn value_and_millis(text: &str) -> Result<(f64, Option<Timestamp>), Invalid> {
 #[cfg(test)]
 mod tests {
     use super::parse_text;
-    use crate::exposition::input::{InputLimits, ParseError, ParsedBatch};
+    use crate::ingest::{InputLimits, ParseError, ParsedBatch};
     use crate::model::batch::{BatchPoint, PointErrors, Position};
     use crate::model::series::{MetricType, PointLimits};
 
@@ -92,7 +92,7 @@ mod tests {
         errors(body.as_bytes()).reported.iter().map(|error| line(error.position)).collect()
     }
 
-    /// Gives type and help of the point with this index.
+    /// Returns type and help of the point with this index.
     fn described(parsed: &ParsedBatch, index: usize) -> Option<(MetricType, &str)> {
         let point = parsed.batch.iter().nth(index).expect("a point");
         let metadata = &parsed.batch.metadata()[point.metadata?];

@@ -14,7 +14,7 @@ use redis::{Cmd, RedisError, ServerErrorKind, Value};
 
 use self::connection::{Connector, Failure};
 use super::RedisSettings;
-use crate::store::{ErrorKind, LinkStatus, StoreError, StoreResult};
+use crate::store::{ClientStatus, ErrorKind, StoreError, StoreResult};
 
 /// Upper ends of the classes that round trips are counted in, in seconds.
 pub(super) const ROUND_TRIP_SECONDS: [f64; 10] =
@@ -68,8 +68,8 @@ impl Link {
         }))
     }
 
-    /// Gives what was counted.
-    pub(super) fn status(&self) -> LinkStatus {
+    /// Returns what was counted.
+    pub(super) fn status(&self) -> ClientStatus {
         let totals = &self.totals;
         let mut round_trips = 0;
         let mut classes = totals.ended.iter().map(|class| {
@@ -80,7 +80,7 @@ impl Link {
         // The class without an upper end.
         let all = classes.next().unwrap_or(0);
         let begun = totals.begun.load(Ordering::Relaxed);
-        LinkStatus {
+        ClientStatus {
             in_flight: begun.saturating_sub(all),
             failures: totals.failed.load(Ordering::Relaxed),
             within_seconds,

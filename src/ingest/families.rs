@@ -32,7 +32,7 @@ impl Naming {
     const SUFFIXES: [&str; 8] =
         ["_bucket", "_count", "_sum", "_total", "_created", "_info", "_gcount", "_gsum"];
 
-    /// Gives the role of the sample `family` + `suffix` in a family of this type.
+    /// Returns the role of the sample `family` + `suffix` in a family of this type.
     fn role(self, metric_type: MetricType, name: &str, suffix: &str) -> Option<Role> {
         if metric_type.family_of(name).len() + suffix.len() == name.len() {
             return Some(Role::Member);

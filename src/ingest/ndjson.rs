@@ -51,7 +51,7 @@ fn malformed(error: &serde_json::Error) -> Invalid {
 #[cfg(test)]
 mod tests {
     use super::parse_ndjson;
-    use crate::exposition::input::{InputLimits, ParseError};
+    use crate::ingest::{InputLimits, ParseError};
     use crate::model::batch::Position;
     use crate::model::series::PointLimits;
 

@@ -178,7 +178,7 @@ fn value_of(value: Scalar<'_>, special: Option<&str>) -> Result<f64, Invalid> {
     }
 }
 
-/// Gives what the point says about its family, if it says anything.
+/// Returns what the point says about its family, if it says anything.
 fn described<'de>(
     metric_type: Option<Scalar<'de>>,
     help: Option<Scalar<'de>>,

@@ -1,0 +1,45 @@
+//! The contract of checkpoints; what holds for all resources stands in the module above.
+
+use async_trait::async_trait;
+
+use super::{Fenced, StoreResult};
+use crate::model::checkpoints::{Checkpoint, CheckpointKey};
+use crate::model::leases::Fence;
+use crate::model::time::Timestamp;
+
+/// How a write of a checkpoint ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CheckpointOutcome {
+    /// It stands now.
+    Stored(Checkpoint),
+    /// A later one stands and `if_later` was asked for; nothing was changed.
+    NotLater(Checkpoint),
+}
+
+/// Checkpoints. They expire with the configured retention, counted from their last write.
+#[async_trait]
+pub trait CheckpointStore: Send + Sync {
+    /// Writes a checkpoint; with `if_later` only when none stands that is later.
+    async fn set(
+        &self,
+        key: CheckpointKey,
+        checkpoint: Timestamp,
+        if_later: bool,
+        fence: Option<Fence>,
+    ) -> StoreResult<Fenced<CheckpointOutcome>>;
+
+    /// Reads a checkpoint.
+    async fn get(&self, key: &CheckpointKey) -> StoreResult<Option<Checkpoint>>;
+
+    /// Deletes a checkpoint; tells whether it was there.
+    async fn delete(&self, key: CheckpointKey, fence: Option<Fence>) -> StoreResult<Fenced<bool>>;
+
+    /// Reads the checkpoints of `org` (of all when `None`), sorted by key, beginning
+    /// behind `after`, at most `limit`.
+    async fn list(
+        &self,
+        org: Option<&str>,
+        after: Option<&CheckpointKey>,
+        limit: usize,
+    ) -> StoreResult<Vec<(CheckpointKey, Checkpoint)>>;
+}

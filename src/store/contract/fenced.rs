@@ -1,0 +1,10 @@
+//! How a fenced write ends. The fence itself is `model::leases::Fence`.
+
+/// What a fenced write answers when its fence does not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fenced<T> {
+    /// The fence held, or there was none.
+    Done(T),
+    /// The lease is not held under this token: nothing was changed.
+    Refused,
+}

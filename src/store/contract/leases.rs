@@ -1,0 +1,52 @@
+//! The contract of leases; what holds for all resources stands in the module above.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::StoreResult;
+use crate::model::leases::{FencingToken, Holder, Lease, LeaseName};
+
+/// How an attempt to get a lease ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AcquireOutcome {
+    /// The caller holds the lease.
+    Acquired(Lease),
+    /// Somebody else does.
+    Held(Lease),
+}
+
+/// Leases. A token, once given, is greater than all that were given before it, for ever.
+#[async_trait]
+pub trait LeaseStore: Send + Sync {
+    /// Takes the lease when it is free or already held by the same `holder`; the latter
+    /// gets a new token, so that an earlier incarnation of the holder is fenced off.
+    async fn acquire(
+        &self,
+        name: &LeaseName,
+        holder: &Holder,
+        ttl: Duration,
+    ) -> StoreResult<AcquireOutcome>;
+
+    /// Makes the lease last `ttl` (its own when `None`) from now; `None` when it is not held
+    /// under `token` now.
+    async fn renew(
+        &self,
+        name: &LeaseName,
+        token: FencingToken,
+        ttl: Option<Duration>,
+    ) -> StoreResult<Option<Lease>>;
+
+    /// Ends the lease; `false` when it is not held under `token` now.
+    async fn release(&self, name: &LeaseName, token: FencingToken) -> StoreResult<bool>;
+
+    /// Reads a lease; `None` when nobody holds it.
+    async fn get(&self, name: &LeaseName) -> StoreResult<Option<Lease>>;
+
+    /// Reads all leases that are held, sorted by name, beginning behind `after`, at most `limit`.
+    async fn list(
+        &self,
+        after: Option<&LeaseName>,
+        limit: usize,
+    ) -> StoreResult<Vec<(LeaseName, Lease)>>;
+}

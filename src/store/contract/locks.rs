@@ -1,0 +1,31 @@
+//! The contract of locks; what holds for all resources stands in the module above.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::StoreResult;
+use crate::model::locks::LockKey;
+use crate::model::time::Timestamp;
+
+/// How an attempt to get a lock ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LockOutcome {
+    /// The caller is the one that got it.
+    pub acquired: bool,
+    /// When the lock ends, whoever has it.
+    pub expires_at: Timestamp,
+}
+
+/// Locks without a holder. Exactly one of any number of concurrent callers gets a lock.
+///
+/// A repetition after a transient error may find that the first attempt got the lock.
+#[async_trait]
+pub trait LockStore: Send + Sync {
+    /// Claims every key that is free, in one step; outcomes in the order of `keys`. A key that
+    /// stands twice is acquired at its first place only.
+    async fn acquire(&self, keys: Vec<LockKey>, ttl: Duration) -> StoreResult<Vec<LockOutcome>>;
+
+    /// Returns when a lock ends; `None` when it is free.
+    async fn get(&self, key: &LockKey) -> StoreResult<Option<Timestamp>>;
+}

@@ -1,0 +1,62 @@
+//! The contract of every backend: one trait per resource.
+//!
+//! What holds for all of them:
+//! * *Atomic.* Each method is one step: it happens whole or not at all, and readers never see
+//!   a part of it.
+//! * *Absence is an answer*: `Option`, or a variant of an outcome. An error means that the store
+//!   could not do its work, never "no".
+//! * *Expiry is exact.* No read returns what has expired, also before anything removed it. The
+//!   backend's own clock decides.
+//! * *Retries.* A method that failed with a transient error may be called again, except where its
+//!   documentation says what a repetition does.
+//! * *Fences.* A write that takes a [`Fence`] checks it in the same atomic step as it
+//!   writes, and does nothing when the lease is not held under that token now.
+//! * *Durability.* Locks, leases, checkpoints and generations are durable: on disk before the
+//!   answer, as far as [`Capabilities`] says. Series are buffered: in memory at once, on disk with the
+//!   next flush. Cached values may be lost at any time.
+
+mod cache;
+mod checkpoints;
+mod error;
+mod fenced;
+mod generations;
+mod leases;
+mod locks;
+mod operation;
+mod series;
+
+use std::sync::Arc;
+
+pub use self::cache::{
+    CacheAddress, CachePut, CacheRead, CacheSettings, CacheStore, FillOutcome, PutOutcome,
+};
+pub use self::checkpoints::{CheckpointOutcome, CheckpointStore};
+pub use self::error::{ErrorKind, StoreError};
+pub use self::fenced::Fenced;
+pub use self::generations::GenerationStore;
+pub use self::leases::{AcquireOutcome, LeaseStore};
+pub use self::locks::{LockOutcome, LockStore};
+pub use self::operation::{Capabilities, ClientStatus, Operation, ResourceStatus, StoreStatus};
+pub use self::series::{Change, Delta, SeriesStore, Snapshot, UpsertCounts, UpsertOutcome};
+
+/// The outcome of a store's method.
+pub type StoreResult<T> = Result<T, StoreError>;
+
+/// Everything that a server keeps, by resource.
+#[derive(Clone)]
+pub struct Stores {
+    /// The series.
+    pub series: Arc<dyn SeriesStore>,
+    /// The locks.
+    pub locks: Arc<dyn LockStore>,
+    /// The leases.
+    pub leases: Arc<dyn LeaseStore>,
+    /// The checkpoints.
+    pub checkpoints: Arc<dyn CheckpointStore>,
+    /// The generations.
+    pub generations: Arc<dyn GenerationStore>,
+    /// The cached values.
+    pub cache: Arc<dyn CacheStore>,
+    /// What concerns the store as a whole.
+    pub operation: Arc<dyn Operation>,
+}

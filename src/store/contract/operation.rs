@@ -1,0 +1,144 @@
+//! The contract of what concerns a store as a whole: what it can do, how it is, its end.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::StoreResult;
+
+/// What a backend can do and how well: data, so that no floor above asks which backend it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// The backend's name.
+    pub backend: &'static str,
+    /// Acknowledged durable writes survive the end of the process.
+    pub survives_restart: bool,
+    /// Acknowledged durable writes survive a power cut.
+    pub survives_power_cut: bool,
+    /// Other replicas see the same data.
+    pub shared: bool,
+    /// A fence and the write that it guards are one atomic step. Where not, a write that was let pass
+    /// may still be under way when its lease ends by itself; a lease that was acquired or
+    /// released was told to all parts before that was answered.
+    pub atomic_fencing: bool,
+    /// A batch of several keys or series is one atomic step. Where not, it is checked as a whole first,
+    /// then each part of the store takes its share in one step, and a failure in between leaves
+    /// some done; sending it again completes it.
+    pub atomic_batches: bool,
+    /// Of how many shards the store is made that number their changes, and remember their
+    /// deletions, on their own. A cached value lies in the shard of its generation's key, and each
+    /// shard has its part of what may be cached.
+    pub shards: usize,
+}
+
+/// What a store reports about itself, for /metrics and /v1/status.
+///
+/// Resources report themselves, as entries, so that a new one needs no field here.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct StoreStatus {
+    /// What is held, one entry for each resource, sorted as the backend lists its resources.
+    pub resources: Vec<ResourceStatus>,
+    /// Buffered writes that are not on disk yet.
+    pub unflushed: u64,
+    /// How long the oldest of them has been waiting.
+    pub oldest_unflushed: Duration,
+    /// Flushes that failed since the start.
+    pub flush_failures: u64,
+    /// Groups of durable writes that were committed since the start.
+    pub commits: u64,
+    /// Durable writes in those groups.
+    pub committed_writes: u64,
+}
+
+impl StoreStatus {
+    /// Returns the number of entries of a resource; 0 for one that is not listed.
+    pub fn entries(&self, resource: &str) -> u64 {
+        self.find(resource).map_or(0, |status| status.entries)
+    }
+
+    /// Returns what the entries of a resource take, in bytes; 0 where it does not count them.
+    pub fn bytes(&self, resource: &str) -> u64 {
+        self.find(resource).and_then(|status| status.bytes).unwrap_or(0)
+    }
+
+    fn find(&self, resource: &str) -> Option<&ResourceStatus> {
+        self.resources.iter().find(|status| status.resource == resource)
+    }
+}
+
+/// How much of one resource is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResourceStatus {
+    /// The resource, as it is called in paths and labels: `series`, `locks`.
+    pub resource: &'static str,
+    /// Live entries.
+    pub entries: u64,
+    /// What they take in bytes, with their keys, where the resource is bounded in bytes.
+    pub bytes: Option<u64>,
+}
+
+impl ResourceStatus {
+    /// Makes the status of a resource that is counted in entries only.
+    pub fn counted(resource: &'static str, entries: u64) -> Self {
+        Self { resource, entries, bytes: None }
+    }
+}
+
+/// How the client of a store on the network does, since the start.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ClientStatus {
+    /// Round trips that run.
+    pub in_flight: u64,
+    /// Round trips that failed: no answer, none in time, or a refusal.
+    pub failures: u64,
+    /// Round trips that ended within so many seconds, for each of a few bounds, growing.
+    pub within_seconds: Vec<(f64, u64)>,
+    /// Round trips that ended.
+    pub round_trips: u64,
+    /// How long these took together, in seconds.
+    pub seconds: f64,
+}
+
+/// What concerns the store as a whole.
+#[async_trait]
+pub trait Operation: Send + Sync {
+    /// Returns what the backend can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Returns whether the store can serve now, and if not why.
+    async fn ready(&self) -> Result<(), String>;
+
+    /// Waits until the store can't serve any more, nor ever will in this process, and says why.
+    /// Trouble that may pass is none of this, and neither is [`Self::close`].
+    async fn lost(&self) -> String {
+        std::future::pending().await
+    }
+
+    /// Looks after what others may have done to the store, such as a Redis that was started
+    /// again with less than it had. To be called every second or so.
+    async fn check_backend(&self) -> StoreResult<()> {
+        Ok(())
+    }
+
+    /// Waits until so many buffered writes wait for the disk that a flush is worth while before
+    /// its time has come.
+    async fn flush_wanted(&self);
+
+    /// Brings every buffered write to disk; gives how many.
+    async fn flush(&self) -> StoreResult<u64>;
+
+    /// Removes what has expired; gives how much.
+    async fn collect_garbage(&self) -> StoreResult<u64>;
+
+    /// Reports on the store.
+    async fn status(&self) -> StoreResult<StoreStatus>;
+
+    /// Reports on the client of a store on the network; `None` where there is none.
+    fn client_status(&self) -> Option<ClientStatus> {
+        None
+    }
+
+    /// Ends the store: a last flush, then every file is closed. Calls afterwards fail as
+    /// [`ErrorKind::Unavailable`].
+    async fn close(&self) -> StoreResult<()>;
+}
