@@ -153,7 +153,7 @@ fn told(what: &str, count: usize, start: Instant, before: u64, stores: &Stores) 
 }
 
 fn trips(stores: &Stores) -> u64 {
-    stores.operation.link().map_or(0, |link| link.round_trips)
+    stores.operation.client_status().map_or(0, |client| client.round_trips)
 }
 
 async fn push(stores: &Stores, from: usize, count: usize, value: f64) {

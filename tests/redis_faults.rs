@@ -156,7 +156,7 @@ async fn a_write_whose_answer_was_lost_may_be_sent_again() {
         stand.proxy.set(Line::Good);
         stand.works("lost").await;
         let status = stand.server.get("/v1/status").await.expect(200);
-        assert_eq!(status["series"], 2, "before and lost, once each: {status}");
+        assert_eq!(status["resources"][0]["entries"], 2, "before and lost, once each: {status}");
     }
 }
 

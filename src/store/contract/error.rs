@@ -1,15 +1,17 @@
-//! How a store fails. Absence and refusal are not failures: they are answers.
+//! How a store fails. Absence and refusal are not failures: they are outcomes.
 
+use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
-use thiserror::Error;
+use thiserror::Error as ThisError;
 
 /// What kind of failure it was; what a caller may do follows from the kind alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
     /// The store can't be reached, or is stopping. Trying again later may help.
     Unavailable,
-    /// No answer came in time; a write may or may not have been applied.
+    /// No response came in time; a write may or may not have been applied.
     Timeout,
     /// The store asks for fewer requests.
     Throttled,
@@ -24,20 +26,45 @@ pub enum ErrorKind {
     Internal,
 }
 
-/// A failure with its cause, for the log.
-#[derive(Debug, Clone, Error)]
+/// A failure with its cause, for the log. Cheap to clone: a failed commit is reported to every
+/// command of its group.
+#[derive(Debug, Clone, ThisError)]
 #[error("{kind:?}: {detail}")]
 pub struct StoreError {
     /// The kind.
     pub kind: ErrorKind,
-    /// The cause in words. Never shown to strangers.
+    /// What failed, in words. Never shown to clients.
     pub detail: String,
+    /// The error of the driver or the system that caused it.
+    #[source]
+    source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 impl StoreError {
-    /// Makes a failure.
+    /// Makes a failure that has no cause in another library.
     pub fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into() }
+        Self { kind, detail: detail.into(), source: None }
+    }
+
+    /// Makes a failure that `source` caused; `detail` says what was being done.
+    pub fn caused_by(
+        kind: ErrorKind,
+        detail: impl Into<String>,
+        source: impl Error + Send + Sync + 'static,
+    ) -> Self {
+        Self { kind, detail: detail.into(), source: Some(Arc::new(source)) }
+    }
+
+    /// Returns the failure with all its causes, for one field of a log line.
+    pub fn with_causes(&self) -> String {
+        let mut text = self.detail.clone();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
     }
 
     /// Returns whether the same request may succeed later.
@@ -51,5 +78,20 @@ impl StoreError {
     /// Returns how long a client should wait before it tries again.
     pub fn retry_after(&self) -> Option<Duration> {
         self.is_transient().then_some(Duration::from_secs(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_logged_with_all_its_causes() {
+        let disk = std::io::Error::other("no space left");
+        let error = StoreError::caused_by(ErrorKind::Full, "the journal can't be written", disk);
+        assert_eq!(error.with_causes(), "the journal can't be written: no space left");
+        assert!(error.source().is_some());
+        let error = StoreError::new(ErrorKind::Internal, "a defect");
+        assert_eq!(error.with_causes(), "a defect");
     }
 }
