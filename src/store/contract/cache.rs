@@ -1,4 +1,4 @@
-//! The contract of the cache; what holds for all resources stands in the module above.
+//! The contract of the cache. What holds for all resources is said in the parent module.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,13 +23,13 @@ pub struct CacheSettings {
 }
 
 impl Default for CacheSettings {
-    /// Returns bounds that are roomy enough for tests.
+    /// Returns bounds that are large enough for tests.
     fn default() -> Self {
         Self { max_bytes: 64 << 20, namespace_max_bytes: 32 << 20, max_namespaces: 100 }
     }
 }
 
-/// Where a value is sought: under its key, and only as long as the generation has not moved.
+/// Where a value is looked up: under its key, and only while the generation has not moved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheAddress {
     /// The value's key.
@@ -38,12 +38,12 @@ pub struct CacheAddress {
     pub generation_key: GenerationKey,
 }
 
-/// What a lookup gives.
+/// What a lookup returns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheRead {
     /// The value, or why there is none.
     pub value: Result<Arc<CachedValue>, MissReason>,
-    /// The generation that the value depends on, as it stood at the moment of the lookup.
+    /// The generation that the value depends on, at the moment of the lookup.
     pub generation: Generation,
 }
 
@@ -52,7 +52,7 @@ pub struct CacheRead {
 pub struct CachePut {
     /// Where to.
     pub address: CacheAddress,
-    /// What was seen of the generation before the value was made.
+    /// The fence or number of the generation that was read before the value was made.
     pub seen: Seen,
     /// The value.
     pub bytes: Bytes,
@@ -60,14 +60,14 @@ pub struct CachePut {
     pub content_type: ContentType,
     /// How long it lives, longer than zero.
     pub ttl: Duration,
-    /// The turn at filling that this value ends, also when it is refused.
+    /// The fill claim that this put ends, also when it is refused.
     pub fill: Option<FillToken>,
 }
 
 /// How a put ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PutOutcome {
-    /// The value is held, until something ends it.
+    /// The value is held until it expires, is evicted, deleted, or its generation moves.
     Stored(Arc<CachedValue>),
     /// The generation has moved since it was seen; nothing was changed.
     Moved(Generation),
@@ -76,51 +76,51 @@ pub enum PutOutcome {
         /// The most bytes of a value, with what its names take.
         limit_bytes: usize,
     },
-    /// There are as many namespaces as there may be; nothing was changed.
+    /// The limit on namespaces is reached; nothing was changed.
     TooManyNamespaces,
 }
 
-/// How an attempt to get the turn at filling ended.
+/// How an attempt to get the fill claim ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FillOutcome {
-    /// The caller should make the value now.
+    /// The caller is the claimant: it should make the value now.
     Granted {
-        /// Names the turn; [`CacheStore::put`] ends it.
+        /// Identifies the claim; [`CacheStore::put`] ends it.
         token: FillToken,
-        /// When somebody else may get a turn.
+        /// When another caller may get the claim.
         expires_at: Timestamp,
     },
-    /// Somebody else is making it.
+    /// Another caller has the claim.
     Held {
-        /// When their turn ends at the latest.
+        /// When that claim ends at the latest.
         expires_at: Timestamp,
     },
 }
 
-/// The cache: values that are true only while the generation of their key has not moved.
+/// The cache: values that are valid only while the generation of their key has not moved.
 ///
-/// Bounded in bytes over all and for each namespace; what was used least makes room. A value may
-/// be lost at any time. Invariant: a lookup never gives a value that was made before a bump of its
-/// generation's key which was answered before the lookup began.
+/// Bounded in bytes in total and per namespace; the least used values are evicted. A value may
+/// be lost at any time. Invariant: a lookup never returns a value that was made before a bump of its
+/// generation's key which was acknowledged before the lookup began.
 #[async_trait]
 pub trait CacheStore: Send + Sync {
-    /// Looks values up, each for itself; in the order of `addresses`. Whoever names another
-    /// generation key than the value was put with does not find it: it counts as stale, or as absent
-    /// where the store has several parts.
+    /// Looks values up, each on its own; in the order of `addresses`. A lookup that names another
+    /// generation key than the put did does not find the value: it is reported as stale, or as absent
+    /// where the store has several shards.
     async fn get(&self, addresses: &[CacheAddress]) -> StoreResult<Vec<CacheRead>>;
 
-    /// Holds a value, if what was seen of the generation still stands. A value that is held ends
-    /// whatever turn there is at filling its key; one that is refused, only the turn that it names.
+    /// Stores a value if its generation has not moved since it was seen. A value that is stored ends
+    /// any fill claim of its key; one that is refused ends only the claim that it names.
     async fn put(&self, put: CachePut) -> StoreResult<PutOutcome>;
 
-    /// Drops a value, and ends the turn at filling it; tells whether a lookup would have found it.
+    /// Deletes a value and ends its fill claim; returns whether a lookup would have found it.
     async fn delete(&self, key: &CacheKey) -> StoreResult<bool>;
 
-    /// Takes the turn at filling a key, for `ttl`, unless somebody has it. A turn may be lost at
-    /// any time, as values may: it saves work, and guards nothing.
+    /// Claims the fill of a key for `ttl`, unless another caller has the claim. A claim may be lost
+    /// at any time, as values may: it saves work, and guarantees nothing.
     async fn claim_fill(&self, key: &CacheKey, ttl: Duration) -> StoreResult<FillOutcome>;
 
-    /// Ends a turn; tells whether it was there. A token whose turn is over ends nobody else's, also
-    /// after a restart.
+    /// Ends a fill claim; returns whether it existed. The token of an expired claim never ends a
+    /// later one, also after a restart.
     async fn end_fill(&self, key: &CacheKey, token: FillToken) -> StoreResult<bool>;
 }

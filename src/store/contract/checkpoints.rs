@@ -1,4 +1,4 @@
-//! The contract of checkpoints; what holds for all resources stands in the module above.
+//! The contract of checkpoints. What holds for all resources is said in the parent module.
 
 use async_trait::async_trait;
 
@@ -10,16 +10,16 @@ use crate::model::time::Timestamp;
 /// How a write of a checkpoint ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CheckpointOutcome {
-    /// It stands now.
+    /// It was stored.
     Stored(Checkpoint),
-    /// A later one stands and `if_later` was asked for; nothing was changed.
+    /// A later one is stored and `if_later` was requested; nothing was changed.
     NotLater(Checkpoint),
 }
 
 /// Checkpoints. They expire with the configured retention, counted from their last write.
 #[async_trait]
 pub trait CheckpointStore: Send + Sync {
-    /// Writes a checkpoint; with `if_later` only when none stands that is later.
+    /// Writes a checkpoint; with `if_later` only when no later one is stored.
     async fn set(
         &self,
         key: CheckpointKey,
@@ -31,11 +31,11 @@ pub trait CheckpointStore: Send + Sync {
     /// Reads a checkpoint.
     async fn get(&self, key: &CheckpointKey) -> StoreResult<Option<Checkpoint>>;
 
-    /// Deletes a checkpoint; tells whether it was there.
+    /// Deletes a checkpoint; returns whether it existed.
     async fn delete(&self, key: CheckpointKey, fence: Option<Fence>) -> StoreResult<Fenced<bool>>;
 
-    /// Reads the checkpoints of `org` (of all when `None`), sorted by key, beginning
-    /// behind `after`, at most `limit`.
+    /// Reads the checkpoints of `org` (of all when `None`), sorted by key, after
+    /// `after`, at most `limit`.
     async fn list(
         &self,
         org: Option<&str>,

@@ -1,6 +1,6 @@
 //! How a fenced write ends. The fence itself is `model::leases::Fence`.
 
-/// What a fenced write answers when its fence does not hold.
+/// How a fenced write ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fenced<T> {
     /// The fence held, or there was none.

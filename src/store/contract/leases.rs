@@ -1,4 +1,4 @@
-//! The contract of leases; what holds for all resources stands in the module above.
+//! The contract of leases. What holds for all resources is said in the parent module.
 
 use std::time::Duration;
 
@@ -7,16 +7,16 @@ use async_trait::async_trait;
 use super::StoreResult;
 use crate::model::leases::{FencingToken, Holder, Lease, LeaseName};
 
-/// How an attempt to get a lease ended.
+/// How an attempt to acquire a lease ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AcquireOutcome {
     /// The caller holds the lease.
     Acquired(Lease),
-    /// Somebody else does.
+    /// Another holder holds it.
     Held(Lease),
 }
 
-/// Leases. A token, once given, is greater than all that were given before it, for ever.
+/// Leases. A fencing token is greater than all that were issued before it, for ever.
 #[async_trait]
 pub trait LeaseStore: Send + Sync {
     /// Takes the lease when it is free or already held by the same `holder`; the latter
@@ -28,7 +28,7 @@ pub trait LeaseStore: Send + Sync {
         ttl: Duration,
     ) -> StoreResult<AcquireOutcome>;
 
-    /// Makes the lease last `ttl` (its own when `None`) from now; `None` when it is not held
+    /// Extends the lease to `ttl` from now (its own ttl when `None`); `None` when it is not held
     /// under `token` now.
     async fn renew(
         &self,
@@ -40,10 +40,10 @@ pub trait LeaseStore: Send + Sync {
     /// Ends the lease; `false` when it is not held under `token` now.
     async fn release(&self, name: &LeaseName, token: FencingToken) -> StoreResult<bool>;
 
-    /// Reads a lease; `None` when nobody holds it.
+    /// Reads a lease; `None` when it is free.
     async fn get(&self, name: &LeaseName) -> StoreResult<Option<Lease>>;
 
-    /// Reads all leases that are held, sorted by name, beginning behind `after`, at most `limit`.
+    /// Reads all leases that are held, sorted by name, after `after`, at most `limit`.
     async fn list(
         &self,
         after: Option<&LeaseName>,

@@ -1,4 +1,4 @@
-//! The contract of locks; what holds for all resources stands in the module above.
+//! The contract of locks. What holds for all resources is said in the parent module.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use super::StoreResult;
 use crate::model::locks::LockKey;
 use crate::model::time::Timestamp;
 
-/// How an attempt to get a lock ended.
+/// How an attempt to acquire a lock ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LockOutcome {
-    /// The caller is the one that got it.
+    /// The caller acquired it.
     pub acquired: bool,
-    /// When the lock ends, whoever has it.
+    /// When the lock expires, also where another caller acquired it.
     pub expires_at: Timestamp,
 }
 
@@ -23,9 +23,9 @@ pub struct LockOutcome {
 #[async_trait]
 pub trait LockStore: Send + Sync {
     /// Claims every key that is free, in one step; outcomes in the order of `keys`. A key that
-    /// stands twice is acquired at its first place only.
+    /// is named twice is acquired at its first position only.
     async fn acquire(&self, keys: Vec<LockKey>, ttl: Duration) -> StoreResult<Vec<LockOutcome>>;
 
-    /// Returns when a lock ends; `None` when it is free.
+    /// Returns when a lock expires; `None` when it is free.
     async fn get(&self, key: &LockKey) -> StoreResult<Option<Timestamp>>;
 }

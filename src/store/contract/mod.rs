@@ -3,16 +3,16 @@
 //! What holds for all of them:
 //! * *Atomic.* Each method is one step: it happens whole or not at all, and readers never see
 //!   a part of it.
-//! * *Absence is an answer*: `Option`, or a variant of an outcome. An error means that the store
+//! * *Absence is an outcome*: `Option`, or a variant of an enum. An error means that the store
 //!   could not do its work, never "no".
-//! * *Expiry is exact.* No read returns what has expired, also before anything removed it. The
+//! * *Expiry is exact.* No read returns what has expired, whether it has been purged or not. The
 //!   backend's own clock decides.
 //! * *Retries.* A method that failed with a transient error may be called again, except where its
 //!   documentation says what a repetition does.
 //! * *Fences.* A write that takes a [`Fence`] checks it in the same atomic step as it
 //!   writes, and does nothing when the lease is not held under that token now.
 //! * *Durability.* Locks, leases, checkpoints and generations are durable: on disk before the
-//!   answer, as far as [`Capabilities`] says. Series are buffered: in memory at once, on disk with the
+//!   method returns, as far as [`Capabilities`] says. Series are buffered: in memory at once, on disk with the
 //!   next flush. Cached values may be lost at any time.
 
 mod cache;
@@ -39,10 +39,10 @@ pub use self::locks::{LockOutcome, LockStore};
 pub use self::operation::{Capabilities, ClientStatus, Operation, ResourceStatus, StoreStatus};
 pub use self::series::{Change, Delta, SeriesStore, Snapshot, UpsertCounts, UpsertOutcome};
 
-/// The outcome of a store's method.
+/// What a method of a store returns.
 pub type StoreResult<T> = Result<T, StoreError>;
 
-/// Everything that a server keeps, by resource.
+/// The stores of all resources. A resource is one line here.
 #[derive(Clone)]
 pub struct Stores {
     /// The series.

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::StoreResult;
 
-/// What a backend can do and how well: data, so that no floor above asks which backend it is.
+/// What a backend can do and how well: data, so that no layer above asks which backend it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
     /// The backend's name.
@@ -17,13 +17,13 @@ pub struct Capabilities {
     pub survives_power_cut: bool,
     /// Other replicas see the same data.
     pub shared: bool,
-    /// A fence and the write that it guards are one atomic step. Where not, a write that was let pass
-    /// may still be under way when its lease ends by itself; a lease that was acquired or
-    /// released was told to all parts before that was answered.
+    /// A fence is checked in the same atomic step as the write. Where not, a write that was admitted
+    /// may still be running when its lease expires; an acquisition or a release returns only after
+    /// every shard knows of it, so no write under an earlier token happens afterwards.
     pub atomic_fencing: bool,
     /// A batch of several keys or series is one atomic step. Where not, it is checked as a whole first,
-    /// then each part of the store takes its share in one step, and a failure in between leaves
-    /// some done; sending it again completes it.
+    /// then each shard applies its part in one step. A failure in between leaves some parts
+    /// applied; sending the batch again completes it.
     pub atomic_batches: bool,
     /// Of how many shards the store is made that number their changes, and remember their
     /// deletions, on their own. A cached value lies in the shard of its generation's key, and each
@@ -89,7 +89,7 @@ impl ResourceStatus {
 pub struct ClientStatus {
     /// Round trips that run.
     pub in_flight: u64,
-    /// Round trips that failed: no answer, none in time, or a refusal.
+    /// Round trips that failed: no reply, none in time, or a refusal.
     pub failures: u64,
     /// Round trips that ended within so many seconds, for each of a few bounds, growing.
     pub within_seconds: Vec<(f64, u64)>,
@@ -108,26 +108,26 @@ pub trait Operation: Send + Sync {
     /// Returns whether the store can serve now, and if not why.
     async fn ready(&self) -> Result<(), String>;
 
-    /// Waits until the store can't serve any more, nor ever will in this process, and says why.
-    /// Trouble that may pass is none of this, and neither is [`Self::close`].
+    /// Waits until the store has failed for good in this process, and returns why. Transient
+    /// failures do not count, nor does [`Self::close`].
     async fn lost(&self) -> String {
         std::future::pending().await
     }
 
-    /// Looks after what others may have done to the store, such as a Redis that was started
-    /// again with less than it had. To be called every second or so.
+    /// Checks for what others may have done to the backend, such as a Redis that was restarted
+    /// with less data than it had. To be called about once a second.
     async fn check_backend(&self) -> StoreResult<()> {
         Ok(())
     }
 
-    /// Waits until so many buffered writes wait for the disk that a flush is worth while before
-    /// its time has come.
+    /// Waits until enough buffered writes have gathered for a flush before the flush interval
+    /// ends.
     async fn flush_wanted(&self);
 
-    /// Brings every buffered write to disk; gives how many.
+    /// Writes every buffered write to disk; returns how many.
     async fn flush(&self) -> StoreResult<u64>;
 
-    /// Removes what has expired; gives how much.
+    /// Purges what has expired; returns how many entries.
     async fn collect_garbage(&self) -> StoreResult<u64>;
 
     /// Reports on the store.
@@ -138,7 +138,7 @@ pub trait Operation: Send + Sync {
         None
     }
 
-    /// Ends the store: a last flush, then every file is closed. Calls afterwards fail as
-    /// [`ErrorKind::Unavailable`].
+    /// Closes the store: a last flush, then every file is closed. Calls afterwards fail as
+    /// [`super::ErrorKind::Unavailable`].
     async fn close(&self) -> StoreResult<()>;
 }

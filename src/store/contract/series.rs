@@ -1,4 +1,4 @@
-//! The contract of series; what holds for all resources stands in the module above.
+//! The contract of series. What holds for all resources is said in the parent module.
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -27,7 +27,7 @@ pub enum UpsertOutcome {
 /// What became of the points of a batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UpsertCounts {
-    /// Points that made a new series.
+    /// Points that created a series.
     pub created: usize,
     /// Points that replaced an older or equally old sample.
     pub updated: usize,
@@ -62,21 +62,21 @@ pub enum Delta {
     Changes {
         /// Each series at most once, at its newest state.
         changes: Vec<Change>,
-        /// What to ask with next.
+        /// The cursor to continue from.
         next: Cursor,
-        /// More changes are there already.
+        /// More changes are available already.
         more: bool,
     },
-    /// Deletions after this cursor have been forgotten, or it belongs to another life of the
-    /// store. Only a new snapshot helps.
+    /// Tombstones after this cursor have been trimmed, or the cursor is of another epoch. The
+    /// reader has to take a new snapshot.
     Gone,
 }
 
 /// The series.
 ///
 /// The newest sample wins: a point older than what is held is dropped as stale. A series
-/// whose newest sample is older than the retention has expired, which is a deletion like any
-/// other: it has a place in the order of changes.
+/// whose newest sample is older than the retention has expired. Expiry is a deletion like any
+/// other: it has a sequence number in the order of changes.
 #[async_trait]
 pub trait SeriesStore: Send + Sync {
     /// Applies a batch, all or nothing. Points of one series apply in their order.
@@ -90,10 +90,10 @@ pub trait SeriesStore: Send + Sync {
     ) -> StoreResult<Fenced<UpsertOutcome>>;
 
     /// Reads the series that any of `selectors` matches (all when there is none), sorted by
-    /// name and then canonical labels, beginning behind `after`, at most `limit`.
+    /// name and then canonical labels, after `after`, at most `limit`.
     ///
-    /// A reader that pages keeps the cursor of its *first* page: later pages may hold newer
-    /// states, and the deltas after that cursor bring all pages to one moment.
+    /// A reader of several pages keeps the cursor of its *first* page: later pages may hold newer
+    /// states, and the deltas after that cursor bring all pages to one state.
     async fn snapshot(
         &self,
         selectors: &[Selector],
@@ -101,22 +101,22 @@ pub trait SeriesStore: Send + Sync {
         limit: usize,
     ) -> StoreResult<Snapshot>;
 
-    /// Returns the cursor of now.
+    /// Returns the current cursor.
     async fn cursor(&self) -> StoreResult<Cursor>;
 
     /// Reads what changed after `after`, oldest first, at most `limit` series.
     async fn delta(&self, after: &Cursor, limit: usize) -> StoreResult<Delta>;
 
-    /// Returns a value that changes whenever there may be something new for [`Self::delta`].
+    /// Returns a signal that changes whenever [`Self::delta`] may have something new.
     fn changes(&self) -> watch::Receiver<u64>;
 
     /// Reads one series.
     async fn get(&self, id: SeriesId) -> StoreResult<Option<Point>>;
 
-    /// Deletes one series; tells whether it was there.
+    /// Deletes one series; returns whether it existed.
     async fn delete(&self, id: SeriesId, fence: Option<Fence>) -> StoreResult<Fenced<bool>>;
 
-    /// Deletes what any of `selectors` matches, or with `dry_run` only counts it.
+    /// Deletes the series that any of `selectors` matches, or only counts them with `dry_run`.
     async fn delete_matching(
         &self,
         selectors: &[Selector],
@@ -124,6 +124,6 @@ pub trait SeriesStore: Send + Sync {
         fence: Option<Fence>,
     ) -> StoreResult<Fenced<usize>>;
 
-    /// Turns expired series into deletions now instead of at the next access; gives how many.
+    /// Turns expired series into deletions now instead of at the next access; returns how many.
     async fn expire(&self) -> StoreResult<usize>;
 }
