@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::harness::{Exit, Launch, Server};
 
-const FILES: [&str; 2] = ["state.db", "cache.db"];
+const FILES: [&str; 2] = ["durable.db", "buffered.db"];
 
 /// Reads every file of a folder.
 fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
@@ -125,7 +125,7 @@ async fn two_servers_never_share_a_folder() {
 async fn a_server_that_does_not_start_was_never_ready() {
     let launch = Launch::new();
     std::fs::create_dir_all(launch.store()).expect("the folder is made");
-    std::fs::write(launch.store().join("state.db"), "no database at all").expect("written");
+    std::fs::write(launch.store().join("durable.db"), "no database at all").expect("written");
     let exit = launch.expect_exit().await;
     assert!(!exit.log.contains("\"ready\""), "{}", exit.log);
 }

@@ -18,7 +18,7 @@ async fn a_server_that_loads_is_live_but_not_ready() {
     let server = launch.start().await;
     server.try_push("loaded", 1.0).await.expect("an answer").expect(200);
     server.terminate().await;
-    let held = hold(&launch.store().join("cache.db"));
+    let held = hold(&launch.store().join("buffered.db"));
     let server = launch.listening().await;
     for path in ["/livez", "/-/healthy", "/metrics"] {
         assert_eq!(server.get(path).await.status, 200, "{path}");

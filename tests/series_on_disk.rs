@@ -1,4 +1,4 @@
-//! What `cache.db` gives back: exactly the state of the last flush, whatever came before it.
+//! What `buffered.db` gives back: exactly the state of the last flush, whatever came before it.
 
 use std::collections::BTreeMap;
 use std::path::Path;

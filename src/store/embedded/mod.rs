@@ -1,18 +1,18 @@
 //! The embedded backend: two SQLite files and what is held in memory; also, without
 //! files, the `memory` backend.
 //!
-//! `state.db` holds the durable data (locks, leases, checkpoints, generations), `cache.db` the buffered
+//! `durable.db` holds the durable data (locks, leases, checkpoints, generations), `buffered.db` the buffered
 //! (series). Cached values are in memory only.
 
+mod buffered;
 mod cache;
 mod checkpoints;
-mod dirty;
+mod durable;
 mod generations;
 mod leases;
 mod locks;
 mod series;
 mod sqlite;
-mod state;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,26 +22,16 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use self::cache::EmbeddedCache;
+use self::durable::DurableStore;
 use self::series::EmbeddedSeries;
 use self::sqlite::FolderLock;
-pub use self::sqlite::OpenError;
-use self::state::StateStore;
+pub use self::sqlite::{OpenError, SyncMode};
 use super::{
     CacheSettings, Capabilities, ErrorKind, Operation, ResourceStatus, SeriesStore, StoreError,
     StoreResult, StoreStatus, Stores,
 };
 use crate::clock::{SharedClock, SystemClock};
 use crate::model::time::Timestamp;
-
-/// How hard a durable write is pressed on the disk before it is answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SyncMode {
-    /// `fsync` before the answer: survives a power cut.
-    Full,
-    /// Handed to the operating system before the answer: survives `kill -9`.
-    Normal,
-}
 
 /// The settings of the embedded backend.
 #[derive(Debug, Clone)]
@@ -107,9 +97,9 @@ pub fn open_with(
 ) -> Result<(Stores, SharedClock), OpenError> {
     let folder = settings.path.as_deref();
     let lock = folder.map(FolderLock::take).transpose()?;
-    let state_path = folder.map(|folder| folder.join("state.db"));
+    let state_path = folder.map(|folder| folder.join("durable.db"));
     let loaded =
-        StateStore::load(state_path.as_deref(), settings.sync, settings.checkpoint_retention)?;
+        DurableStore::load(state_path.as_deref(), settings.sync, settings.checkpoint_retention)?;
     let clock = start_clock(loaded.clock_floor());
     let state = loaded.serve(Arc::clone(&clock))?;
     let series = EmbeddedSeries::open(folder, settings, Arc::clone(&state), Arc::clone(&clock))?;
@@ -150,7 +140,7 @@ fn capabilities(settings: &EmbeddedSettings) -> Capabilities {
 /// Both halves as one store.
 struct EmbeddedOperation {
     capabilities: Capabilities,
-    state: Arc<StateStore>,
+    state: Arc<DurableStore>,
     series: Arc<EmbeddedSeries>,
     cache: Arc<EmbeddedCache>,
     /// Given back when both files are closed.

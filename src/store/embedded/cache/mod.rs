@@ -19,7 +19,7 @@ use self::departed::Departed;
 use self::fills::Fills;
 use self::namespaces::{Held, Insertion, Namespaces};
 pub(super) use self::namespaces::{Usage, largest_value};
-use super::state::StateStore;
+use super::durable::DurableStore;
 use crate::model::cache::{CacheKey, CachedValue, ContentHash, FillToken, MissReason};
 use crate::model::time::Timestamp;
 use crate::store::{
@@ -29,14 +29,14 @@ use crate::store::{
 
 /// The cached values.
 pub(super) struct EmbeddedCache {
-    state: Arc<StateStore>,
+    state: Arc<DurableStore>,
     namespaces: Namespaces,
     departed: Arc<Departed>,
     fills: Fills,
 }
 
 impl EmbeddedCache {
-    pub(super) fn new(settings: CacheSettings, state: Arc<StateStore>, now: Timestamp) -> Self {
+    pub(super) fn new(settings: CacheSettings, state: Arc<DurableStore>, now: Timestamp) -> Self {
         let departed = Arc::new(Departed::default());
         let namespaces = Namespaces::new(settings, Arc::clone(&departed));
         Self { state, namespaces, departed, fills: Fills::start_life(now) }

@@ -1,4 +1,4 @@
-//! The series of the embedded backend: served from memory, followed by `cache.db`.
+//! The series of the embedded backend: served from memory, followed by `buffered.db`.
 //!
 //! One mutex guards the table; it is held for a batch, a chunk of a delta, a page of a snapshot
 //! with the scan that it takes, never across an await and never while the disk works. Async threads
@@ -29,8 +29,8 @@ use tokio::sync::{Notify, watch};
 
 use self::persist::MIGRATIONS;
 use self::table::{SeriesTable, TableLimits};
+use super::durable::DurableStore;
 use super::sqlite;
-use super::state::StateStore;
 use super::{EmbeddedSettings, OpenError, off_thread};
 use crate::clock::SharedClock;
 use crate::model::batch::PointBatch;
@@ -57,9 +57,9 @@ pub(super) struct EmbeddedSeries {
 
 struct Shared {
     table: Mutex<SeriesTable>,
-    /// `cache.db`; `None` in memory only. One flush at a time.
+    /// `buffered.db`; `None` in memory only. One flush at a time.
     disk: Mutex<Option<Connection>>,
-    state: Arc<StateStore>,
+    state: Arc<DurableStore>,
     clock: SharedClock,
     epoch: u64,
     changes: watch::Sender<u64>,
@@ -80,11 +80,11 @@ pub(super) struct SeriesStatus {
 }
 
 impl EmbeddedSeries {
-    /// Opens `cache.db` in `folder` (nothing when there is none) and reads all series.
+    /// Opens `buffered.db` in `folder` (nothing when there is none) and reads all series.
     pub(super) fn open(
         folder: Option<&Path>,
         settings: &EmbeddedSettings,
-        state: Arc<StateStore>,
+        state: Arc<DurableStore>,
         clock: SharedClock,
     ) -> Result<Self, OpenError> {
         let mut table = SeriesTable::new(TableLimits {
@@ -92,10 +92,11 @@ impl EmbeddedSeries {
             max_series: settings.max_series.min(MOST_SERIES),
             max_tombstones: settings.max_tombstones.min(MOST_SERIES),
         });
-        let disk = match folder.map(|folder| folder.join("cache.db")) {
+        let disk = match folder.map(|folder| folder.join("buffered.db")) {
             None => None,
             Some(path) => {
-                let disk = sqlite::open(Some(&path), "store of series", MIGRATIONS, settings.sync)?;
+                let disk =
+                    sqlite::open(Some(&path), "buffered database", MIGRATIONS, settings.sync)?;
                 persist::load(&disk, &mut table).map_err(|error| load_error(path, error))?;
                 Some(disk)
             }
@@ -167,7 +168,7 @@ impl EmbeddedSeries {
 fn load_error(path: PathBuf, error: StoreError) -> OpenError {
     let why = error.detail;
     match error.kind {
-        ErrorKind::Corrupt => OpenError::Damaged { what: "store of series", path, why },
+        ErrorKind::Corrupt => OpenError::Damaged { what: "buffered database", path, why },
         _ => OpenError::Failed { path, why },
     }
 }

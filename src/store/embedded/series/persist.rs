@@ -1,4 +1,4 @@
-//! The series on disk: `cache.db`, and how they come and go.
+//! The series on disk: `buffered.db`, and how they come and go.
 //!
 //! The disk follows memory: a flush writes the newest state of every marked series in one
 //! transaction, under the slot's number. Keys and samples lie in tables of their own, so that a
@@ -12,11 +12,11 @@ use rusqlite::{Connection, params};
 use super::record::{BuildSlotHasher, Record, State};
 use super::table::SeriesTable;
 use crate::model::series::{Metadata, MetricType, SeriesId};
-use crate::store::embedded::dirty::Drained;
+use crate::store::embedded::buffered::dirty::Drained;
 use crate::store::embedded::sqlite::store_error;
 use crate::store::{ErrorKind, StoreError, StoreResult};
 
-/// The schema of `cache.db`, a migration each.
+/// The schema of `buffered.db`, a migration each.
 pub(super) const MIGRATIONS: &[&str] = &["
     CREATE TABLE names (id INTEGER PRIMARY KEY, name TEXT NOT NULL) STRICT;
     CREATE TABLE metadata (
@@ -159,7 +159,7 @@ pub(super) fn load(connection: &Connection, table: &mut SeriesTable) -> StoreRes
         .and_then(|()| load_series(connection, table))
         .map_err(|error| match error {
             rusqlite::Error::SqliteFailure(..) => store_error(&error),
-            other => StoreError::new(ErrorKind::Corrupt, format!("cache.db: {other}")),
+            other => StoreError::new(ErrorKind::Corrupt, format!("buffered.db: {other}")),
         })
 }
 

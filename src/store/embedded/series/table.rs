@@ -21,7 +21,7 @@ use super::tombstones::Tombstones;
 use crate::model::batch::{BatchPoint, PointBatch};
 use crate::model::series::{Point, Sample, SeriesId, SeriesKey};
 use crate::model::time::Timestamp;
-use crate::store::embedded::dirty::DirtySet;
+use crate::store::embedded::buffered::dirty::DirtySet;
 use crate::store::{UpsertCounts, UpsertOutcome};
 
 /// What bounds the table.

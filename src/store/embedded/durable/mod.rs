@@ -1,18 +1,18 @@
 //! The durable data of the embedded backend: locks, leases, checkpoints and generations.
 //!
 //! All of it is in memory, in typed tables; every change goes through one writer thread
-//! that commits groups of commands to a journal in `state.db` before it answers. Invariant:
+//! that commits groups of commands to a journal in `durable.db` before it answers. Invariant:
 //! what a reader sees is on the disk, and stays.
 //!
 //! Not a database: there are no transactions over several calls, and no queries but by key.
 
+mod compaction;
 pub(super) mod counters;
-mod disk;
-mod fold;
-mod gates;
+mod file;
 mod journal;
+mod latches;
 pub(super) mod table;
-pub(super) mod txn;
+pub(super) mod transaction;
 mod writer;
 
 use std::path::Path;
@@ -25,12 +25,12 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use tokio::sync::{oneshot, watch};
 
 use self::counters::Counter;
-use self::disk::Disk;
-use self::gates::FenceGates;
-use self::txn::{Changes, Tables, Txn};
+use self::file::DurableFile;
+use self::latches::FenceLatches;
+use self::transaction::{Changes, Tables, Txn};
 use self::writer::{Job, Queue, Writer};
-use super::SyncMode;
-use super::sqlite::OpenError;
+
+use super::sqlite::{OpenError, SyncMode};
 use crate::clock::SharedClock;
 use crate::model::leases::Fence;
 use crate::model::time::Timestamp;
@@ -43,11 +43,11 @@ const COLLECT_ROWS: usize = 1_000;
 struct Shared {
     clock: SharedClock,
     tables: RwLock<Tables>,
-    gates: FenceGates,
+    gates: FenceLatches,
     queue: Queue,
     closed: watch::Sender<bool>,
     close_error: Mutex<Option<StoreError>>,
-    fold_trouble: Mutex<Option<String>>,
+    compaction_failure: Mutex<Option<String>>,
     commits: AtomicU64,
     committed_writes: AtomicU64,
     /// Done to the disk before the next commit: how a test makes it fail.
@@ -56,7 +56,7 @@ struct Shared {
 }
 
 #[cfg(test)]
-type TestHook = Box<dyn FnOnce(&mut Disk) + Send>;
+type TestHook = Box<dyn FnOnce(&mut DurableFile) + Send>;
 
 impl Shared {
     /// Makes a committed group visible.
@@ -72,7 +72,7 @@ impl Shared {
 /// What was read from the disk, before it is served: the clock can be started in between.
 pub(super) struct Loaded {
     tables: Tables,
-    disk: Option<Disk>,
+    disk: Option<DurableFile>,
 }
 
 impl Loaded {
@@ -87,16 +87,16 @@ impl Loaded {
     ///
     /// # Errors
     /// When the writer's thread can't be started.
-    pub(super) fn serve(mut self, clock: SharedClock) -> Result<Arc<StateStore>, OpenError> {
+    pub(super) fn serve(mut self, clock: SharedClock) -> Result<Arc<DurableStore>, OpenError> {
         self.tables.counters.start_life(clock.now());
         let shared = Arc::new(Shared {
             clock,
             tables: RwLock::new(self.tables),
-            gates: FenceGates::default(),
+            gates: FenceLatches::default(),
             queue: Queue::default(),
             closed: watch::Sender::new(false),
             close_error: Mutex::default(),
-            fold_trouble: Mutex::default(),
+            compaction_failure: Mutex::default(),
             commits: AtomicU64::new(0),
             committed_writes: AtomicU64::new(0),
             #[cfg(test)]
@@ -105,23 +105,23 @@ impl Loaded {
         let writer = Writer {
             shared: Arc::clone(&shared),
             disk: self.disk,
-            last_fold: Instant::now(),
-            fold_retry_at: None,
+            last_compaction: Instant::now(),
+            compaction_retry_at: None,
         };
         let thread = std::thread::Builder::new()
-            .name("state-writer".to_owned())
+            .name("durable-writer".to_owned())
             .spawn(move || writer.run())
             .map_err(|error| OpenError::Failed {
-                path: "the thread state-writer".into(),
+                path: "the thread durable-writer".into(),
                 why: error.to_string(),
             })?;
-        Ok(Arc::new(StateStore { shared, thread: Some(thread) }))
+        Ok(Arc::new(DurableStore { shared, thread: Some(thread) }))
     }
 }
 
 /// How much is held, live.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct StateStatus {
+pub(super) struct DurableStatus {
     /// Locks.
     pub(super) locks: u64,
     /// Leases.
@@ -137,12 +137,12 @@ pub(super) struct StateStatus {
 }
 
 /// The durable data. Dropping it ends the writer as [`Self::close`] does, and waits for it.
-pub(super) struct StateStore {
+pub(super) struct DurableStore {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl StateStore {
+impl DurableStore {
     /// Reads the file at `path`, made where it is missing; with no path, everything stays in
     /// memory. Checkpoints expire `checkpoint_retention` after they were written.
     ///
@@ -156,7 +156,7 @@ impl StateStore {
         checkpoint_retention: Duration,
     ) -> Result<Loaded, OpenError> {
         let mut tables = Tables::empty(checkpoint_retention);
-        let disk = path.map(|path| Disk::open(path, sync, &mut tables)).transpose()?;
+        let disk = path.map(|path| DurableFile::open(path, sync, &mut tables)).transpose()?;
         Ok(Loaded { tables, disk })
     }
 
@@ -217,8 +217,10 @@ impl StateStore {
     /// The reason, in words.
     pub(super) fn ready(&self) -> Result<(), String> {
         self.shared.queue.is_open()?;
-        match &*self.shared.fold_trouble.lock() {
-            Some(why) => Err(format!("folding the journal of the state database fails: {why}")),
+        match &*self.shared.compaction_failure.lock() {
+            Some(why) => {
+                Err(format!("compacting the journal of the durable database fails: {why}"))
+            }
             None => Ok(()),
         }
     }
@@ -238,9 +240,9 @@ impl StateStore {
     ///
     /// # Errors
     /// When it is closed.
-    pub(super) fn status(&self) -> StoreResult<StateStatus> {
+    pub(super) fn status(&self) -> StoreResult<DurableStatus> {
         let (tables, now) = self.read()?;
-        Ok(StateStatus {
+        Ok(DurableStatus {
             locks: tables.locks.count(now),
             leases: tables.leases.count(now),
             checkpoints: tables.checkpoints.count(now),
@@ -250,7 +252,7 @@ impl StateStore {
         })
     }
 
-    /// Does what waits, folds the journal, and closes the file. Calls afterwards fail as
+    /// Does what waits, compacts the journal, and closes the file. Calls afterwards fail as
     /// [`ErrorKind::Unavailable`].
     ///
     /// # Errors
@@ -267,13 +269,13 @@ impl StateStore {
     }
 }
 
-impl Drop for StateStore {
+impl Drop for DurableStore {
     fn drop(&mut self) {
         self.shared.queue.close();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("the writer of the state database panicked");
+            tracing::error!("the writer of the durable database panicked");
         }
     }
 }

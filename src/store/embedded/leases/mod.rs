@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::locks::end_of;
-use super::state::StateStore;
-use super::state::counters::Counter;
-use super::state::table::Resource;
-use super::state::txn::Txn;
 use crate::model::leases::{Fence, FencingToken, Holder, Lease, LeaseName};
 use crate::model::time::Timestamp;
+use crate::store::embedded::durable::DurableStore;
+use crate::store::embedded::durable::counters::Counter;
+use crate::store::embedded::durable::table::Resource;
+use crate::store::embedded::durable::transaction::Txn;
+use crate::store::embedded::locks::end_of;
 use crate::store::{AcquireOutcome, Fenced, LeaseStore, StoreResult};
 
 /// The table of the leases.
 #[derive(Debug)]
-pub(super) struct Leases;
+pub(in crate::store::embedded) struct Leases;
 
 impl Resource for Leases {
     type Key = LeaseName;
@@ -31,12 +31,12 @@ impl Resource for Leases {
 }
 
 /// Returns whether `fence` holds where `lease` is what stands.
-pub(super) fn holds(lease: Option<&Lease>, fence: &Fence) -> bool {
+pub(in crate::store::embedded) fn holds(lease: Option<&Lease>, fence: &Fence) -> bool {
     lease.is_some_and(|lease| lease.token == fence.token)
 }
 
 /// Runs `write` when the fence holds, or there is none.
-pub(super) fn fenced<T>(
+pub(in crate::store::embedded) fn fenced<T>(
     txn: &mut Txn<'_>,
     fence: Option<&Fence>,
     write: impl FnOnce(&mut Txn<'_>) -> T,
@@ -81,7 +81,7 @@ fn release(txn: &mut Txn<'_>, name: LeaseName, token: FencingToken) -> bool {
 }
 
 #[async_trait]
-impl LeaseStore for StateStore {
+impl LeaseStore for DurableStore {
     async fn acquire(
         &self,
         name: &LeaseName,

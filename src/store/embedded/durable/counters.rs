@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::table::{Resource, Table};
-use super::txn::Txn;
+use super::transaction::Txn;
 use crate::model::time::Timestamp;
 
 /// Which number.

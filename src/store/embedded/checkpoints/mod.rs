@@ -5,21 +5,21 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::leases::fenced;
-use super::state::StateStore;
-use super::state::table::Resource;
-use super::state::txn::Txn;
 use crate::model::checkpoints::{Checkpoint, CheckpointKey};
 use crate::model::leases::Fence;
 use crate::model::time::Timestamp;
+use crate::store::embedded::durable::DurableStore;
+use crate::store::embedded::durable::table::Resource;
+use crate::store::embedded::durable::transaction::Txn;
+use crate::store::embedded::leases::fenced;
 use crate::store::{CheckpointOutcome, CheckpointStore, Fenced, StoreResult};
 
 /// The table of the checkpoints.
 #[derive(Debug)]
-pub(super) struct Checkpoints {
+pub(in crate::store::embedded) struct Checkpoints {
     /// How long after its write a checkpoint expires. Not part of the row, so that a changed
     /// setting holds for all.
-    pub(super) retention: Duration,
+    pub(in crate::store::embedded) retention: Duration,
 }
 
 impl Resource for Checkpoints {
@@ -59,7 +59,7 @@ fn delete(txn: &mut Txn<'_>, key: CheckpointKey) -> bool {
 }
 
 #[async_trait]
-impl CheckpointStore for StateStore {
+impl CheckpointStore for DurableStore {
     async fn set(
         &self,
         key: CheckpointKey,

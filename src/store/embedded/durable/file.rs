@@ -1,9 +1,9 @@
-//! The file of the durable data: a journal, and the tables that it is folded into.
+//! The file of the durable data: a journal, and the tables that it is compacted into.
 //!
 //! A commit appends one entry to the journal, which costs the same however much is held. Later,
-//! in small steps, [`Fold`] moves what the oldest entries say into the tables, where a
+//! in small steps, [`Compaction`] moves what the oldest entries say into the tables, where a
 //! key has one row. Invariant: tables first, then the journal in its order, gives the
-//! committed state at every moment, also with a fold cut off half way.
+//! committed state at every moment, also with a compaction cut off half way.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,20 +11,20 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, params};
 
-use super::fold::{self, Fold};
+use super::compaction::{self, Compaction};
 use super::journal::{self, Effect, Entry};
-use super::txn::{TABLES, Tables};
-use crate::store::embedded::SyncMode;
+use super::transaction::{TABLES, Tables};
+use crate::store::embedded::sqlite::SyncMode;
 use crate::store::embedded::sqlite::{self, OpenError};
 use crate::store::{ErrorKind, StoreError, StoreResult};
 
-const WHAT: &str = "state database";
+const WHAT: &str = "durable database";
 
 const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE journal (seq INTEGER PRIMARY KEY, entry BLOB NOT NULL) STRICT;
-    CREATE TABLE folded (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL) STRICT;
-    INSERT INTO folded (one, seq) VALUES (1, 0);
+    CREATE TABLE compacted (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL) STRICT;
+    INSERT INTO compacted (one, seq) VALUES (1, 0);
     CREATE TABLE counters (key TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL)
         STRICT, WITHOUT ROWID;
     CREATE TABLE locks (key TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL)
@@ -40,11 +40,11 @@ const MIGRATIONS: &[&str] = &[
 ",
 ];
 
-/// A journal of this size is folded at leisure; it also bounds what one fold holds in memory.
-const FOLD_BYTES: usize = 1 << 20;
+/// A journal of this size is compacted at leisure; it also bounds what one compaction holds in memory.
+const COMPACT_BYTES: usize = 1 << 20;
 /// ... and a smaller one when its oldest entry has this age.
-const FOLD_AGE: Duration = Duration::from_secs(2);
-/// A journal of this size is folded at the cost of the commands that wait: it is what a start
+const COMPACT_AGE: Duration = Duration::from_secs(2);
+/// A journal of this size is compacted at the cost of the commands that wait: it is what a start
 /// may have to read.
 const OVERFULL_BYTES: usize = 256 << 20;
 
@@ -56,22 +56,22 @@ const PAGE_BYTES: usize = 4096;
 
 /// The open file.
 #[derive(Debug)]
-pub(super) struct Disk {
+pub(super) struct DurableFile {
     conn: Connection,
     sync: SyncMode,
-    /// What the connection is set to now: folding needs no sync of its own.
+    /// What the connection is set to now: compacting needs no sync of its own.
     set_to: SyncMode,
     next_seq: i64,
-    folded_seq: i64,
+    compacted_seq: i64,
     backlog_bytes: usize,
     backlog_since: Instant,
     log_pages: usize,
-    fold: Option<Fold>,
+    compaction: Option<Compaction>,
     /// A commit failed, and nothing was written over what it may have left in the log.
     must_void: bool,
 }
 
-impl Disk {
+impl DurableFile {
     /// Opens the file, and reads all that it holds into `tables`.
     pub(super) fn open(
         path: &Path,
@@ -79,7 +79,7 @@ impl Disk {
         tables: &mut Tables,
     ) -> Result<Self, OpenError> {
         let conn = sqlite::open(Some(path), WHAT, MIGRATIONS, sync)?;
-        let (folded_seq, last_seq, backlog_bytes) = load(&conn, tables).map_err(|error| {
+        let (compacted_seq, last_seq, backlog_bytes) = load(&conn, tables).map_err(|error| {
             let (path, why) = (path.to_owned(), error.detail);
             match error.kind {
                 ErrorKind::Corrupt => OpenError::Damaged { what: WHAT, path, why },
@@ -91,11 +91,11 @@ impl Disk {
             sync,
             set_to: sync,
             next_seq: last_seq + 1,
-            folded_seq,
+            compacted_seq,
             backlog_bytes,
             backlog_since: Instant::now(),
             log_pages: 0,
-            fold: None,
+            compaction: None,
             must_void: false,
         })
     }
@@ -135,27 +135,27 @@ impl Disk {
         self.sync == SyncMode::Full
     }
 
-    /// Returns whether entries wait to be folded, or pages to be written out.
+    /// Returns whether entries wait to be compacted, or pages to be written out.
     pub(super) fn has_backlog(&self) -> bool {
         self.backlog_bytes > 0 || self.log_pages > LOG_PAGES
     }
 
-    /// Returns whether a fold may begin or go on at leisure.
+    /// Returns whether a compaction may begin or go on at leisure.
     pub(super) fn is_due(&self) -> bool {
-        self.fold.is_some()
+        self.compaction.is_some()
             || self.log_pages > LOG_PAGES
-            || self.backlog_bytes >= FOLD_BYTES
-            || (self.backlog_bytes > 0 && self.backlog_since.elapsed() >= FOLD_AGE)
+            || self.backlog_bytes >= COMPACT_BYTES
+            || (self.backlog_bytes > 0 && self.backlog_since.elapsed() >= COMPACT_AGE)
     }
 
-    /// Returns whether folding must not wait any more.
+    /// Returns whether compacting must not wait any more.
     pub(super) fn is_overfull(&self) -> bool {
         self.backlog_bytes >= OVERFULL_BYTES || self.log_pages >= OVERFULL_LOG_PAGES
     }
 
-    /// Folds at most `rows` rows; when there are none left to fold, brings SQLite's log into the
+    /// Compacts at most `rows` rows; when there are none left to compact, brings SQLite's log into the
     /// file where it has grown.
-    pub(super) fn fold_step(&mut self, rows: usize) -> StoreResult<()> {
+    pub(super) fn compact_step(&mut self, rows: usize) -> StoreResult<()> {
         let may_wait = self.backlog_bytes > 0 && self.log_pages < OVERFULL_LOG_PAGES;
         if self.log_pages > LOG_PAGES && !may_wait {
             return self.write_out("PASSIVE");
@@ -163,29 +163,33 @@ impl Disk {
         if self.backlog_bytes == 0 {
             return Ok(());
         }
-        // A fold promises nothing new: if a power cut takes it, the journal is still there.
+        // A compaction promises nothing new: if a power cut takes it, the journal is still there.
         self.set_sync(SyncMode::Normal)?;
-        let fold = match self.fold.take() {
-            Some(fold) => self.fold.insert(fold),
-            None => self.fold.insert(Fold::read(&self.conn, self.folded_seq, FOLD_BYTES)?),
+        let compaction = match self.compaction.take() {
+            Some(compaction) => self.compaction.insert(compaction),
+            None => self.compaction.insert(Compaction::read(
+                &self.conn,
+                self.compacted_seq,
+                COMPACT_BYTES,
+            )?),
         };
-        self.log_pages += fold.write(&self.conn, rows)?;
-        if fold.is_done() {
-            self.folded_seq = fold.last_seq();
-            self.backlog_bytes = self.backlog_bytes.saturating_sub(fold.bytes());
+        self.log_pages += compaction.write(&self.conn, rows)?;
+        if compaction.is_done() {
+            self.compacted_seq = compaction.last_seq();
+            self.backlog_bytes = self.backlog_bytes.saturating_sub(compaction.bytes());
             self.backlog_since = Instant::now();
-            self.fold = None;
-            if self.folded_seq + 1 == self.next_seq {
+            self.compaction = None;
+            if self.compacted_seq + 1 == self.next_seq {
                 self.backlog_bytes = 0;
             }
         }
         Ok(())
     }
 
-    /// Folds all, and leaves one file without a log.
+    /// Compacts all, and leaves one file without a log.
     pub(super) fn close(mut self) -> StoreResult<()> {
         while self.backlog_bytes > 0 {
-            self.fold_step(10_000)?;
+            self.compact_step(10_000)?;
         }
         self.set_sync(self.sync)?;
         self.write_out("TRUNCATE")?;
@@ -247,7 +251,7 @@ fn load_tables(conn: &Connection, tables: &mut Tables) -> StoreResult<()> {
         while let Some(row) = rows.next().map_err(sql)? {
             let text = |n| row.get_ref(n)?.as_str().map_err(rusqlite::Error::from);
             let (key, value) = (text(0).map_err(sql)?, text(1).map_err(sql)?);
-            if fold::checksum(*tag, key, value) != row.get::<_, i64>(2).map_err(sql)? {
+            if compaction::checksum(*tag, key, value) != row.get::<_, i64>(2).map_err(sql)? {
                 return Err(corrupt(format!("a row of {name} does not have its checksum")));
             }
             tables
@@ -258,13 +262,13 @@ fn load_tables(conn: &Connection, tables: &mut Tables) -> StoreResult<()> {
     Ok(())
 }
 
-/// Returns the last entry that was folded, the last that there is, and how many bytes lie between.
+/// Returns the last entry that was compacted, the last that there is, and how many bytes lie between.
 fn load_journal(conn: &Connection, tables: &mut Tables) -> StoreResult<(i64, i64, usize)> {
-    let folded_seq: i64 =
-        conn.query_row("SELECT seq FROM folded", [], |row| row.get(0)).map_err(sql)?;
+    let compacted_seq: i64 =
+        conn.query_row("SELECT seq FROM compacted", [], |row| row.get(0)).map_err(sql)?;
     let mut select = conn.prepare("SELECT seq, entry FROM journal ORDER BY seq").map_err(sql)?;
     let mut rows = select.query([]).map_err(sql)?;
-    let mut last_seq = folded_seq;
+    let mut last_seq = compacted_seq;
     let mut bytes = 0;
     while let Some(row) = rows.next().map_err(sql)? {
         let seq: i64 = row.get(0).map_err(sql)?;
@@ -280,5 +284,5 @@ fn load_journal(conn: &Connection, tables: &mut Tables) -> StoreResult<(i64, i64
         last_seq = seq;
         bytes += entry.len();
     }
-    Ok((folded_seq, last_seq, bytes))
+    Ok((compacted_seq, last_seq, bytes))
 }

@@ -12,12 +12,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::state::StateStore;
-use super::state::counters::Counter;
-use super::state::table::Resource;
-use super::state::txn::{Tables, Txn};
 use crate::model::generations::{Generation, GenerationFence, GenerationKey};
 use crate::model::time::Timestamp;
+use crate::store::embedded::durable::DurableStore;
+use crate::store::embedded::durable::counters::Counter;
+use crate::store::embedded::durable::table::Resource;
+use crate::store::embedded::durable::transaction::{Tables, Txn};
 use crate::store::{GenerationStore, StoreResult};
 
 /// How many keys one step of a cleanup looks at: what readers and other commands wait for.
@@ -25,11 +25,11 @@ const CLEANUP_KEYS: usize = 2_000;
 
 /// The table of the generations.
 #[derive(Debug)]
-pub(super) struct Generations;
+pub(in crate::store::embedded) struct Generations;
 
 /// A key that was bumped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct GenerationRow {
+pub(in crate::store::embedded) struct GenerationRow {
     number: i64,
     /// The place of its last bump.
     bump: i64,
@@ -55,13 +55,17 @@ fn generation(row: Option<&GenerationRow>, floor: i64) -> Generation {
 
 impl Tables {
     /// Returns the generation of a key.
-    pub(super) fn generation(&self, key: &GenerationKey, now: Timestamp) -> Generation {
+    pub(in crate::store::embedded) fn generation(
+        &self,
+        key: &GenerationKey,
+        now: Timestamp,
+    ) -> Generation {
         let floor = self.counters.get(&Counter::BumpFloor, now).copied().unwrap_or(0);
         generation(self.generations.get(key, now), floor)
     }
 
     /// Returns the place of the last bump of all.
-    pub(super) fn last_bump(&self, now: Timestamp) -> GenerationFence {
+    pub(in crate::store::embedded) fn last_bump(&self, now: Timestamp) -> GenerationFence {
         GenerationFence(self.counters.get(&Counter::LastBump, now).copied().unwrap_or(0))
     }
 }
@@ -94,7 +98,7 @@ fn forget(txn: &mut Txn<'_>, keys: Vec<GenerationKey>, cutoff: Timestamp) -> u64
 }
 
 #[async_trait]
-impl GenerationStore for StateStore {
+impl GenerationStore for DurableStore {
     async fn snapshot(&self, keys: &[GenerationKey]) -> StoreResult<Vec<Generation>> {
         let (tables, now) = self.read()?;
         Ok(keys.iter().map(|key| tables.generation(key, now)).collect())

@@ -17,7 +17,6 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, ffi};
 use thiserror::Error;
 
-use super::SyncMode;
 use crate::store::{ErrorKind, StoreError};
 
 /// Marks our files, in SQLite's header: "HOLD".
@@ -33,6 +32,16 @@ const CACHE_KIB: i64 = 4096;
 
 /// How long another process (a backup, somebody's shell) may hold a lock on the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// When a durable write counts as on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SyncMode {
+    /// After `fsync`: it survives a power cut.
+    Full,
+    /// After the operating system has it: it survives `kill -9`.
+    Normal,
+}
 
 /// Why a store could not be opened. Nothing was changed. The text names the file and says what to do.
 #[derive(Debug, Error)]

@@ -8,10 +8,10 @@ use super::journal::{Effect, Entry};
 use super::table::{Pending, Resource, Table, View};
 use crate::model::time::Timestamp;
 use crate::store::embedded::checkpoints::Checkpoints;
+use crate::store::embedded::durable::counters::Counters;
 use crate::store::embedded::generations::Generations;
 use crate::store::embedded::leases::Leases;
 use crate::store::embedded::locks::Locks;
-use crate::store::embedded::state::counters::Counters;
 
 macro_rules! tables {
     ($($field:ident: $resource:ty),+ $(,)?) => {

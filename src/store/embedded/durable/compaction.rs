@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, params};
 
-use super::disk::{corrupt, sql};
+use super::file::{corrupt, sql};
 use super::journal;
-use super::txn::TABLES;
+use super::transaction::TABLES;
 use crate::store::StoreResult;
 
 /// Some entries from the front of the journal, as the rows that they come to.
 #[derive(Debug)]
-pub(super) struct Fold {
+pub(super) struct Compaction {
     /// By tag and key, since neighbours in a table are cheap to write together.
     rows: BTreeMap<(u8, String), Option<String>>,
     last_seq: i64,
@@ -22,26 +22,26 @@ pub(super) struct Fold {
     done: bool,
 }
 
-impl Fold {
+impl Compaction {
     /// Reads the entries behind `after`, about `limit_bytes` of them.
     pub(super) fn read(conn: &Connection, after: i64, limit_bytes: usize) -> StoreResult<Self> {
-        let mut fold = Self { rows: BTreeMap::new(), last_seq: after, bytes: 0, done: false };
+        let mut compaction = Self { rows: BTreeMap::new(), last_seq: after, bytes: 0, done: false };
         let mut select = conn
             .prepare_cached("SELECT seq, entry FROM journal WHERE seq > ?1 ORDER BY seq")
             .map_err(sql)?;
         let mut entries = select.query([after]).map_err(sql)?;
-        while fold.bytes < limit_bytes
+        while compaction.bytes < limit_bytes
             && let Some(row) = entries.next().map_err(sql)?
         {
-            fold.last_seq = row.get(0).map_err(sql)?;
+            compaction.last_seq = row.get(0).map_err(sql)?;
             let entry = row.get_ref(1).map_err(sql)?.as_blob().map_err(|e| sql(e.into()))?;
-            for effect in journal::read(fold.last_seq, entry).map_err(corrupt)? {
+            for effect in journal::read(compaction.last_seq, entry).map_err(corrupt)? {
                 let row = effect.row.map(str::to_owned);
-                fold.rows.insert((effect.tag, effect.key.to_owned()), row);
+                compaction.rows.insert((effect.tag, effect.key.to_owned()), row);
             }
-            fold.bytes += entry.len();
+            compaction.bytes += entry.len();
         }
-        Ok(fold)
+        Ok(compaction)
     }
 
     /// Writes the next `limit` rows, in one transaction; with the last of them, the entries
@@ -88,7 +88,7 @@ impl Fold {
         }
         if done {
             txn.prepare_cached("DELETE FROM journal WHERE seq <= ?1")?.execute([self.last_seq])?;
-            txn.prepare_cached("UPDATE folded SET seq = ?1")?.execute([self.last_seq])?;
+            txn.prepare_cached("UPDATE compacted SET seq = ?1")?.execute([self.last_seq])?;
         }
         txn.commit()
     }

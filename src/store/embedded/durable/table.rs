@@ -22,7 +22,7 @@ pub(in crate::store::embedded) trait Resource:
     /// A row; in the file, its JSON.
     type Row: Clone + Serialize + DeserializeOwned + Send + Sync;
 
-    /// The SQL table that rows are folded into.
+    /// The SQL table that rows are compacted into.
     const NAME: &'static str;
     /// Names the table in journal entries; never given to another one.
     const TAG: u8;

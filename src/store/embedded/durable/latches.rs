@@ -11,7 +11,7 @@ use hashbrown::HashMap;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::table::Pending;
-use super::txn::Tables;
+use super::transaction::Tables;
 use crate::model::leases::LeaseName;
 use crate::model::time::Timestamp;
 use crate::store::embedded::leases::Leases;
@@ -37,7 +37,7 @@ const LONG_WAIT: Duration = Duration::from_secs(1);
 /// The gate comes before every other lock here: nobody waits at a gate while holding the tables,
 /// and the writer shuts gates holding nothing else.
 #[derive(Debug, Default)]
-pub(super) struct FenceGates {
+pub(super) struct FenceLatches {
     gates: Mutex<HashMap<LeaseName, Gate, RandomState>>,
     /// A gate was left by its last write, or opened.
     changed: Condvar,
@@ -53,18 +53,18 @@ struct Gate {
 /// A fenced write that is under way.
 #[derive(Debug)]
 pub(super) struct Passage<'a> {
-    gates: &'a FenceGates,
+    gates: &'a FenceLatches,
     name: &'a LeaseName,
 }
 
 /// Gates that are shut, with nobody inside. Dropping it opens them.
 #[derive(Debug)]
 pub(super) struct Shut<'a> {
-    gates: &'a FenceGates,
+    gates: &'a FenceLatches,
     names: Vec<LeaseName>,
 }
 
-impl FenceGates {
+impl FenceLatches {
     /// Holds a lease in the hands it is in.
     pub(super) fn pass<'a>(&'a self, name: &'a LeaseName) -> Passage<'a> {
         let mut gates = self.gates.lock();
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_gate_waits_for_its_own_writes_and_keeps_others_out_while_it_is_shut() {
-        let gates = FenceGates::default();
+        let gates = FenceLatches::default();
         let (ours, other) = (name("ours"), name("other"));
         let passages = (gates.pass(&ours), gates.pass(&ours), gates.pass(&other));
         let (done, is_done) = mpsc::channel();

@@ -12,16 +12,16 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::counters::Counter;
-use super::disk::Disk;
+use super::file::DurableFile;
 use super::writer::MAX_GROUP_ROWS;
-use super::{StateStatus, StateStore};
+use super::{DurableStatus, DurableStore};
 use crate::clock::ManualClock;
 use crate::model::checkpoints::CheckpointKey;
 use crate::model::leases::{Fence, FencingToken, Holder, Lease, LeaseName};
 use crate::model::locks::{LockKey, LockKind};
 use crate::model::time::Timestamp;
-use crate::store::embedded::SyncMode;
 use crate::store::embedded::sqlite::OpenError;
+use crate::store::embedded::sqlite::SyncMode;
 use crate::store::{
     AcquireOutcome, CheckpointStore, ErrorKind, Fenced, LeaseStore, LockStore, StoreError,
 };
@@ -32,7 +32,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 struct Fixture {
     folder: TempDir,
     clock: Arc<ManualClock>,
-    store: Arc<StateStore>,
+    store: Arc<DurableStore>,
 }
 
 impl Fixture {
@@ -44,7 +44,7 @@ impl Fixture {
         Self { folder, clock, store }
     }
 
-    /// Stops without folding anything, as if the process had been killed: the files as
+    /// Stops without compacting anything, as if the process had been killed: the files as
     /// they are now are opened at another place.
     fn kill(self) -> Self {
         let folder = tempfile::tempdir().expect("tempdir");
@@ -61,7 +61,7 @@ impl Fixture {
         Self { store, ..self }
     }
 
-    fn before_next_commit(&self, hook: impl FnOnce(&mut Disk) + Send + 'static) {
+    fn before_next_commit(&self, hook: impl FnOnce(&mut DurableFile) + Send + 'static) {
         *self.store.shared.before_commit.lock() = Some(Box::new(hook));
     }
 
@@ -80,9 +80,9 @@ impl Fixture {
     }
 }
 
-fn open(folder: &Path, clock: &Arc<ManualClock>) -> Result<Arc<StateStore>, OpenError> {
+fn open(folder: &Path, clock: &Arc<ManualClock>) -> Result<Arc<DurableStore>, OpenError> {
     let clock = Arc::clone(clock);
-    StateStore::load(Some(&folder.join("state.db")), SyncMode::Normal, DAY)?.serve(clock)
+    DurableStore::load(Some(&folder.join("durable.db")), SyncMode::Normal, DAY)?.serve(clock)
 }
 
 fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
@@ -98,13 +98,13 @@ fn lease_name(name: &str) -> LeaseName {
 }
 
 fn sql(folder: &Path, sql: &str) {
-    rusqlite::Connection::open(folder.join("state.db"))
+    rusqlite::Connection::open(folder.join("durable.db"))
         .and_then(|conn| conn.execute_batch(sql))
         .expect("runs");
 }
 
 fn count(folder: &Path, table: &str) -> i64 {
-    rusqlite::Connection::open(folder.join("state.db"))
+    rusqlite::Connection::open(folder.join("durable.db"))
         .and_then(|conn| conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |r| r.get(0)))
         .expect("reads")
 }
@@ -150,7 +150,7 @@ async fn acknowledged_writes_survive_kill_and_restart() {
     assert_eq!(fixture.store.leases_get("l").await, Some(lease));
 }
 
-impl StateStore {
+impl DurableStore {
     async fn leases_get(&self, name: &str) -> Option<Lease> {
         LeaseStore::get(self, &lease_name(name)).await.expect("answers")
     }
@@ -196,7 +196,9 @@ async fn a_life_that_knows_nothing_of_earlier_ones_repeats_none_of_their_tokens(
         clock.advance(2 * MICROSECOND);
         let wiped = tempfile::tempdir().expect("tempdir");
         let store = match life % 3 {
-            0 => StateStore::load(None, SyncMode::Normal, DAY).and_then(|l| l.serve(clock.clone())),
+            0 => {
+                DurableStore::load(None, SyncMode::Normal, DAY).and_then(|l| l.serve(clock.clone()))
+            }
             1 => open(wiped.path(), &clock),
             _ => {
                 for (name, bytes) in files(backup.path()) {
@@ -271,9 +273,9 @@ async fn a_full_disk_leaves_no_trace_and_is_overcome() {
     let error =
         LockStore::acquire(&*fixture.store, keys, MINUTE).await.expect_err("the disk is full");
     assert_eq!(error.kind, ErrorKind::Full);
-    assert_eq!(fixture.store.status().expect("reports"), StateStatus::default());
+    assert_eq!(fixture.store.status().expect("reports"), DurableStatus::default());
     let fixture = fixture.kill();
-    assert_eq!(fixture.store.status().expect("reports"), StateStatus::default());
+    assert_eq!(fixture.store.status().expect("reports"), DurableStatus::default());
     assert!(fixture.lock("key 1").await.expect("answers"));
 }
 
@@ -287,7 +289,7 @@ async fn a_failed_commit_leaves_no_trace_and_the_next_one_works() {
     });
     fixture.lock("a").await.expect_err("the commit fails");
     fixture.lock("a").await.expect_err("it fails still");
-    assert_eq!(fixture.store.status().expect("reports"), StateStatus::default());
+    assert_eq!(fixture.store.status().expect("reports"), DurableStatus::default());
     fixture.before_next_commit(|disk| {
         disk.connection().execute_batch("DROP TRIGGER fail").expect("drops");
     });
@@ -382,10 +384,10 @@ async fn damage_stops_the_start_and_the_file_stays_as_it_is() {
             fs::write(folder.path().join(name), bytes).expect("copies");
         }
         sql(folder.path(), damage);
-        let before = fs::read(folder.path().join("state.db")).expect("reads");
+        let before = fs::read(folder.path().join("durable.db")).expect("reads");
         let error = open(folder.path(), &fixture.clock).err().expect("must be refused");
         assert!(matches!(error, OpenError::Damaged { .. }), "{damage}: {error}");
-        assert!(before == fs::read(folder.path().join("state.db")).expect("reads"), "{damage}");
+        assert!(before == fs::read(folder.path().join("durable.db")).expect("reads"), "{damage}");
     }
 }
 
@@ -395,7 +397,7 @@ async fn the_time_of_the_last_commit_is_known_before_the_clock_starts() {
     fixture.clock.advance(DAY);
     fixture.lock("a").await.expect("answers");
     fixture.store.close().await.expect("closes");
-    let path = fixture.folder.path().join("state.db");
-    let loaded = StateStore::load(Some(&path), SyncMode::Full, DAY).expect("loads");
+    let path = fixture.folder.path().join("durable.db");
+    let loaded = DurableStore::load(Some(&path), SyncMode::Full, DAY).expect("loads");
     assert_eq!(loaded.clock_floor(), crate::clock::Clock::now(&*fixture.clock));
 }

@@ -5,21 +5,21 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::state::StateStore;
-use super::state::table::Resource;
-use super::state::txn::Txn;
 use crate::model::locks::LockKey;
 use crate::model::time::Timestamp;
+use crate::store::embedded::durable::DurableStore;
+use crate::store::embedded::durable::table::Resource;
+use crate::store::embedded::durable::transaction::Txn;
 use crate::store::{LockOutcome, LockStore, StoreResult};
 
 /// The table of the locks.
 #[derive(Debug)]
-pub(super) struct Locks;
+pub(in crate::store::embedded) struct Locks;
 
 /// A lock that somebody has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct LockRow {
-    pub(super) expires_at: Timestamp,
+pub(in crate::store::embedded) struct LockRow {
+    pub(in crate::store::embedded) expires_at: Timestamp,
 }
 
 impl Resource for Locks {
@@ -35,7 +35,7 @@ impl Resource for Locks {
 
 /// Returns the first whole millisecond at which a span of `ttl` from `now` is over: times that the
 /// server makes have milliseconds, and none of them may cut a promise short.
-pub(super) fn end_of(now: Timestamp, ttl: Duration) -> Timestamp {
+pub(in crate::store::embedded) fn end_of(now: Timestamp, ttl: Duration) -> Timestamp {
     const ALMOST_A_MILLI: Duration = Duration::from_nanos(999_999);
     now.saturating_add(ttl.saturating_add(ALMOST_A_MILLI)).floor_to_millis()
 }
@@ -50,7 +50,7 @@ fn acquire(txn: &mut Txn<'_>, key: LockKey, ttl: Duration) -> LockOutcome {
 }
 
 #[async_trait]
-impl LockStore for StateStore {
+impl LockStore for DurableStore {
     async fn acquire(&self, keys: Vec<LockKey>, ttl: Duration) -> StoreResult<Vec<LockOutcome>> {
         self.write(move |txn| keys.into_iter().map(|key| acquire(txn, key, ttl)).collect()).await
     }

@@ -15,7 +15,7 @@ use crate::model::time::Timestamp;
 
 /// The keys whose newest state is not on disk.
 #[derive(Debug)]
-pub(super) struct DirtySet<K, S = RandomState> {
+pub(in crate::store::embedded) struct DirtySet<K, S = RandomState> {
     keys: HashSet<K, S>,
     oldest: Option<Timestamp>,
     /// How many keys a flush that has not ended took out, and their oldest mark.
@@ -24,8 +24,8 @@ pub(super) struct DirtySet<K, S = RandomState> {
 
 /// What a flush took out of a set.
 #[derive(Debug)]
-pub(super) struct Drained<K, S = RandomState> {
-    pub(super) keys: HashSet<K, S>,
+pub(in crate::store::embedded) struct Drained<K, S = RandomState> {
+    pub(in crate::store::embedded) keys: HashSet<K, S>,
     oldest: Option<Timestamp>,
 }
 
@@ -37,46 +37,46 @@ impl<K, S: Default> Default for DirtySet<K, S> {
 
 impl<K: Eq + Hash, S: BuildHasher + Default> DirtySet<K, S> {
     /// Marks a key; its first mark since the last drain counts for [`Self::age`].
-    pub(super) fn mark(&mut self, key: K, now: Timestamp) {
+    pub(in crate::store::embedded) fn mark(&mut self, key: K, now: Timestamp) {
         self.oldest.get_or_insert(now);
         self.keys.insert(key);
     }
 
     /// Makes room for so many marks; the next drain gives it back.
-    pub(super) fn reserve(&mut self, marks: usize) {
+    pub(in crate::store::embedded) fn reserve(&mut self, marks: usize) {
         self.keys.reserve(marks.saturating_sub(self.keys.len()));
     }
 
     /// Returns how many keys are marked and in no flush yet.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::store::embedded) fn len(&self) -> usize {
         self.keys.len()
     }
 
     /// Returns how many keys are not known to be on disk, those of a running flush included.
-    pub(super) fn unflushed(&self) -> usize {
+    pub(in crate::store::embedded) fn unflushed(&self) -> usize {
         self.keys.len() + self.in_flight.0
     }
 
     /// Returns how long the oldest write that is not on disk has been waiting; zero when all are.
-    pub(super) fn age(&self, now: Timestamp) -> Duration {
+    pub(in crate::store::embedded) fn age(&self, now: Timestamp) -> Duration {
         let oldest = earlier(self.oldest, self.in_flight.1);
         oldest.map_or(Duration::ZERO, |oldest| now.saturating_since(oldest))
     }
 
     /// Takes all keys out. One flush at a time: [`Self::flushed`] or [`Self::merge_back`] ends it.
-    pub(super) fn drain(&mut self) -> Drained<K, S> {
+    pub(in crate::store::embedded) fn drain(&mut self) -> Drained<K, S> {
         let drained = Drained { keys: std::mem::take(&mut self.keys), oldest: self.oldest.take() };
         self.in_flight = (drained.keys.len(), drained.oldest);
         drained
     }
 
     /// Notes that what was drained is on disk.
-    pub(super) fn flushed(&mut self) {
+    pub(in crate::store::embedded) fn flushed(&mut self) {
         self.in_flight = (0, None);
     }
 
     /// Puts back what could not be flushed.
-    pub(super) fn merge_back(&mut self, drained: Drained<K, S>) {
+    pub(in crate::store::embedded) fn merge_back(&mut self, drained: Drained<K, S>) {
         self.flushed();
         self.oldest = earlier(self.oldest, drained.oldest);
         self.keys.extend(drained.keys);

@@ -23,7 +23,7 @@ enum Step {
     Delete { repo: u8 },
     Advance { ms: u16 },
     Collect,
-    Fold { rows: u8 },
+    Compaction { rows: u8 },
     FailNext,
     Restart,
     Kill,
@@ -45,7 +45,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => name().prop_map(|repo| Step::Delete { repo }),
         4 => ttl().prop_map(|ms| Step::Advance { ms }),
         1 => Just(Step::Collect),
-        2 => (1..4_u8).prop_map(|rows| Step::Fold { rows }),
+        2 => (1..4_u8).prop_map(|rows| Step::Compaction { rows }),
         1 => Just(Step::FailNext),
         1 => Just(Step::Restart),
         1 => Just(Step::Kill),
@@ -243,9 +243,9 @@ async fn run(steps: Vec<Step>) {
             }
             Step::Advance { ms } => fixture.clock.advance(millis(*ms)),
             Step::Collect => drop(fixture.store.collect_garbage().await.expect("collects")),
-            Step::Fold { rows } => {
+            Step::Compaction { rows } => {
                 let rows = usize::from(*rows);
-                fixture.before_next_commit(move |disk| disk.fold_step(rows).expect("folds"));
+                fixture.before_next_commit(move |disk| disk.compact_step(rows).expect("compacts"));
             }
             Step::FailNext => fail_next(&fixture).await,
             Step::Restart => fixture = fixture.restart().await,

@@ -13,9 +13,9 @@ use tokio::sync::oneshot;
 
 use super::Shared;
 use super::counters::Counter;
-use super::disk::Disk;
+use super::file::DurableFile;
 use super::journal::Entry;
-use super::txn::{Changes, Txn};
+use super::transaction::{Changes, Txn};
 use crate::store::{ErrorKind, StoreError, StoreResult};
 
 /// The most commands that may wait. What calls the store limits its requests well below.
@@ -38,14 +38,14 @@ const CROWD: usize = 8;
 const CROWD_GATHER: Duration = Duration::from_micros(100);
 const MAX_GATHER: Duration = Duration::from_micros(500);
 
-/// Without commands for this long, the thread folds.
+/// Without commands for this long, the thread compacts.
 const IDLE: Duration = Duration::from_millis(20);
 const IDLE_ROWS: usize = 256;
-/// While commands come, it folds this many rows at most every [`IDLE`].
+/// While commands come, it compacts this many rows at most every [`IDLE`].
 const BUSY_ROWS: usize = 64;
 const OVERFULL_ROWS: usize = 1024;
-/// After a fold failed, it waits this long before the next.
-const FOLD_RETRY: Duration = Duration::from_secs(1);
+/// After a compaction failed, it waits this long before the next.
+const COMPACTION_RETRY: Duration = Duration::from_secs(1);
 
 /// Something to be done by the thread.
 pub(super) trait Command: Send {
@@ -191,9 +191,9 @@ impl Drop for EndOfThread {
 /// What the thread owns.
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
-    pub(super) disk: Option<Disk>,
-    pub(super) last_fold: Instant,
-    pub(super) fold_retry_at: Option<Instant>,
+    pub(super) disk: Option<DurableFile>,
+    pub(super) last_compaction: Instant,
+    pub(super) compaction_retry_at: Option<Instant>,
 }
 
 impl Writer {
@@ -202,21 +202,21 @@ impl Writer {
         let end = EndOfThread(Arc::clone(&self.shared));
         let mut group = Vec::new();
         loop {
-            let may_idle = self.disk.as_ref().is_some_and(Disk::has_backlog);
+            let may_idle = self.disk.as_ref().is_some_and(DurableFile::has_backlog);
             match self.shared.queue.next(&mut group, may_idle) {
                 Next::Group => {
                     let (size, start) = (group.len(), Instant::now());
                     self.commit(&mut group);
                     let took = start.elapsed();
-                    self.fold_while_busy();
-                    let syncs = self.disk.as_ref().is_some_and(Disk::syncs);
+                    self.compact_while_busy();
+                    let syncs = self.disk.as_ref().is_some_and(DurableFile::syncs);
                     if syncs && size > 1 && took > GATHER_AFTER {
                         std::thread::sleep((took / GATHER_PART).min(MAX_GATHER));
                     } else if size >= CROWD {
                         std::thread::sleep(CROWD_GATHER);
                     }
                 }
-                Next::Idle => self.fold_while_idle(),
+                Next::Idle => self.compact_while_idle(),
                 Next::Closing => break,
             }
         }
@@ -224,7 +224,7 @@ impl Writer {
         if let Some(disk) = self.disk.take()
             && let Err(error) = disk.close()
         {
-            tracing::error!(%error, "closing the state database failed; its journal is kept");
+            tracing::error!(%error, "closing the durable database failed; its journal is kept");
             *shared.close_error.lock() = Some(error);
         }
         drop(end);
@@ -295,36 +295,37 @@ impl Writer {
         (evaluated, Ok(writes))
     }
 
-    fn fold_while_busy(&mut self) {
+    fn compact_while_busy(&mut self) {
         let Some(disk) = &self.disk else { return };
         if disk.is_overfull() {
-            self.fold(OVERFULL_ROWS);
-        } else if disk.is_due() && self.last_fold.elapsed() >= IDLE {
-            self.fold(BUSY_ROWS);
+            self.compact(OVERFULL_ROWS);
+        } else if disk.is_due() && self.last_compaction.elapsed() >= IDLE {
+            self.compact(BUSY_ROWS);
         }
     }
 
-    fn fold_while_idle(&mut self) {
+    fn compact_while_idle(&mut self) {
         // One step after the other, until a command comes.
-        if self.disk.as_ref().is_some_and(Disk::is_due) {
-            self.fold(IDLE_ROWS);
+        if self.disk.as_ref().is_some_and(DurableFile::is_due) {
+            self.compact(IDLE_ROWS);
         }
     }
 
-    fn fold(&mut self, rows: usize) {
+    fn compact(&mut self, rows: usize) {
         let Some(disk) = &mut self.disk else { return };
-        if self.fold_retry_at.is_some_and(|at| Instant::now() < at) {
+        if self.compaction_retry_at.is_some_and(|at| Instant::now() < at) {
             return;
         }
-        let outcome = disk.fold_step(rows);
-        self.last_fold = Instant::now();
-        self.fold_retry_at = outcome.is_err().then(|| self.last_fold + FOLD_RETRY);
-        let mut trouble = self.shared.fold_trouble.lock();
+        let outcome = disk.compact_step(rows);
+        self.last_compaction = Instant::now();
+        self.compaction_retry_at =
+            outcome.is_err().then(|| self.last_compaction + COMPACTION_RETRY);
+        let mut trouble = self.shared.compaction_failure.lock();
         match outcome {
             Ok(()) => *trouble = None,
             Err(error) => {
                 if trouble.is_none() {
-                    tracing::warn!(%error, "folding the journal of the state database failed");
+                    tracing::warn!(%error, "compacting the journal of the durable database failed");
                 }
                 *trouble = Some(error.to_string());
             }
