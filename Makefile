@@ -9,12 +9,13 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Where `make run` keeps its data; ignored by git.
 DATA ?= data
 
-# $(call debian,PROGRAM,PACKAGE): installs the package when the program is missing.
+# $(call debian,PROGRAM:PACKAGE ...): names the programs that are missing and installs their packages.
 define debian
-@PATH="$$PATH:/usr/sbin:/sbin" command -v $(1) >/dev/null \
-	|| { $(SUDO) apt-get -qq update \
+@missing=; for pair in $(1); do \
+	PATH="$$PATH:/usr/sbin:/sbin" command -v "$${pair%:*}" >/dev/null || missing="$$missing $${pair#*:}"; done; \
+	[ -z "$$missing" ] || { echo "installing$$missing" && $(SUDO) apt-get -qq update \
 	&& $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 \
-		install --no-install-recommends -y $(2) >/dev/null; }
+		install --no-install-recommends -y $$missing >/dev/null; }
 endef
 
 .PHONY: help
@@ -27,7 +28,7 @@ run: ## Runs the server on its embedded store in DATA (data/), on http://127.0.0
 
 .PHONY: run-redis
 run-redis: ## Runs a Redis and two replicas that share it, on the ports 8720 and 8721
-	$(call debian,redis-server,redis-server)
+	$(call debian,redis-server:redis-server)
 	cargo build --release --locked
 	deploy/run-redis $(TARGET)/release/holdall $(DATA)
 
@@ -72,27 +73,16 @@ ci: lint test ## What the continuous integration runs
 
 .PHONY: setup-test
 setup-test: $(VENV)/.installed $(NPM)/.installed ## Installs what the tests need and is missing
-	$(call debian,prometheus,prometheus)
-	$(call debian,promtool,prometheus)
-	$(call debian,redis-server,redis-server)
-	$(call debian,redis-cli,redis-tools)
-	$(call debian,openssl,openssl)
-	$(call debian,nginx,nginx-light)
+	$(call debian,prometheus:prometheus promtool:prometheus redis-server:redis-server redis-cli:redis-tools \
+		openssl:openssl nginx:nginx-light)
 
 .PHONY: setup-bench
 setup-bench: ## Installs the peers and load generators that are missing
-	$(call debian,curl,curl)
-	$(call debian,wrk,wrk)
-	$(call debian,h2load,nghttp2-client)
-	$(call debian,prometheus-pushgateway,prometheus-pushgateway)
-	$(call debian,victoria-metrics,victoria-metrics)
-	$(call debian,redis-server,redis-server)
-	$(call debian,webdis,webdis)
-	$(call debian,etcd,etcd-server)
-	$(call debian,nginx,nginx-light)
+	$(call debian,curl:curl wrk:wrk h2load:nghttp2-client nginx:nginx-light redis-server:redis-server \
+		prometheus-pushgateway:prometheus-pushgateway victoria-metrics:victoria-metrics webdis:webdis etcd:etcd-server)
 
 $(VENV)/.installed: tests/e2e/requirements.txt
-	$(call debian,python3,python3)
+	$(call debian,python3:python3)
 	@python3 -c 'import ensurepip' 2>/dev/null || { $(SUDO) apt-get -qq update \
 		&& $(SUDO) apt-get -qq install -y python3-venv >/dev/null; }
 	mkdir -p target
@@ -101,7 +91,7 @@ $(VENV)/.installed: tests/e2e/requirements.txt
 	touch $@
 
 $(NPM)/.installed: tests/e2e/typescript/package.json tests/e2e/typescript/package-lock.json
-	$(call debian,npm,npm)
+	$(call debian,npm:npm)
 	mkdir -p $(NPM)
 	cp $^ $(NPM)/
 	cd $(NPM) && npm ci --no-audit --no-fund --silent

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from processes import Failed, program
+from table import Measured
 
 SCRIPTS = Path(__file__).parent
 
 
-def curl(url: str, *options: str) -> tuple[float, int]:
-    """One request; returns its seconds and the bytes received. An error status is a failure."""
+def curl(url: str, *options: str, status: str = "2") -> tuple[float, int]:
+    """One request; returns its seconds and the bytes received. Another status is a failure."""
     done = subprocess.run(
         [program("curl", "curl"), "-sS", "-o", "/dev/null", "-H", "Expect:", *options]
         + ["-w", "%{http_code} %{time_total} %{size_download}", url],
@@ -26,26 +27,37 @@ def curl(url: str, *options: str) -> tuple[float, int]:
         check=False,
     )
     fields = done.stdout.split()
-    if done.returncode != 0 or not fields or not fields[0].startswith("2"):
-        raise Failed(f"{url} answered {done.stdout!r} {done.stderr!r}")
+    if done.returncode != 0 or not fields or not fields[0].startswith(status):
+        raise Failed(f"{url} responded {done.stdout!r} {done.stderr!r}")
     return float(fields[1]), int(fields[2])
 
 
-def push(url: str, file: Path) -> float:
-    """Seconds that a push of the file takes, from connecting to the answer."""
-    return curl(url, "--data-binary", f"@{file}", "-H", "Content-Type: text/plain; version=0.0.4")[0]
+def push(url: str, file: Path, status: str = "2") -> float:
+    """Seconds that a push of the file takes, from connecting to the response."""
+    body = ("--data-binary", f"@{file}", "-H", "Content-Type: text/plain; version=0.0.4")
+    return curl(url, *body, status=status)[0]
 
 
-def interleaved(rounds: int, *measured) -> list[float]:
-    """Calls each of `measured` in turn, `rounds` times over, and returns the median of each.
+def interleaved(rounds: int, *measured):
+    """Calls each of `measured` in turn, `rounds` times over, and returns the medians in their order.
 
-    Taking turns keeps a slow moment of the machine from falling on one of them alone.
+    What is measured is a function, or for holdall a list of them: one for each binary in a comparison.
+    For a list the result is a `Measured`. Interleaving keeps a slow moment of the machine from falling
+    on one of them alone; every second round runs backwards, so that none always follows the same one.
     """
-    results = [[] for _ in measured]
+    functions = [one for entry in measured for one in (entry if isinstance(entry, list) else [entry])]
+    results = [[] for _ in functions]
     for turn in range(rounds):
-        for measure, result in zip(measured, results):
-            result.append(measure(turn))
-    return [statistics.median(result) for result in results]
+        pairs = list(zip(functions, results))
+        for function, result in pairs if turn % 2 == 0 else reversed(pairs):
+            result.append(function(turn))
+    remaining = iter(results)
+    return [
+        Measured(*(next(remaining) for _ in entry))
+        if isinstance(entry, list)
+        else statistics.median(next(remaining))
+        for entry in measured
+    ]
 
 
 def wrk(
@@ -90,7 +102,7 @@ def etcd_puts(port: int, folder: Path, connections: int = 32, seconds: float = 4
         raise Failed(f"etcd did not take every put:\n{out}")
     # An error of gRPC has the status 200 as well, so the puts are counted where they arrived.
     if etcd_version(port) < int(codes[1]):
-        raise Failed(f"etcd holds fewer puts than it answered:\n{out}")
+        raise Failed(f"etcd holds fewer puts than it acknowledged:\n{out}")
     return float(done[1])
 
 
@@ -99,5 +111,5 @@ def etcd_version(port: int) -> int:
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/v3/kv/range", data=json.dumps({"key": "YmVuY2g="}).encode()
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return int(json.load(answer)["kvs"][0]["version"])
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return int(json.load(response)["kvs"][0]["version"])

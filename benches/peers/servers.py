@@ -1,5 +1,6 @@
 """The servers that are measured: holdall and its peers, each with its settings spelled out."""
 
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -10,8 +11,9 @@ from processes import Server, free_port, holdall_server, program
 class Fleet:
     """Every server of a run; ends them all, also when the run fails."""
 
-    def __init__(self, holdall: str, folder: Path):
-        self._holdall = holdall
+    def __init__(self, binaries: list[str], folder: Path):
+        """`binaries` are the measured holdall and, in a comparison, the one before it."""
+        self._binaries = binaries
         self._folder = folder
         self._running: list[Server] = []
 
@@ -22,8 +24,8 @@ class Fleet:
         self.stop_all()
 
     def stop_all(self) -> None:
-        """Ends every server that runs."""
-        self.stop(*self._running)
+        """Ends every server that runs, the latest first: a holdall before its Redis."""
+        self.stop(*reversed(self._running))
 
     def stop(self, *servers: Server) -> None:
         """Ends these servers and removes their folders."""
@@ -39,10 +41,20 @@ class Fleet:
     def _add(self, name: str, **options) -> Server:
         return self._start(Server(name, self._folder, **options))
 
-    def holdall(self, sync: str = "full") -> Server:
-        """The measured server, with its defaults."""
-        settings = {"HOLDALL_STORE__SYNC": sync}
-        return self._start(holdall_server(self._holdall, self._folder, settings))
+    def holdall(self, sync: str = "full", store: str = "embedded", settings=None) -> list[Server]:
+        """The measured server and, in a comparison, the one before it."""
+        return [start() for start in self.starters(sync, store, settings)]
+
+    def starters(self, sync: str = "full", store: str = "embedded", settings=None):
+        """Functions that start a measured server each, with the defaults but for the arguments."""
+
+        def start(binary: str) -> Server:
+            own = {"HOLDALL_STORE__SYNC": sync, "HOLDALL_STORE__BACKEND": store} | (settings or {})
+            if store == "redis":
+                own["HOLDALL_STORE__REDIS__URL"] = f"redis://127.0.0.1:{self.redis().port}"
+            return self._start(holdall_server(binary, self._folder, own))
+
+        return [functools.partial(start, binary) for binary in self._binaries]
 
     def pushgateway(self, persistence: bool) -> Server:
         """Pushgateway; with persistence it writes its file as often as holdall writes series."""
@@ -73,10 +85,9 @@ class Fleet:
             ready="/health",
         )
 
-    def webdis(self) -> Server:
-        """Webdis with a redis-server of its own that persists nothing."""
-
-        redis = self._add(
+    def redis(self) -> Server:
+        """A redis-server that persists nothing."""
+        return self._add(
             "redis",
             command=lambda server: [
                 program("redis-server", "redis-server"),
@@ -85,6 +96,10 @@ class Fleet:
             ],
             ready=None,
         )
+
+    def webdis(self) -> Server:
+        """Webdis with a redis-server of its own."""
+        redis = self.redis()
 
         def command(server):
             settings = {
@@ -106,7 +121,7 @@ class Fleet:
         return self._add("webdis", command=command, ready="/PING")
 
     def etcd(self) -> Server:
-        """One member of etcd; each put is on disk before its answer."""
+        """One member of etcd; each put is on disk before its response."""
         peer = free_port()
 
         def command(server):

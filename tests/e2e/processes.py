@@ -24,12 +24,22 @@ class Failed(Exception):
     """A server that is missing, does not start, or does not come to what was waited for."""
 
 
+def find_program(name: str) -> str | None:
+    """The path of a program, or `None` when it is missing."""
+    return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+
+
 def program(name: str, package: str) -> str:
-    """The path of a program, or the Debian package that has it as a failure."""
-    found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    """The path of a program. One that is missing is a failure that names its Debian package."""
+    found = find_program(name)
     if found is None:
         raise Failed(f"{name} is missing: apt-get install {package}")
     return found
+
+
+def missing_programs(packages: dict[str, str]) -> list[str]:
+    """The packages, by program, of all programs that are missing."""
+    return sorted({package for name, package in packages.items() if find_program(name) is None})
 
 
 # Below the range from which the system gives ports to outgoing connections.
