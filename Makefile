@@ -56,13 +56,15 @@ lint: setup-test ## Checks format, lints, documentation and the OpenAPI document
 	$(PYTEST) tests/e2e/test_openapi_lint.py
 
 .PHONY: openapi
-openapi: ## Writes the OpenAPI documents under openapi/ anew
+openapi: ## Writes the OpenAPI documents and the table of routes under openapi/ anew
 	mkdir -p openapi
 	cargo build --locked
 	$(TARGET)/debug/holdall openapi --version 3.1 > target/openapi-3.1.json
 	$(TARGET)/debug/holdall openapi --version 3.0 > target/openapi-3.0.json
+	$(TARGET)/debug/holdall routes > target/routes.txt
 	mv target/openapi-3.1.json openapi/holdall.json
 	mv target/openapi-3.0.json openapi/holdall-3.0.json
+	mv target/routes.txt openapi/routes.txt
 
 .PHONY: bench
 bench: setup-bench ## Measures beside the peers, and fails when a promised speed is missed

@@ -1,4 +1,4 @@
-//! The command line: serve, openapi, check-config, healthcheck.
+//! The command line: serve, openapi, routes, check-config, healthcheck.
 //!
 //! Not the work itself. Invariant: the exit code tells what happened: 0 all is well, 1 it
 //! failed, 2 it was asked wrongly (a bad command line or configuration).
@@ -43,6 +43,8 @@ enum Command {
         #[arg(long, value_enum, default_value = "3.1")]
         version: OpenapiVersion,
     },
+    /// Prints every route, with its scope and its problem codes.
+    Routes,
     /// Prints the effective settings without secrets, or every mistake in them.
     CheckConfig,
     /// Asks the configured server whether it is ready.
@@ -69,6 +71,7 @@ pub fn run(cli: &Cli) -> ExitCode {
             Err(error) => Err(error),
         },
         Command::Openapi { version } => print(&openapi(*version)),
+        Command::Routes => print(&http::route_table()),
         Command::CheckConfig => load(cli).and_then(|loaded| print(&loaded.show())),
         Command::Healthcheck { url } => healthcheck(cli, url.as_deref()),
     };

@@ -106,7 +106,7 @@ async fn a_cleanup_that_is_switched_off_forgets_nothing() {
         assert_eq!(server.get("/v1/generations/k").await.expect(200)["generation"], 1);
         // Asked for, it works all the same.
         let cleanup = json!({"retention": "1ms"});
-        let cleaned = server.post("/v1/generations/cleanup", &cleanup).await.expect(200);
+        let cleaned = server.post("/v1/batch/generations/cleanup", &cleanup).await.expect(200);
         assert_eq!(cleaned["forgotten"], 1);
     }
 }
@@ -142,7 +142,7 @@ async fn lookups_in_the_cache_are_counted_by_namespace_and_reason() {
         assert_eq!(server.get("/v1/cache/pages/k").await.body, b"value");
     }
     let keys = json!({"keys": ["a", "b"]});
-    server.post("/v1/cache/beyond%20the%20bound/get", &keys).await.expect(200);
+    server.post("/v1/batch/cache/beyond%20the%20bound/get", &keys).await.expect(200);
     server.post("/v1/generations/k/bump", &json!({})).await.expect(200);
     for line in [
         "holdall_cache_hits_total{cache=\"values\",namespace=\"pages\"} 3",

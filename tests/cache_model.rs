@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use holdall::engine::cache::FillWish;
-use holdall::engine::{Engine, EngineError, EngineSettings};
+use holdall::engine::cache::FillRequest;
+use holdall::engine::{Engine, EngineSettings};
 use holdall::model::cache::{CacheKey, ContentType, FillToken, Namespace};
 use holdall::model::generations::{GenerationKey, Seen};
 use holdall::store::CacheAddress;
-use holdall::store::CachePut;
 use holdall::store::embedded::{EmbeddedSettings, SyncMode, open};
+use holdall::store::{CachePut, PutOutcome};
 use parking_lot::Mutex;
 
 use crate::conformance::fixture::Random;
@@ -72,7 +72,7 @@ impl Cache {
         const LONG: Duration = Duration::from_secs(30);
         match self {
             Self::Fenced(engine) => {
-                let wish = waits.then_some(FillWish { ttl: LONG, wait: LONG });
+                let wish = waits.then_some(FillRequest { ttl: LONG, wait: LONG });
                 let answer = engine.cache.get(&address(key), wish).await.expect("works");
                 let generation = answer.generation;
                 answer.value.map(|value| version_in(&value.bytes)).map_err(|miss| Miss {
@@ -99,9 +99,9 @@ impl Cache {
                     fill: miss.fill,
                 });
                 match outcome.await {
-                    Ok(_) => true,
-                    Err(EngineError::GenerationMoved(_)) => false,
-                    Err(error) => panic!("{error}"),
+                    Ok(PutOutcome::Stored(_)) => true,
+                    Ok(PutOutcome::Moved(_)) => false,
+                    other => panic!("{other:?}"),
                 }
             }
             Self::Deleted(values) => {

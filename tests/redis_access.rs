@@ -35,7 +35,7 @@ async fn says(why: &str, settings: &[(&str, &str)]) {
     let server = launch(settings).listening().await;
     eventually("the log says why", async || server.log().contains(why).then_some(())).await;
     let ready = server.get("/readyz").await;
-    assert_eq!(ready.expect_problem(503), "not_ready");
+    assert_eq!(ready.expect_problem(503), "store_unavailable");
     assert!(!ready.text().contains(SECRET) && !ready.text().contains(why));
     eventually("the server has started, and refuses", async || {
         let code = server.try_push("unknown", 1.0).await?.expect_problem(503);

@@ -1,4 +1,4 @@
-//! The rules of checkpoints.
+//! The rules of checkpoints: none beyond those of the store.
 
 use std::sync::Arc;
 
@@ -18,22 +18,18 @@ impl CheckpointEngine {
         Self { store }
     }
 
-    /// Writes a checkpoint.
+    /// Writes a checkpoint; with `if_later` only when none is held that is as late.
     ///
     /// # Errors
-    /// [`EngineError::CheckpointNotLater`] when `if_later` and a later one stands, also
-    /// [`EngineError::FenceRefused`] and failures of the store.
+    /// [`EngineError::FenceRefused`], and failures of the store.
     pub async fn set(
         &self,
         key: CheckpointKey,
         checkpoint: Timestamp,
         if_later: bool,
         fence: Option<Fence>,
-    ) -> EngineResult<Checkpoint> {
-        match unfence(self.store.set(key, checkpoint, if_later, fence).await?)? {
-            CheckpointOutcome::Stored(stored) => Ok(stored),
-            CheckpointOutcome::NotLater(held) => Err(EngineError::CheckpointNotLater(held)),
-        }
+    ) -> EngineResult<CheckpointOutcome> {
+        unfence(self.store.set(key, checkpoint, if_later, fence).await?)
     }
 
     /// Reads a checkpoint.
@@ -56,7 +52,7 @@ impl CheckpointEngine {
         }
     }
 
-    /// Reads the checkpoints of `org` (of all when `None`) behind `after`, at most `limit`.
+    /// Reads the checkpoints of `org` (of all when `None`) after `after`, at most `limit`.
     ///
     /// # Errors
     /// When the store fails.

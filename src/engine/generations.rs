@@ -1,4 +1,4 @@
-//! The rules of generations.
+//! The rules of generations: none beyond those of the store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,15 +25,15 @@ impl GenerationEngine {
         Ok(self.store.snapshot(keys).await?)
     }
 
-    /// Raises each key by one; gives what stands then, in the order of `keys`.
+    /// Bumps each key; returns the generations after that, in the order of `keys`.
     ///
     /// # Errors
-    /// When the store fails. Some keys may have been raised then.
+    /// When the store fails. Some keys may have been bumped then.
     pub async fn bump(&self, keys: Vec<GenerationKey>) -> EngineResult<Vec<Generation>> {
         Ok(self.store.bump(keys).await?)
     }
 
-    /// Forgets the keys that were not bumped for `retention`; gives how many.
+    /// Forgets the keys that were not bumped for `retention`; returns how many.
     ///
     /// # Errors
     /// When the store fails.

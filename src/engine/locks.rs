@@ -1,4 +1,4 @@
-//! The rules of locks: only that a batch has its order and its outcome.
+//! The rules of locks: none beyond those of the store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +18,10 @@ impl LockEngine {
         Self { store }
     }
 
-    /// Claims every key that is free for `ttl`; outcomes in the order of `keys`.
+    /// Acquires every key that is free, for `ttl`; returns the outcomes in the order of `keys`.
     ///
     /// # Errors
-    /// When the store fails: never as "not acquired".
+    /// When the store fails, which is never reported as "not acquired".
     pub async fn acquire(
         &self,
         keys: Vec<LockKey>,
@@ -30,7 +30,7 @@ impl LockEngine {
         Ok(self.store.acquire(keys, ttl).await?)
     }
 
-    /// Returns when a lock ends; `None` when it is free.
+    /// Returns when a lock expires; `None` when it is free.
     ///
     /// # Errors
     /// When the store fails.

@@ -1,7 +1,7 @@
-//! The rules that hold whatever the backend: guards, skew, fencing, waiting.
+//! The rules that hold for every backend: roles, clock skew, fencing, waiting.
 //!
-//! Speaks model and store, never HTTP. Invariant: nothing here keeps state that a second
-//! replica would have to know; what is shared is in the store.
+//! Not HTTP, and not storage. Invariant: nothing here keeps state that another replica would have to know; what is
+//! shared is in the store.
 
 pub mod cache;
 pub mod checkpoints;
@@ -9,11 +9,13 @@ mod error;
 pub mod generations;
 pub mod leases;
 pub mod locks;
+mod roles;
 pub mod series;
 
 use std::sync::Arc;
 
 pub use self::error::{EngineError, EngineResult};
+use self::roles::Roles;
 use crate::clock::SharedClock;
 use crate::store::{Fenced, Operation, Stores};
 
@@ -50,10 +52,15 @@ impl Engine {
     /// Builds the engine over `stores`.
     pub fn new(stores: Stores, settings: EngineSettings, clock: SharedClock) -> Self {
         let shared = stores.operation.capabilities().shared;
+        let rules = settings.series;
+        let (series, leases) = (Arc::clone(&clock), Arc::clone(&clock));
+        let roles =
+            Roles::new(rules.guards.clone(), rules.leader_role.clone(), rules.leader_lease.clone());
+        let roles = Arc::new(roles);
         Self {
-            series: series::SeriesEngine::new(stores.series, settings.series, Arc::clone(&clock)),
+            series: series::SeriesEngine::new(stores.series, Arc::clone(&roles), &rules, series),
             locks: locks::LockEngine::new(stores.locks),
-            leases: leases::LeaseEngine::new(stores.leases, settings.leases, Arc::clone(&clock)),
+            leases: leases::LeaseEngine::new(stores.leases, roles, settings.leases, leases),
             checkpoints: checkpoints::CheckpointEngine::new(stores.checkpoints),
             generations: generations::GenerationEngine::new(stores.generations),
             cache: cache::CacheEngine::new(stores.cache, settings.cache, clock, shared),
@@ -62,7 +69,7 @@ impl Engine {
     }
 }
 
-/// Turns a refused fence into the error that says so.
+/// Makes a refused fence an error.
 fn unfence<T>(outcome: Fenced<T>) -> EngineResult<T> {
     match outcome {
         Fenced::Done(value) => Ok(value),

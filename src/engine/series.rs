@@ -1,7 +1,7 @@
-//! The rules of series: who may write what, how far ahead of the clock, and waiting for changes.
+//! The rules of series: how far ahead of the clock a point may be, and waiting for changes.
 //!
-//! Invariant: a batch reaches the store only when its writer, its fence and all its points
-//! passed; the fence is then checked once more by the store, in the step that writes.
+//! Invariant: a batch reaches the store only when its writer and all its points have passed; the store then checks
+//! the fence in the step that writes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,11 +10,13 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::roles::Roles;
+pub use super::roles::Writer;
 use super::{EngineError, EngineResult, unfence};
 use crate::clock::SharedClock;
 use crate::model::batch::{PointBatch, PointErrors, Position};
 use crate::model::cursor::Cursor;
-use crate::model::leases::{Fence, LeaseName};
+use crate::model::leases::Fence;
 use crate::model::selector::Selector;
 use crate::model::series::{Point, SeriesId, SeriesKey};
 use crate::store::{Change, Delta, SeriesStore, Snapshot, UpsertCounts, UpsertOutcome};
@@ -47,15 +49,20 @@ impl Default for SeriesRules {
     }
 }
 
-/// Who claims to write.
-#[derive(Debug, Clone)]
-pub struct Writer<'a> {
-    /// The role that the request names.
-    pub role: &'a str,
-    /// The source that the request names.
-    pub source: &'a str,
-    /// The role that the request's access token is bound to.
-    pub bound_role: Option<&'a str>,
+/// The outcome of a push.
+#[derive(Debug)]
+pub enum PushOutcome {
+    /// Every point was applied, or dropped as stale.
+    Applied(UpsertCounts),
+    /// Points are too far in the future; nothing was changed.
+    InvalidPoints(PointErrors),
+    /// The batch would create more series than there is room for; nothing was changed.
+    OverBudget {
+        /// How many of the batch's series are new.
+        new: usize,
+        /// How many more series there was room for.
+        room: usize,
+    },
 }
 
 /// What changed after a cursor, as [`Delta::Changes`].
@@ -63,126 +70,73 @@ pub struct Writer<'a> {
 pub struct Changes {
     /// Each series at most once, at its newest state.
     pub changes: Vec<Change>,
-    /// What to ask with next.
+    /// The cursor to go on with.
     pub next: Cursor,
-    /// More changes are there already.
+    /// Whether more changes are there already.
     pub more: bool,
 }
 
 /// Series.
 pub struct SeriesEngine {
     store: Arc<dyn SeriesStore>,
-    rules: SeriesRules,
+    roles: Arc<Roles>,
+    max_future_skew: Duration,
     clock: SharedClock,
     waiting: Semaphore,
 }
 
 impl SeriesEngine {
-    pub(super) fn new(store: Arc<dyn SeriesStore>, rules: SeriesRules, clock: SharedClock) -> Self {
+    pub(super) fn new(
+        store: Arc<dyn SeriesStore>,
+        roles: Arc<Roles>,
+        rules: &SeriesRules,
+        clock: SharedClock,
+    ) -> Self {
         let waiting = Semaphore::new(rules.max_waiting);
-        Self { store, rules, clock, waiting }
+        Self { store, roles, max_future_skew: rules.max_future_skew, clock, waiting }
     }
 
-    /// Returns the store, for readers that need no rules: the refresher.
+    /// Returns the store, for the refresher, which needs no rules.
     pub fn store(&self) -> Arc<dyn SeriesStore> {
         Arc::clone(&self.store)
     }
 
-    /// Checks whether `writer` may write, with the fence that it brings.
+    /// Applies a batch, all or nothing. `position_of` returns the position of a point in the request.
     ///
     /// # Errors
-    /// [`EngineError::GuardRefused`] or [`EngineError::FenceRequired`].
-    pub fn check_writer(&self, writer: &Writer<'_>, fence: Option<&Fence>) -> EngineResult<()> {
-        let Writer { role, source, bound_role } = *writer;
-        let refuse = |why: String| Err(EngineError::GuardRefused(why));
-        if let Some(bound) = bound_role.filter(|bound| *bound != role) {
-            return refuse(format!("this token writes as {bound:?} only"));
-        }
-        let Some(sources) = self.rules.guards.get(role) else {
-            return refuse("the role is not known".to_owned());
-        };
-        if !self.rules.guards.values().flatten().any(|known| known == source) {
-            return refuse("the source is not known".to_owned());
-        }
-        if !sources.iter().any(|allowed| allowed == source) {
-            return refuse(format!("the role {role:?} may not write this source"));
-        }
-        if role == self.rules.leader_role { self.check_leader_fence(fence) } else { Ok(()) }
-    }
-
-    /// Checks whether a caller whose access token is bound to `bound_role` may delete series, with
-    /// the fence that it brings. A token that is bound to no role is an operator's.
-    ///
-    /// # Errors
-    /// [`EngineError::GuardRefused`] or [`EngineError::FenceRequired`].
-    pub fn check_deleter(
-        &self,
-        bound_role: Option<&str>,
-        fence: Option<&Fence>,
-    ) -> EngineResult<()> {
-        let Some(role) = bound_role else { return Ok(()) };
-        if role != self.rules.leader_role {
-            return Err(EngineError::GuardRefused(format!("the role {role:?} deletes no series")));
-        }
-        self.check_leader_fence(fence)
-    }
-
-    /// Checks whether a token that is bound to a role may take `lease`: the leader lease is the
-    /// leader's alone, or a follower could fence the leader off.
-    ///
-    /// # Errors
-    /// [`EngineError::GuardRefused`].
-    pub fn check_candidate(&self, bound_role: Option<&str>, lease: &LeaseName) -> EngineResult<()> {
-        let leads = self.rules.leader_lease.as_deref() == Some(lease.as_str());
-        match bound_role {
-            Some(role) if leads && role != self.rules.leader_role => {
-                Err(EngineError::GuardRefused(format!("the role {role:?} may not lead")))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn check_leader_fence(&self, fence: Option<&Fence>) -> EngineResult<()> {
-        let Some(lease) = &self.rules.leader_lease else { return Ok(()) };
-        match fence {
-            Some(fence) if fence.lease.as_str() == lease => Ok(()),
-            _ => Err(EngineError::FenceRequired { lease: lease.clone() }),
-        }
-    }
-
-    /// Applies a batch, all or nothing. `position_of` tells where in the request a point stood.
-    ///
-    /// # Errors
-    /// As [`Self::check_writer`]; [`EngineError::InvalidPoints`] for points too far in the
-    /// future; [`EngineError::FenceRefused`], [`EngineError::OverBudget`], failures of the store.
-    pub async fn upsert(
+    /// [`EngineError::GuardRefused`], [`EngineError::FenceRequired`], [`EngineError::FenceRefused`], and failures of
+    /// the store.
+    pub async fn push(
         &self,
         batch: PointBatch,
         position_of: impl Fn(usize) -> Position,
         writer: &Writer<'_>,
         fence: Option<Fence>,
-    ) -> EngineResult<UpsertCounts> {
-        self.check_writer(writer, fence.as_ref())?;
-        self.check_skew(&batch, position_of)?;
-        match unfence(self.store.upsert(batch, fence).await?)? {
-            UpsertOutcome::Applied(counts) => Ok(counts),
-            UpsertOutcome::OverBudget { new, room } => Err(EngineError::OverBudget { new, room }),
+    ) -> EngineResult<PushOutcome> {
+        self.roles.check_write(writer, fence.as_ref())?;
+        let early = self.points_too_far_ahead(&batch, position_of);
+        if !early.is_empty() {
+            return Ok(PushOutcome::InvalidPoints(early));
         }
+        Ok(match unfence(self.store.upsert(batch, fence).await?)? {
+            UpsertOutcome::Applied(counts) => PushOutcome::Applied(counts),
+            UpsertOutcome::OverBudget { new, room } => PushOutcome::OverBudget { new, room },
+        })
     }
 
-    fn check_skew(
+    fn points_too_far_ahead(
         &self,
         batch: &PointBatch,
         position_of: impl Fn(usize) -> Position,
-    ) -> EngineResult<()> {
-        let latest = self.clock.now().saturating_add(self.rules.max_future_skew);
+    ) -> PointErrors {
+        let latest = self.clock.now().saturating_add(self.max_future_skew);
         let mut errors = PointErrors::default();
         for (index, point) in batch.iter().enumerate() {
             if point.updated_at.is_some_and(|at| at > latest) {
                 errors.add(position_of(index), "updated_at is too far in the future");
             }
         }
-        if errors.is_empty() { Ok(()) } else { Err(EngineError::InvalidPoints(errors)) }
+        errors
     }
 
     /// Reads live series, see [`SeriesStore::snapshot`].
@@ -206,42 +160,44 @@ impl SeriesEngine {
         Ok(self.store.cursor().await?)
     }
 
-    /// Reads what changed after `after`; when that is nothing, waits for up to `wait`.
+    /// Reads what changed after `after`; when that is nothing, waits for up to `wait`. Returns `None` when the
+    /// changes after this cursor are no longer known.
     ///
     /// # Errors
-    /// [`EngineError::CursorGone`], [`EngineError::TooManyWaiting`], failures of the store.
+    /// [`EngineError::TooManyWaiting`], and failures of the store.
     pub async fn delta(
         &self,
         after: &Cursor,
         limit: usize,
         wait: Duration,
-    ) -> EngineResult<Changes> {
-        // Subscribed before the first look, so that no change falls in between.
+    ) -> EngineResult<Option<Changes>> {
+        // Subscribed before the first read, so that no change is missed between the read and the wait.
         let mut signal = self.store.changes();
-        let changes = self.delta_now(after, limit).await?;
-        if !changes.changes.is_empty() || wait.is_zero() {
-            return Ok(changes);
+        let found = self.delta_now(after, limit).await?;
+        if has_news(found.as_ref()) || wait.is_zero() {
+            return Ok(found);
         }
         let _permit = self.waiting.try_acquire().map_err(|_| EngineError::TooManyWaiting)?;
         let deadline = Instant::now() + wait;
         loop {
             match tokio::time::timeout_at(deadline, signal.changed()).await {
                 Ok(Ok(())) => {
-                    let changes = self.delta_now(after, limit).await?;
-                    if !changes.changes.is_empty() {
-                        return Ok(changes);
+                    let found = self.delta_now(after, limit).await?;
+                    if has_news(found.as_ref()) {
+                        return Ok(found);
                     }
                 }
+                // The store is closing, or the time is over.
                 Ok(Err(_)) | Err(_) => return self.delta_now(after, limit).await,
             }
         }
     }
 
-    async fn delta_now(&self, after: &Cursor, limit: usize) -> EngineResult<Changes> {
-        match self.store.delta(after, limit).await? {
-            Delta::Changes { changes, next, more } => Ok(Changes { changes, next, more }),
-            Delta::Gone => Err(EngineError::CursorGone),
-        }
+    async fn delta_now(&self, after: &Cursor, limit: usize) -> EngineResult<Option<Changes>> {
+        Ok(match self.store.delta(after, limit).await? {
+            Delta::Changes { changes, next, more } => Some(Changes { changes, next, more }),
+            Delta::Gone => None,
+        })
     }
 
     /// Reads one series.
@@ -255,15 +211,15 @@ impl SeriesEngine {
     /// Deletes one series.
     ///
     /// # Errors
-    /// As [`Self::check_deleter`]; [`EngineError::NotFound`], [`EngineError::FenceRefused`], and
-    /// failures of the store.
+    /// [`EngineError::GuardRefused`], [`EngineError::FenceRequired`], [`EngineError::NotFound`],
+    /// [`EngineError::FenceRefused`], and failures of the store.
     pub async fn delete(
         &self,
         id: SeriesId,
         bound_role: Option<&str>,
         fence: Option<Fence>,
     ) -> EngineResult<()> {
-        self.check_deleter(bound_role, fence.as_ref())?;
+        self.roles.check_delete(bound_role, fence.as_ref())?;
         if unfence(self.store.delete(id, fence).await?)? {
             Ok(())
         } else {
@@ -271,11 +227,11 @@ impl SeriesEngine {
         }
     }
 
-    /// Deletes what any of `selectors` matches, or with `dry_run` only counts it.
+    /// Deletes what any of `selectors` matches, or with `dry_run` only counts it. Returns how many series match.
     ///
     /// # Errors
-    /// As [`Self::check_deleter`], also in a dry run;
-    /// [`EngineError::Invalid`] when there is no selector: "everything" has to be said;
+    /// [`EngineError::GuardRefused`] and [`EngineError::FenceRequired`], also in a dry run;
+    /// [`EngineError::Invalid`] when there is no selector, since deleting everything must be explicit;
     /// [`EngineError::FenceRefused`], and failures of the store.
     pub async fn delete_matching(
         &self,
@@ -284,10 +240,15 @@ impl SeriesEngine {
         bound_role: Option<&str>,
         fence: Option<Fence>,
     ) -> EngineResult<usize> {
-        self.check_deleter(bound_role, fence.as_ref())?;
+        self.roles.check_delete(bound_role, fence.as_ref())?;
         if selectors.is_empty() {
             return Err(crate::model::Invalid::new("match must hold at least one selector").into());
         }
         unfence(self.store.delete_matching(selectors, dry_run, fence).await?)
     }
+}
+
+/// Returns whether there is something that a waiting request must be told.
+fn has_news(found: Option<&Changes>) -> bool {
+    found.is_none_or(|found| !found.changes.is_empty())
 }

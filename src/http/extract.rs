@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 
 use super::access::BoundRole;
 use super::body::read_whole;
-use super::problem::Problem;
+use super::problem::{Code, Problem};
 use super::state::AppState;
 use crate::model::leases::{Fence, FencingToken, LeaseName};
 
@@ -69,8 +69,7 @@ pub(crate) fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem>
 fn explain_json<T: DeserializeOwned>(bytes: &[u8]) -> Problem {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let Err(error) = serde_path_to_error::deserialize::<_, T>(&mut deserializer) else {
-        return Problem::new(axum::http::StatusCode::BAD_REQUEST, "malformed_json")
-            .detail("something follows behind the JSON text");
+        return Problem::new(Code::MalformedBody).detail("the body has more than one JSON text");
     };
     let pointer = pointer(error.path());
     let cause = error.into_inner();
@@ -80,8 +79,7 @@ fn explain_json<T: DeserializeOwned>(bytes: &[u8]) -> Problem {
         let why = text.split(" at line ").next().unwrap_or(&text);
         Problem::invalid(format!("{pointer}: {why}")).at(pointer, why)
     } else {
-        Problem::new(axum::http::StatusCode::BAD_REQUEST, "malformed_json")
-            .detail(format!("the body is not JSON: {cause}"))
+        Problem::new(Code::MalformedBody).detail(format!("the body is not JSON: {cause}"))
     }
 }
 

@@ -46,6 +46,20 @@ pub(crate) enum Patience {
     Unbounded,
 }
 
+impl Patience {
+    /// Returns the name of the class, as in the route table.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Prompt => "prompt",
+            Self::Uploads => "upload",
+            Self::Waits => "follow",
+            Self::WaitsForTurn => "wait",
+            Self::Scrapes => "scrape",
+            Self::Unbounded => "unlimited",
+        }
+    }
+}
+
 /// Answers from this size on keep their place among the running requests until they are sent.
 const HELD_BYTES: u64 = 64 << 10;
 

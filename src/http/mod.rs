@@ -1,21 +1,21 @@
 //! HTTP: routes, problems, limits, access, the listener.
 //!
-//! Not the rules: those are the engine's. Invariant: every answer that is not a success is a
-//! problem document, and status codes are chosen in `problem` alone.
+//! Not the rules: those are the engine's. Invariant: every response to a request that failed is a problem document,
+//! and status codes are chosen in `problem` alone.
 
 mod access;
 mod body;
-mod decorate;
 mod extract;
 mod linger;
 mod listen;
 mod middleware;
 mod observe;
+mod offload;
 mod openapi;
 mod place;
-mod points;
 mod problem;
 mod push;
+mod route;
 mod router;
 mod routes;
 mod settings;
@@ -26,7 +26,6 @@ mod wire;
 
 pub use self::access::{AccessSettings, PeerAddress, Scope, TokenSettings};
 pub use self::listen::serve;
-pub use self::openapi::{openapi_3_0, openapi_3_1};
-pub use self::router::{document, router};
+pub use self::router::{openapi_3_0, openapi_3_1, route_table, router};
 pub use self::settings::{HttpSettings, LimitSettings, TimeoutSettings};
 pub use self::state::{Readiness, RouterParts};

@@ -8,13 +8,26 @@ use std::time::Duration;
 
 use prometheus::{Histogram, IntCounter, IntGauge};
 
+use super::problem::Code;
 use crate::exposition::OwnMetrics;
 
-/// The statuses that have a handle of their own.
-const STATUSES: [u16; 20] = [
-    200, 400, 401, 403, 404, 405, 408, 409, 410, 412, 413, 415, 422, 428, 500, 501, 503, 507, 308,
-    304,
-];
+/// The statuses of responses that are not problems.
+const WITHOUT_PROBLEM: [u16; 3] = [200, 304, 308];
+
+/// The statuses that have a handle of their own. Codes share statuses; only the first place of a status is used.
+const STATUSES: [u16; WITHOUT_PROBLEM.len() + Code::ALL.len()] = {
+    let mut statuses = [0; WITHOUT_PROBLEM.len() + Code::ALL.len()];
+    let mut at = 0;
+    while at < statuses.len() {
+        statuses[at] = if at < WITHOUT_PROBLEM.len() {
+            WITHOUT_PROBLEM[at]
+        } else {
+            Code::ALL[at - WITHOUT_PROBLEM.len()].status().as_u16()
+        };
+        at += 1;
+    }
+    statuses
+};
 
 /// What is counted about one route.
 pub(crate) struct RouteMetrics {

@@ -7,8 +7,9 @@ use crate::ingest::{
 
 use super::body::{LARGE_BYTES, Share, WholeBody};
 use super::extract::is_json;
-use super::problem::Problem;
+use super::problem::{Code, Problem, ProblemPart};
 use super::settings::HttpSettings;
+use crate::model::batch::PointErrors;
 
 /// The formats of a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,15 +99,22 @@ fn parse(format: PushFormat, body: WholeBody, limits: &InputLimits) -> Result<Pu
     }
     let pushed = read.map(|(role, source, parsed)| Pushed { role, source, parsed, share });
     pushed.map_err(|error| match error {
-        ParseError::Malformed(why) => {
-            Problem::new(axum::http::StatusCode::BAD_REQUEST, "malformed_body").detail(why)
-        }
-        ParseError::Points(points) => Problem::invalid_points(points),
+        ParseError::Malformed(why) => Problem::new(Code::MalformedBody).detail(why),
+        ParseError::Points(points) => invalid_points(points),
         ParseError::TooManyPoints { limit } => {
-            Problem::new(axum::http::StatusCode::PAYLOAD_TOO_LARGE, "too_many_points")
-                .detail(format!("a push has at most {limit} points"))
+            Problem::new(Code::TooManyPoints).detail(format!("a push has at most {limit} points"))
         }
     })
+}
+
+/// The problem of a push with invalid points.
+pub(crate) fn invalid_points(points: PointErrors) -> Problem {
+    let parts = points.reported.into_iter();
+    let parts =
+        parts.map(|e| ProblemPart { pointer: e.position.to_string(), detail: e.detail }).collect();
+    Problem::new(Code::InvalidPoints)
+        .detail(format!("{} points are invalid; nothing was changed", points.total))
+        .parts(parts, points.total)
 }
 
 /// Returns a number of points that a body can't exceed, without reading it.
@@ -163,5 +171,16 @@ mod tests {
         assert_eq!(of(Some("application/x-ndjson")), Some(PushFormat::Ndjson));
         assert_eq!(of(Some("application/openmetrics-text")), Some(PushFormat::OpenMetrics));
         assert_eq!(of(Some("application/x-www-form-urlencoded")), None);
+    }
+
+    #[test]
+    fn invalid_points_are_pointed_at() {
+        let mut points = PointErrors::default();
+        points.add(crate::model::batch::Position::Index(3), "bad name");
+        let json: serde_json::Value =
+            serde_json::from_slice(&invalid_points(points).to_json()).expect("JSON");
+        assert_eq!(json["errors"][0]["pointer"], "/points/3");
+        assert_eq!(json["total_errors"], 1);
+        assert_eq!(json["title"], "Unprocessable Entity");
     }
 }

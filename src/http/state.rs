@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::access::Access;
 use super::body::{BodyBudget, BodyLimit};
 use super::observe::RouteMetrics;
-use super::problem::Problem;
+use super::problem::{Code, Problem};
 use super::settings::HttpSettings;
 use crate::engine::Engine;
 use crate::exposition::Pages;
@@ -130,19 +130,26 @@ impl Shared {
         self.readiness.engine().ok_or_else(Problem::starting)
     }
 
-    /// Returns why the resources can't be served now; `None` when they can. Strangers may read it:
-    /// what the store says goes to the log, once for as long as it lasts.
-    pub(crate) async fn not_ready(&self) -> Option<&'static str> {
+    /// Checks that requests can be served now.
+    ///
+    /// # Errors
+    /// 503 with the reason, without the cause of a failure of the store: that is logged, once for as long as it lasts.
+    pub(crate) async fn check_ready(&self) -> Result<(), Problem> {
         if self.stop.is_cancelled() {
-            return Some("the server is stopping");
+            return Err(Problem::stopping());
         }
-        let Some(engine) = self.readiness.engine() else { return Some(self.readiness.reason()) };
+        let Some(engine) = self.readiness.engine() else {
+            return Err(Problem::starting().detail(self.readiness.reason()));
+        };
         let ready = engine.operation.ready().await;
         if self.readiness.is_new_trouble(ready.as_ref().map(|_| ()).map_err(String::as_str)) {
             let cause = ready.as_ref().err().map(String::as_str).unwrap_or_default();
             tracing::warn!(cause, "the store can't serve");
         }
-        ready.err().map(|_| "the store can't serve; the log says why")
+        ready.map_err(|_| {
+            Problem::new(Code::StoreUnavailable)
+                .detail("the store can't serve now; the server's log says why")
+        })
     }
 
     /// Returns the limit on bodies that are not pushes of series.

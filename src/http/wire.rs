@@ -1,6 +1,6 @@
-//! Values as they stand on the wire: spans and times as strings, integers that may be `5.0`.
+//! Values as JSON and query strings have them: durations and times as text, integers that may be written `5.0`.
 //!
-//! Invariant: what is refused says why in the model's own words.
+//! Invariant: a refusal gives the reason that the model gives.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,12 +11,14 @@ use base64::engine::general_purpose::STANDARD as BASE64_STANDARD;
 use bytes::Bytes;
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use utoipa::ToSchema;
 
 use super::problem::Problem;
 use crate::model::Invalid;
+use crate::model::generations::Generation;
 use crate::model::time::{parse_duration, parse_ttl};
 
-/// A span such as `"30s"`.
+/// A duration such as `"30s"`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Span(pub(crate) Duration);
 
@@ -27,7 +29,7 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
-/// A span that is longer than zero.
+/// A duration that is longer than zero.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ttl(pub(crate) Duration);
 
@@ -108,8 +110,8 @@ impl<'de> Deserialize<'de> for Number {
     }
 }
 
-/// Reads a value of a query string that may be absent, but where it stands is never taken for absent:
-/// otherwise the reader of query strings makes an empty text `None`.
+/// Reads an optional value of a query string. A value that is present but empty is read as such: without this, the
+/// query string's reader would take it for absent.
 pub(crate) fn given<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -144,6 +146,22 @@ impl<'de> Deserialize<'de> for Base64 {
 impl Serialize for Base64 {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&Base64Display::new(&self.0, &BASE64_STANDARD))
+    }
+}
+
+/// The generation of a key.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct GenerationState {
+    /// How often the key was bumped since it was last forgotten; 0 when it is not known.
+    generation: i64,
+    /// The fence of the key's last bump: an opaque text. A value that is made from the source after the fence was
+    /// read is valid until the next bump.
+    fence: String,
+}
+
+impl From<&Generation> for GenerationState {
+    fn from(generation: &Generation) -> Self {
+        Self { generation: generation.number, fence: generation.fence.to_string() }
     }
 }
 

@@ -114,7 +114,7 @@ def call_series(call):
         models.PushedPoint(name="requests_total", labels=labels, value=0.1, type_="counter", help_="h"),
         models.PushedPoint(name="load", value=None, special="-Inf", updated_at=NOON),
     ]
-    push = models.SeriesPush(role="leader", source="leader_scrape", points=points)
+    push = models.SeriesPushRequest(role="leader", source="leader_scrape", points=points)
     # The moment of the second lies before every retention: it is dropped as stale.
     counts = call("pushSeries", body=push)
     assert (counts.created, counts.updated, counts.stale) == (1, 0, 1)
@@ -142,7 +142,7 @@ def call_series(call):
     assert call("deleteSeries", point.id).deleted
     problem = call("getSeries", point.id, status=404)
     assert (problem.status, problem.code) == (404, "not_found")
-    selection = models.SeriesDeletion(match=['{__name__="load"}'], dry_run=True)
+    selection = models.SeriesDeleteRequest(match=['{__name__="load"}'], dry_run=True)
     tried = call("deleteMatchingSeries", body=selection)
     assert (tried.matched, tried.deleted) == (1, 0)
     selection.dry_run = False
@@ -160,7 +160,7 @@ def call_locks(call):
     assert not call("acquireLock", job, WEIRD, body=models.LockRequest(ttl="1m")).acquired
     held = call("getLock", job, WEIRD)
     assert held.held and held.expires_at.tzinfo is not None
-    batch = models.LockBatch(keys=[WEIRD, "other"], ttl="1m")
+    batch = models.LockBatchRequest(keys=[WEIRD, "other"], ttl="1m")
     assert call("acquireLocks", job, body=batch).acquired == ["other"]
     assert call("acquireLocks", models.LockKindName.DEDUP, body=batch).acquired == [WEIRD, "other"]
     problem = call("acquireLock", job, "k", body=models.LockRequest(ttl="0s"), status=400)
@@ -171,7 +171,7 @@ def call_leases(call):
     """A lease from its acquisition to its release, and the write that it fences."""
     from holdall_client import models
 
-    ask = models.LeaseRequest(holder="one", ttl="1m", wait="10ms")
+    ask = models.LeaseAcquireRequest(holder="one", ttl="1m", wait="10ms")
     lease = call("acquireLease", WEIRD, body=ask)
     assert lease.acquired and lease.fencing_token >= 1
     ask.holder = "two"
@@ -180,14 +180,14 @@ def call_leases(call):
     assert call("getLease", WEIRD).holder == "one"
     assert [found.name for found in call("listLeases").leases] == [WEIRD]
     token = lease.fencing_token
-    renewed = call("renewLease", WEIRD, body=models.LeaseRenewal(fencing_token=token, ttl="2m"))
+    renewed = call("renewLease", WEIRD, body=models.LeaseRenewRequest(fencing_token=token, ttl="2m"))
     assert renewed.expires_at > lease.expires_at
-    call("renewLease", WEIRD, body=models.LeaseRenewal(fencing_token=token + 1), status=409)
+    call("renewLease", WEIRD, body=models.LeaseRenewRequest(fencing_token=token + 1), status=409)
     fenced = {"holdall_lease": "plain-name", "body": models.CheckpointRequest(checkpoint=NOON)}
     plain = call("acquireLease", "plain-name", body=ask).fencing_token
     call("setCheckpoint", "fenced", "r", holdall_fencing_token=plain, **fenced)
     call("setCheckpoint", "fenced", "r", holdall_fencing_token=plain + 1, status=412, **fenced)
-    assert call("releaseLease", WEIRD, body=models.LeaseRelease(fencing_token=token)).released
+    assert call("releaseLease", WEIRD, body=models.LeaseReleaseRequest(fencing_token=token)).released
     call("getLease", WEIRD, status=404)
 
 
@@ -213,11 +213,11 @@ def call_generations(call):
     assert call("getGeneration", WEIRD).generation == 0
     bumped = call("bumpGeneration", WEIRD)
     assert bumped.generation == 1 and bumped.fence
-    batch = models.GenerationBatch(keys=[WEIRD, "other"])
+    batch = models.GenerationBatchRequest(keys=[WEIRD, "other"])
     assert call("snapshotGenerations", body=batch).generations[WEIRD] == bumped
     both = call("bumpGenerations", body=batch).generations.additional_properties
     assert {key: state.generation for key, state in both.items()} == {WEIRD: 2, "other": 1}
-    assert call("cleanUpGenerations", body=models.GenerationCleanup(retention="24h")).forgotten == 0
+    assert call("cleanUpGenerations", body=models.GenerationCleanupRequest(retention="24h")).forgotten == 0
 
 
 def call_cache(call):
@@ -249,14 +249,14 @@ def call_cache_batches(call):
     from holdall_client import models
 
     value = bytes(range(256))
-    ask = models.CacheBatch(keys=["a", "b"], generation_key=WEIRD)
+    ask = models.CacheGetBatchRequest(keys=["a", "b"], generation_key=WEIRD)
     first, second = call("getCachedValues", "pages", body=ask).values
     assert (first.key, first.found, first.reason) == ("a", False, "absent")
     encoded = base64.b64encode(value).decode()
-    item = lambda key, fence: models.CachePutItem(
+    item = lambda key, fence: models.CachePutBatchItem(
         key=key, value=encoded, fence=fence, generation_key=WEIRD, content_type="image/png", ttl="10m"
     )
-    body = models.CachePutBatch(values=[item("a", first.fence), item("b", "0" * 16)])
+    body = models.CachePutBatchRequest(values=[item("a", first.fence), item("b", "0" * 16)])
     put = call("putCachedValues", "pages", body=body)
     assert put.stored == ["a"]
     (refused,) = put.refused

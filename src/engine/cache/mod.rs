@@ -1,8 +1,8 @@
-//! The rules of the cache: who makes a value that many want, and how lookups are counted.
+//! The rules of the cache: single flight, and how lookups are counted.
 //!
-//! Who finds nothing and says that it would fill, gets the turn at it, for a short time. The others
-//! may wait until the value is there or the turn is over.
-//! Invariant: a lookup is counted once, as what its caller was told.
+//! A caller that finds no value and asks to fill gets the fill claim, for a short time. The others may wait until
+//! the value is there or the claim ends.
+//! Invariant: a lookup is counted once, as what its caller gets.
 
 mod totals;
 mod waiters;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 pub use self::totals::{NamespaceTotals, Totals};
-use self::waiters::Waiters;
+use self::waiters::{Waiter, Waiters};
 use super::{EngineError, EngineResult};
 use crate::clock::SharedClock;
 use crate::model::cache::{CacheKey, CachedValue, FillToken, MissReason};
@@ -23,9 +23,9 @@ use crate::store::{
     CacheAddress, CachePut, CacheRead, CacheStore, ErrorKind, FillOutcome, PutOutcome, StoreError,
 };
 
-/// Where other replicas may fill: who waits alone looks again after this long ...
+/// Where other replicas may fill, a single waiter reads again after this long ...
 const POLL: Duration = Duration::from_millis(50);
-/// ... and who waits with many others after this long at the latest.
+/// ... and one of many waiters after this long at the latest.
 const MAX_POLL: Duration = Duration::from_secs(1);
 
 /// The limits on cached values.
@@ -33,13 +33,13 @@ const MAX_POLL: Duration = Duration::from_secs(1);
 pub struct CacheRules {
     /// The largest value, in bytes.
     pub max_value_bytes: usize,
-    /// How long a value lives that names no ttl.
+    /// How long a value without a ttl of its own lives.
     pub ttl: Duration,
-    /// How long a turn at filling lasts that names no ttl.
+    /// How long a fill claim without a ttl of its own lasts.
     pub fill_ttl: Duration,
-    /// How long a turn at filling may last.
+    /// How long a fill claim may last.
     pub max_fill_ttl: Duration,
-    /// The most namespaces. So many that hold values are counted apart, and so many others.
+    /// The most namespaces. So many that hold values are counted separately, and so many others.
     pub max_namespaces: usize,
 }
 
@@ -55,34 +55,34 @@ impl Default for CacheRules {
     }
 }
 
-/// What a caller will do when it finds nothing.
+/// Asks for the fill claim in case there is no value.
 #[derive(Debug, Clone, Copy)]
-pub struct FillWish {
-    /// How long it may take to make the value.
+pub struct FillRequest {
+    /// How long the claim lasts.
     pub ttl: Duration,
-    /// How long it waits for somebody else who makes it.
+    /// How long to wait while another caller has it.
     pub wait: Duration,
 }
 
-/// A turn at filling.
+/// A fill claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fill {
-    /// Names the turn.
+pub struct FillClaim {
+    /// Identifies the claim.
     pub token: FillToken,
-    /// When somebody else may get a turn.
+    /// When another caller may get it.
     pub expires_at: Timestamp,
 }
 
-/// Why a lookup found nothing, and what a put needs.
+/// Why a lookup found no value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Miss {
     /// Why.
     pub reason: MissReason,
-    /// The turn at filling, where the caller got it.
-    pub fill: Option<Fill>,
+    /// The fill claim, if the caller got it.
+    pub fill: Option<FillClaim>,
 }
 
-/// What a lookup gives.
+/// The outcome of a lookup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheLookup {
     /// The value, or why there is none.
@@ -92,7 +92,7 @@ pub struct CacheLookup {
 }
 
 impl CacheLookup {
-    fn new(read: CacheRead, fill: Option<Fill>) -> Self {
+    fn new(read: CacheRead, fill: Option<FillClaim>) -> Self {
         let value = read.value.map_err(|reason| Miss { reason, fill });
         Self { value, generation: read.generation }
     }
@@ -103,7 +103,7 @@ pub struct CacheEngine {
     store: Arc<dyn CacheStore>,
     rules: CacheRules,
     clock: SharedClock,
-    /// Other replicas put and fill too.
+    /// Whether other replicas put and fill too.
     shared: bool,
     totals: Arc<Totals>,
     waiters: Arc<Waiters>,
@@ -130,40 +130,39 @@ impl CacheEngine {
         &self.totals
     }
 
-    /// Looks a value up. With a `fill`, finding nothing gives the turn at making the value, or
-    /// waits for whoever has it.
+    /// Looks a value up. With `fill`, a lookup that finds none gets the fill claim, or waits for its claimant.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn get(
         &self,
         address: &CacheAddress,
-        fill: Option<FillWish>,
+        fill: Option<FillRequest>,
     ) -> EngineResult<CacheLookup> {
         self.get_waiting(address, fill, || Ok(())).await
     }
 
-    /// Looks a value up as [`Self::get`] does, and asks `may_wait`, once, when it turns out that the
-    /// lookup has to wait: most lookups that would wait need not.
+    /// Looks a value up as [`Self::get`] does, and calls `may_wait`, once, when the lookup has to wait: most lookups
+    /// with a `fill` don't.
     ///
     /// # Errors
-    /// When the store fails, and what `may_wait` refuses with.
-    pub async fn get_waiting(
+    /// When the store fails, and what `may_wait` returns.
+    pub async fn get_waiting<E: From<EngineError>>(
         &self,
         address: &CacheAddress,
-        fill: Option<FillWish>,
-        may_wait: impl FnOnce() -> EngineResult<()> + Send,
-    ) -> EngineResult<CacheLookup> {
+        fill: Option<FillRequest>,
+        may_wait: impl FnOnce() -> Result<(), E> + Send,
+    ) -> Result<CacheLookup, E> {
         let counter = self.totals.of(&address.key.namespace);
-        let answer = match fill {
+        let found = match fill {
             None => CacheLookup::new(self.read(address).await?, None),
-            Some(wish) => self.get_or_turn(address, wish, may_wait).await?,
+            Some(request) => self.get_or_claim(address, request, may_wait).await?,
         };
-        counter.count(answer.value.as_ref().err().map(|miss| miss.reason));
-        Ok(answer)
+        counter.count(found.value.as_ref().err().map(|miss| miss.reason));
+        Ok(found)
     }
 
-    /// Looks many values up, each for itself; in the order of `addresses`.
+    /// Looks many values up, each on its own; returns the outcomes in the order of `addresses`.
     ///
     /// # Errors
     /// When the store fails.
@@ -178,32 +177,34 @@ impl CacheEngine {
 
     async fn read(&self, address: &CacheAddress) -> EngineResult<CacheRead> {
         let read = self.store.get(std::slice::from_ref(address)).await?.pop();
-        read.ok_or_else(|| StoreError::new(ErrorKind::Internal, "a lookup gave no answer").into())
+        let missing = || StoreError::new(ErrorKind::Internal, "a lookup returned no outcome");
+        Ok(read.ok_or_else(missing)?)
     }
 
-    async fn get_or_turn(
+    async fn get_or_claim<E: From<EngineError>>(
         &self,
         address: &CacheAddress,
-        wish: FillWish,
-        may_wait: impl FnOnce() -> EngineResult<()> + Send,
-    ) -> EngineResult<CacheLookup> {
-        let deadline = Instant::now() + wish.wait;
+        request: FillRequest,
+        may_wait: impl FnOnce() -> Result<(), E> + Send,
+    ) -> Result<CacheLookup, E> {
+        let deadline = Instant::now() + request.wait;
         let mut may_wait = Some(may_wait);
         let key = &address.key;
         loop {
-            // Before the look, so that nothing which happens behind it is missed.
+            // Joined before the read, so that every change after the read wakes this waiter.
             let mut waiter = self.waiters.join(key);
             let read = self.read(address).await?;
             if read.value.is_ok() {
                 if may_wait.is_none() {
-                    // Another replica may have made it, and nobody else here has seen that yet.
+                    // Another replica may have put the value, and the other waiters here have not been woken yet.
                     self.waiters.wake(key);
                 }
                 return Ok(CacheLookup::new(read, None));
             }
-            let turn_ends = match self.store.claim_fill(key, wish.ttl).await? {
+            let claim = self.store.claim_fill(key, request.ttl).await;
+            let claim_ends = match claim.map_err(EngineError::from)? {
                 FillOutcome::Granted { token, expires_at } => {
-                    return self.granted(address, Fill { token, expires_at }).await;
+                    return Ok(self.granted(address, FillClaim { token, expires_at }).await?);
                 }
                 FillOutcome::Held { expires_at } => expires_at,
             };
@@ -213,20 +214,26 @@ impl CacheEngine {
             if let Some(may_wait) = may_wait.take() {
                 may_wait()?;
             }
-            let ends_in = turn_ends.saturating_since(self.clock.now());
-            let ends_in = ends_in.max(Duration::from_millis(1));
-            let look_again = if self.shared {
-                // All who wait here look together so often as one would alone.
-                ends_in.min((POLL * waiter.count()).min(MAX_POLL))
-            } else {
-                ends_in
-            };
-            drop(timeout_at(deadline.min(Instant::now() + look_again), waiter.woken()).await);
+            let retry_at = deadline.min(Instant::now() + self.retry_in(&waiter, claim_ends));
+            drop(timeout_at(retry_at, waiter.woken()).await);
         }
     }
 
-    /// Looks once more: the value may have come between the look and the turn.
-    async fn granted(&self, address: &CacheAddress, fill: Fill) -> EngineResult<CacheLookup> {
+    /// Returns after how long a waiter should read again though nothing woke it.
+    fn retry_in(&self, waiter: &Waiter, claim_ends: Timestamp) -> Duration {
+        let ends_in = claim_ends.saturating_since(self.clock.now());
+        // At least a millisecond: the claim may end in a fraction of one, which the clock shows as none.
+        let ends_in = ends_in.max(Duration::from_millis(1));
+        if self.shared {
+            // All waiters of the key together read as often as one alone would.
+            ends_in.min((POLL * waiter.count()).min(MAX_POLL))
+        } else {
+            ends_in
+        }
+    }
+
+    /// Reads once more, since the value may have been put between the read and the claim.
+    async fn granted(&self, address: &CacheAddress, fill: FillClaim) -> EngineResult<CacheLookup> {
         let read = self.read(address).await?;
         if read.value.is_err() {
             return Ok(CacheLookup::new(read, Some(fill)));
@@ -236,18 +243,17 @@ impl CacheEngine {
         Ok(CacheLookup::new(read, None))
     }
 
-    /// Holds a value.
+    /// Puts a value. The fill claim of the put ends whatever the outcome, or when it expires where the store can't be
+    /// reached.
     ///
     /// # Errors
-    /// [`EngineError::GenerationMoved`], [`EngineError::ValueTooLarge`],
-    /// [`EngineError::TooManyNamespaces`], and failures of the store. The turn at filling that the
-    /// put named is over in any case, or ends by its time where the store can't be told.
-    pub async fn put(&self, put: CachePut) -> EngineResult<Arc<CachedValue>> {
+    /// When the store fails.
+    pub async fn put(&self, put: CachePut) -> EngineResult<PutOutcome> {
         let (key, fill) = (put.address.key.clone(), put.fill);
         let limit_bytes = self.rules.max_value_bytes;
         if put.bytes.len() > limit_bytes {
             self.give_up(&key, fill).await;
-            return Err(EngineError::ValueTooLarge { limit_bytes });
+            return Ok(PutOutcome::TooLarge { limit_bytes });
         }
         let outcome = match self.store.put(put).await {
             Ok(outcome) => outcome,
@@ -257,33 +263,28 @@ impl CacheEngine {
             }
         };
         self.waiters.wake(&key);
-        match outcome {
-            PutOutcome::Stored(value) => {
-                self.totals.name(&key.namespace);
-                Ok(value)
-            }
-            PutOutcome::Moved(generation) => Err(EngineError::GenerationMoved(generation)),
-            PutOutcome::TooLarge { limit_bytes } => Err(EngineError::ValueTooLarge { limit_bytes }),
-            PutOutcome::TooManyNamespaces => Err(EngineError::TooManyNamespaces),
+        if let PutOutcome::Stored(_) = &outcome {
+            self.totals.name(&key.namespace);
         }
+        Ok(outcome)
     }
 
-    /// Ends a turn at filling whose value does not come, so that the next one can try at once. Where
-    /// the store can't be told, the turn ends by its time.
+    /// Ends a fill claim without a value, so that the next caller can try at once. Where the store can't be reached,
+    /// the claim ends when it expires.
     pub async fn give_up(&self, key: &CacheKey, fill: Option<FillToken>) {
         if let Some(token) = fill
             && let Err(error) = self.store.end_fill(key, token).await
         {
-            tracing::warn!(%error, "a turn at filling could not be ended before its time");
+            let cause = error.with_causes();
+            tracing::warn!(cause, "a fill claim could not be ended before it expires");
         }
         self.waiters.wake(key);
     }
 
-    /// Drops a value, and ends the turn at filling it.
+    /// Deletes a value, and ends the fill claim of its key.
     ///
     /// # Errors
-    /// [`EngineError::NotFound`] when a lookup would not have found it either, and failures of the
-    /// store.
+    /// [`EngineError::NotFound`] when a lookup would not have found the value either, and failures of the store.
     pub async fn delete(&self, key: &CacheKey) -> EngineResult<()> {
         let deleted = self.store.delete(key).await?;
         self.waiters.wake(key);

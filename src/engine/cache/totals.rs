@@ -1,8 +1,8 @@
-//! How often lookups found what they sought, by namespace.
+//! Hits and misses, by namespace.
 //!
-//! Namespaces that hold values are counted apart, and so are the first others that are asked for;
-//! lookups in further ones are counted together. Invariant: the totals only grow, and there are
-//! never more of them than twice the bound on namespaces.
+//! Namespaces that hold values are counted separately, and so are the first others that are looked up; lookups in
+//! further ones are counted together. Invariant: the totals only grow, and there are never more of them than twice
+//! the bound on namespaces.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,12 +27,12 @@ impl NamespaceTotals {
         total.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Returns how many lookups found what they sought.
+    /// Returns the number of hits.
     pub fn hits(&self) -> u64 {
         self.hits.load(Ordering::Relaxed)
     }
 
-    /// Returns how many lookups did not, for this reason.
+    /// Returns the number of misses with this reason.
     pub fn misses(&self, reason: MissReason) -> u64 {
         self.misses[reason as usize].load(Ordering::Relaxed)
     }
@@ -51,13 +51,13 @@ impl Totals {
         Self { max_namespaces, by_namespace: RwLock::default(), others: Arc::default() }
     }
 
-    /// Returns the totals of a namespace that is asked for.
+    /// Returns the totals of a namespace that is looked up.
     pub(super) fn of(&self, namespace: &Namespace) -> Arc<NamespaceTotals> {
         self.within(self.max_namespaces, namespace)
     }
 
-    /// Counts a namespace apart from now on, since it holds a value: whoever asks for namespaces that
-    /// nobody puts anything into can't take its place.
+    /// Counts a namespace separately from now on, since it holds a value. Lookups in empty namespaces can't deny it
+    /// that: they have half of the entries at most.
     pub(super) fn name(&self, namespace: &Namespace) {
         self.within(self.max_namespaces.saturating_mul(2), namespace);
     }
@@ -73,8 +73,8 @@ impl Totals {
         Arc::clone(by_namespace.entry(namespace.clone()).or_default())
     }
 
-    /// Calls `each` with every namespace that was asked for, and its totals; those beyond the bound
-    /// have no name.
+    /// Calls `each` with every namespace that is counted separately and its totals, and with the totals of all others
+    /// together, which have no name.
     pub fn for_each(&self, mut each: impl FnMut(Option<&Namespace>, &NamespaceTotals)) {
         for (namespace, totals) in &*self.by_namespace.read() {
             each(Some(namespace), totals);
@@ -88,11 +88,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_namespace_that_holds_values_is_counted_apart_whatever_else_was_asked_for() {
+    fn a_namespace_that_holds_values_is_counted_separately_whatever_else_is_looked_up() {
         let totals = Totals::new(2);
         let of = |name: String| Namespace::parse(name).expect("valid");
         for n in 0..10 {
-            totals.of(&of(format!("asked for {n}"))).count(Some(MissReason::Absent));
+            totals.of(&of(format!("looked up {n}"))).count(Some(MissReason::Absent));
         }
         for n in 0..10 {
             totals.name(&of(format!("held {n}")));
@@ -103,8 +103,8 @@ mod tests {
             hits.push((namespace.map(|n| n.as_str().to_owned()), totals.hits()));
         });
         hits.sort();
-        let named = ["asked for 0", "asked for 1", "held 0", "held 1"].map(|n| Some(n.to_owned()));
-        let expected = [None].into_iter().chain(named).zip([8, 0, 0, 1, 1]).collect::<Vec<_>>();
+        let named = ["held 0", "held 1", "looked up 0", "looked up 1"].map(|n| Some(n.to_owned()));
+        let expected = [None].into_iter().chain(named).zip([8, 1, 1, 0, 0]).collect::<Vec<_>>();
         assert_eq!(hits, expected);
     }
 

@@ -1,6 +1,6 @@
-//! Who waits for a value that somebody else makes.
+//! The waiters of each key: requests that wait for the claimant's value.
 //!
-//! Invariant: an entry lives as long as somebody waits at it.
+//! Invariant: an entry lives as long as a request waits at it.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -11,11 +11,11 @@ use tokio::sync::watch;
 
 use crate::model::cache::CacheKey;
 
-/// All who wait.
+/// All waiters, by key.
 #[derive(Debug, Default)]
 pub(super) struct Waiters(Mutex<HashMap<CacheKey, watch::Sender<()>>>);
 
-/// Somebody who waits.
+/// A request that waits.
 #[derive(Debug)]
 pub(super) struct Waiter {
     waiters: Arc<Waiters>,
@@ -24,7 +24,7 @@ pub(super) struct Waiter {
 }
 
 impl Waiters {
-    /// Begins to wait: every [`Self::wake`] from now on is seen.
+    /// Joins the waiters of a key: every [`Self::wake`] from now on is seen.
     pub(super) fn join(self: &Arc<Self>, key: &CacheKey) -> Waiter {
         let changes = match self.0.lock().entry(key.clone()) {
             Entry::Occupied(known) => known.get().subscribe(),
@@ -33,13 +33,13 @@ impl Waiters {
         Waiter { waiters: Arc::clone(self), key: key.clone(), changes: Some(changes) }
     }
 
-    /// Counts the keys that somebody waits for.
+    /// Returns the number of keys with waiters.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.0.lock().len()
     }
 
-    /// Wakes all who wait for a key.
+    /// Wakes all waiters of a key.
     pub(super) fn wake(&self, key: &CacheKey) {
         if let Some(changed) = self.0.lock().get(key) {
             changed.send_replace(());
@@ -48,17 +48,17 @@ impl Waiters {
 }
 
 impl Waiter {
-    /// Counts who waits for the key here.
+    /// Returns the number of waiters of the key at this server.
     pub(super) fn count(&self) -> u32 {
         let waiters = self.waiters.0.lock();
         let count = waiters.get(&self.key).map_or(1, watch::Sender::receiver_count);
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
-    /// Waits until somebody wakes the key.
+    /// Waits until the key is woken.
     pub(super) async fn woken(&mut self) {
         match &mut self.changes {
-            // The sender lives in the map as long as this does.
+            // The sender is in the map as long as this waiter lives.
             Some(changes) => drop(changes.changed().await),
             None => std::future::pending().await,
         }
@@ -68,6 +68,7 @@ impl Waiter {
 impl Drop for Waiter {
     fn drop(&mut self) {
         let mut waiters = self.waiters.0.lock();
+        // Before the count, which would count this waiter otherwise.
         drop(self.changes.take());
         if waiters.get(&self.key).is_some_and(|changed| changed.receiver_count() == 0) {
             waiters.remove(&self.key);
@@ -81,7 +82,7 @@ mod tests {
     use crate::model::cache::Namespace;
 
     #[tokio::test]
-    async fn whoever_waits_is_woken_and_forgotten() {
+    async fn all_waiters_of_a_key_are_woken_and_the_last_one_removes_it() {
         let waiters = Arc::new(Waiters::default());
         let namespace = Namespace::parse("n").expect("valid");
         let key = CacheKey::parse(namespace, "k").expect("valid");

@@ -1,10 +1,10 @@
 //! The rules of leases: who waits, in which order, and who is never granted.
 //!
-//! Every request joins the line of its lease, and only the first of a line asks the store.
-//! Lines are of this server: between replicas, whoever asks the store first gets the lease.
-//! Invariant: nobody passes somebody who waits, and whoever went away is not granted.
+//! Every request joins the queue of its lease, and only the first of a queue asks the store. Queues belong to this
+//! server: among replicas, the one that asks the store first gets the lease.
+//! Invariant: no request overtakes one that waits, and a request that went away is not granted.
 
-mod grant;
+mod attempt;
 mod queue;
 
 use std::sync::Arc;
@@ -12,19 +12,20 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use self::grant::{Attempt, Wish};
-use self::queue::{Lines, Place};
+use self::attempt::{AcquireRequest, Attempt};
+use self::queue::{Queues, Ticket};
+use super::roles::Roles;
 use super::{EngineError, EngineResult};
 use crate::clock::SharedClock;
 use crate::model::leases::{FencingToken, Holder, Lease, LeaseName};
 use crate::store::{AcquireOutcome, LeaseStore};
 
-/// The first of a line asks the store again after this long, though nothing happened that this
-/// server knows of: another replica may have released the lease.
+/// The first of a queue asks the store again after this long, though nothing happened that this server knows of:
+/// another replica may have released the lease.
 const POLL: Duration = Duration::from_secs(1);
 
-/// For how long the lease may look free to somebody whose time is over, while the first of the line
-/// is getting it.
+/// For how long the lease may look free to a request whose wait has ended, while the first of the queue is getting
+/// it.
 const SETTLE: Duration = Duration::from_millis(5);
 
 /// The limits on waiting for a lease.
@@ -40,131 +41,141 @@ impl Default for LeaseRules {
     }
 }
 
-/// What somebody who wants a lease finds.
-enum Look {
-    /// The lease is theirs now.
+/// What a request finds when it tries to get a lease.
+enum Found {
+    /// The lease is the caller's now.
     Granted(Lease),
-    /// Somebody else holds it.
+    /// Another holder has it.
     HeldByOther {
         lease: Lease,
-        /// When to look again; not before something happens where `None`.
-        look_again: Option<Instant>,
+        /// When to try again; not before a wake-up where `None`.
+        retry_at: Option<Instant>,
     },
-    /// Nobody holds it, but somebody else is first in the line.
-    FreeButNotMyTurn,
+    /// It is free, but another request is the first of the queue.
+    FreeForFirst,
 }
 
 /// Leases.
 pub struct LeaseEngine {
     store: Arc<dyn LeaseStore>,
-    lines: Arc<Lines>,
+    roles: Arc<Roles>,
+    queues: Arc<Queues>,
     clock: SharedClock,
 }
 
 impl LeaseEngine {
-    pub(super) fn new(store: Arc<dyn LeaseStore>, rules: LeaseRules, clock: SharedClock) -> Self {
-        Self { store, lines: Lines::new(rules.max_waiting), clock }
+    pub(super) fn new(
+        store: Arc<dyn LeaseStore>,
+        roles: Arc<Roles>,
+        rules: LeaseRules,
+        clock: SharedClock,
+    ) -> Self {
+        Self { store, roles, queues: Queues::new(rules.max_waiting), clock }
     }
 
-    /// Takes the lease; when somebody else holds it, waits in a fair queue for up to `wait`.
+    /// Acquires the lease; while another holder has it, waits in a fair queue for up to `wait`. The caller's access
+    /// token may be bound to a role.
     ///
     /// # Errors
-    /// [`EngineError::TooManyWaiting`], and failures of the store.
+    /// [`EngineError::GuardRefused`], [`EngineError::TooManyWaiting`], and failures of the store.
     pub async fn acquire(
         &self,
         name: &LeaseName,
         holder: &Holder,
         ttl: Duration,
         wait: Duration,
+        bound_role: Option<&str>,
     ) -> EngineResult<AcquireOutcome> {
-        let wish = Wish {
+        self.roles.check_acquire(bound_role, name)?;
+        let request = AcquireRequest {
             store: Arc::clone(&self.store),
             name: name.clone(),
             holder: holder.clone(),
             ttl,
         };
         let deadline = Instant::now() + wait;
-        let place = Arc::new(self.lines.join(name));
+        let ticket = Arc::new(self.queues.join(name));
         let mut waiting = None;
         loop {
-            let over = || deadline <= Instant::now();
-            let look_again = match self.look(&wish, &place).await? {
-                Look::Granted(lease) => return Ok(AcquireOutcome::Acquired(lease)),
-                Look::HeldByOther { lease, .. } if over() => {
+            let wait_is_over = || deadline <= Instant::now();
+            let retry_at = match self.attempt(&request, &ticket).await? {
+                Found::Granted(lease) => return Ok(AcquireOutcome::Acquired(lease)),
+                Found::HeldByOther { lease, .. } if wait_is_over() => {
                     return Ok(AcquireOutcome::Held(lease));
                 }
-                Look::FreeButNotMyTurn if over() => {
-                    // The first of the line may not know yet.
-                    self.lines.wake_first(name);
-                    drop(tokio::time::timeout(SETTLE, place.woken()).await);
+                Found::FreeForFirst if wait_is_over() => {
+                    // Neither granted nor held is no outcome. The first of the queue may not know yet that the lease
+                    // is free: it is woken, and shortly after the lease is held or this request is the first.
+                    self.queues.wake_first(name);
+                    drop(tokio::time::timeout(SETTLE, ticket.woken()).await);
                     continue;
                 }
-                Look::HeldByOther { look_again, .. } => look_again.unwrap_or(deadline),
-                Look::FreeButNotMyTurn => deadline,
+                Found::HeldByOther { retry_at, .. } => retry_at.unwrap_or(deadline),
+                Found::FreeForFirst => deadline,
             };
             if waiting.is_none() {
-                waiting = Some(self.lines.begin_to_wait().ok_or(EngineError::TooManyWaiting)?);
+                waiting = Some(self.queues.begin_to_wait().ok_or(EngineError::TooManyWaiting)?);
             }
-            drop(timeout_at(deadline.min(look_again), place.woken()).await);
+            drop(timeout_at(deadline.min(retry_at), ticket.woken()).await);
         }
     }
 
-    /// Takes the lease if it is this request's turn, else looks whether it is held.
-    async fn look(&self, wish: &Wish, place: &Arc<Place>) -> EngineResult<Look> {
-        if !place.is_first() {
-            match self.store.get(&wish.name).await? {
-                None => return Ok(Look::FreeButNotMyTurn),
-                // Its own holder does not wait for itself: that is a renewal, and passes nobody.
-                Some(lease) if lease.holder == wish.holder => {}
-                Some(lease) => return Ok(Look::HeldByOther { lease, look_again: None }),
+    /// Acquires the lease if the request is the first of its queue, else looks whether the lease is held.
+    async fn attempt(&self, request: &AcquireRequest, ticket: &Arc<Ticket>) -> EngineResult<Found> {
+        if !ticket.is_first() {
+            match self.store.get(&request.name).await? {
+                None => return Ok(Found::FreeForFirst),
+                // Its own holder does not wait for itself: this is a renewal, and overtakes no request.
+                Some(lease) if lease.holder == request.holder => {}
+                Some(lease) => return Ok(Found::HeldByOther { lease, retry_at: None }),
             }
         }
-        Ok(match Attempt::start(wish.clone(), Arc::clone(place)).await? {
-            AcquireOutcome::Acquired(lease) => Look::Granted(lease),
+        Ok(match Attempt::start(request.clone(), Arc::clone(ticket)).await? {
+            AcquireOutcome::Acquired(lease) => Found::Granted(lease),
             AcquireOutcome::Held(lease) => {
                 let ends_in = lease.expires_at.saturating_since(self.clock.now());
-                // Where the clock shows a part of a millisecond less than it is.
+                // At least a millisecond: the lease may end in a fraction of one, which the clock shows as none.
                 let ends_in = ends_in.clamp(Duration::from_millis(1), POLL);
-                Look::HeldByOther { lease, look_again: Some(Instant::now() + ends_in) }
+                Found::HeldByOther { lease, retry_at: Some(Instant::now() + ends_in) }
             }
         })
     }
 
-    /// Makes the lease last `ttl` (its own when `None`) from now.
+    /// Renews the lease for `ttl` (its own when `None`) from now; returns `None` when it is not held under this token.
     ///
     /// # Errors
-    /// [`EngineError::LeaseNotHeld`], and failures of the store.
+    /// When the store fails.
     pub async fn renew(
         &self,
         name: &LeaseName,
         token: FencingToken,
         ttl: Option<Duration>,
-    ) -> EngineResult<Lease> {
+    ) -> EngineResult<Option<Lease>> {
         let renewed = self.store.renew(name, token, ttl).await?;
-        // It may end sooner now than whoever is next has been told.
-        self.lines.wake_first(name);
-        renewed.ok_or(EngineError::LeaseNotHeld)
+        // The lease may now end sooner than the first of the queue expects.
+        self.queues.wake_first(name);
+        Ok(renewed)
     }
 
-    /// Ends the lease.
+    /// Releases the lease; returns whether it was held under this token.
     ///
     /// # Errors
-    /// [`EngineError::LeaseNotHeld`], and failures of the store.
-    pub async fn release(&self, name: &LeaseName, token: FencingToken) -> EngineResult<()> {
+    /// When the store fails.
+    pub async fn release(&self, name: &LeaseName, token: FencingToken) -> EngineResult<bool> {
         let released = self.store.release(name, token).await?;
-        self.lines.wake_first(name);
-        if released { Ok(()) } else { Err(EngineError::LeaseNotHeld) }
+        self.queues.wake_first(name);
+        Ok(released)
     }
 
     /// Reads a lease.
     ///
     /// # Errors
-    /// [`EngineError::NotFound`] when nobody holds it, and failures of the store.
+    /// [`EngineError::NotFound`] when it is not held, and failures of the store.
     pub async fn get(&self, name: &LeaseName) -> EngineResult<Lease> {
         self.store.get(name).await?.ok_or(EngineError::NotFound("lease"))
     }
 
-    /// Reads the leases that are held, behind `after`, at most `limit`.
+    /// Reads the leases that are held, after `after`, at most `limit`.
     ///
     /// # Errors
     /// When the store fails.

@@ -1,7 +1,7 @@
-//! The lines of requests before the leases: who is next.
+//! The queues of requests that want a lease: which request is next.
 //!
-//! Knows nothing of stores or time. Invariant: a line has an entry for each [`Place`] that
-//! lives, in the order in which they joined; whoever becomes the first of a line is woken.
+//! Knows nothing of stores or time. Invariant: a queue has an entry for each [`Ticket`] that lives, in the order in
+//! which they joined; a ticket that becomes the first of its queue is woken.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -11,55 +11,55 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::model::leases::LeaseName;
 
-/// All lines.
+/// All queues, by lease.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub(super) struct Queues {
     state: Mutex<State>,
     waiting: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    last_ticket: u64,
-    lines: HashMap<LeaseName, VecDeque<Entry>>,
+    last_number: u64,
+    queues: HashMap<LeaseName, VecDeque<Entry>>,
 }
 
 #[derive(Debug)]
 struct Entry {
-    ticket: u64,
+    number: u64,
     wake: Arc<Notify>,
 }
 
-impl Lines {
+impl Queues {
     pub(super) fn new(max_waiting: usize) -> Arc<Self> {
         let waiting = Arc::new(Semaphore::new(max_waiting.min(Semaphore::MAX_PERMITS)));
         Arc::new(Self { state: Mutex::default(), waiting })
     }
 
-    /// Joins the line of a lease at its end.
-    pub(super) fn join(self: &Arc<Self>, name: &LeaseName) -> Place {
+    /// Joins the queue of a lease at its end.
+    pub(super) fn join(self: &Arc<Self>, name: &LeaseName) -> Ticket {
         let wake = Arc::new(Notify::new());
         let mut state = self.state.lock();
-        state.last_ticket += 1;
-        let ticket = state.last_ticket;
-        let entry = Entry { ticket, wake: Arc::clone(&wake) };
-        if let Some(line) = state.lines.get_mut(name) {
-            line.push_back(entry);
+        state.last_number += 1;
+        let number = state.last_number;
+        let entry = Entry { number, wake: Arc::clone(&wake) };
+        // The name is copied only for the first ticket of a queue.
+        if let Some(queue) = state.queues.get_mut(name) {
+            queue.push_back(entry);
         } else {
-            state.lines.insert(name.clone(), VecDeque::from([entry]));
+            state.queues.insert(name.clone(), VecDeque::from([entry]));
         }
-        Place { lines: Arc::clone(self), name: name.clone(), ticket, wake }
+        Ticket { queues: Arc::clone(self), name: name.clone(), number, wake }
     }
 
-    /// Wakes the first of a line, if there is one.
+    /// Wakes the first ticket of a queue, if there is one.
     pub(super) fn wake_first(&self, name: &LeaseName) {
-        if let Some(first) = self.state.lock().lines.get(name).and_then(VecDeque::front) {
+        if let Some(first) = self.state.lock().queues.get(name).and_then(VecDeque::front) {
             first.wake.notify_one();
         }
     }
 
-    /// Counts one more request as waiting, for as long as the permit lives; `None` when there are
-    /// too many.
+    /// Counts one more request as waiting, for as long as the permit lives; `None` when there are too many.
     pub(super) fn begin_to_wait(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.waiting).try_acquire_owned().ok()
     }
@@ -71,45 +71,46 @@ impl Lines {
 
     #[cfg(test)]
     pub(super) fn length(&self, name: &LeaseName) -> usize {
-        self.state.lock().lines.get(name).map_or(0, VecDeque::len)
+        self.state.lock().queues.get(name).map_or(0, VecDeque::len)
     }
 }
 
-/// A place in a line; dropping it leaves the line.
+/// An entry of a queue; dropping it leaves the queue.
 #[derive(Debug)]
-pub(super) struct Place {
-    lines: Arc<Lines>,
+pub(super) struct Ticket {
+    queues: Arc<Queues>,
     name: LeaseName,
-    ticket: u64,
+    number: u64,
     wake: Arc<Notify>,
 }
 
-impl Place {
-    /// Returns whether nobody is before this place.
+impl Ticket {
+    /// Returns whether this is the first ticket of its queue.
     pub(super) fn is_first(&self) -> bool {
-        let state = self.lines.state.lock();
-        let first = state.lines.get(&self.name).and_then(VecDeque::front);
-        first.is_some_and(|first| first.ticket == self.ticket)
+        let state = self.queues.state.lock();
+        let first = state.queues.get(&self.name).and_then(VecDeque::front);
+        first.is_some_and(|first| first.number == self.number)
     }
 
-    /// Waits until this place became the first, or something happened that the first should
-    /// look at. What happened before the call counts too.
+    /// Waits until this ticket becomes the first, or the first should ask the store again. A wake-up before the call
+    /// counts too.
     pub(super) async fn woken(&self) {
         self.wake.notified().await;
     }
 }
 
-impl Drop for Place {
+impl Drop for Ticket {
     fn drop(&mut self) {
-        let mut state = self.lines.state.lock();
-        let Some(line) = state.lines.get_mut(&self.name) else { return };
-        // Tickets grow along a line.
-        if let Ok(at) = line.binary_search_by_key(&self.ticket, |entry| entry.ticket) {
-            line.remove(at);
-            match line.front() {
+        let mut state = self.queues.state.lock();
+        let Some(queue) = state.queues.get_mut(&self.name) else { return };
+        // Numbers grow along a queue.
+        if let Ok(at) = queue.binary_search_by_key(&self.number, |entry| entry.number) {
+            queue.remove(at);
+            match queue.front() {
+                // The first has left, so another one is the first now.
                 Some(first) if at == 0 => first.wake.notify_one(),
                 Some(_) => {}
-                None => drop(state.lines.remove(&self.name)),
+                None => drop(state.queues.remove(&self.name)),
             }
         }
     }

@@ -1,5 +1,6 @@
-//! The line before a lease, over the store in memory.
+//! Tests of the queue of a lease, over the store in memory.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::{LeaseEngine, LeaseRules};
 use crate::clock::{ManualClock, SharedClock};
+use crate::engine::roles::Roles;
 use crate::engine::{EngineError, EngineResult};
 use crate::model::leases::{FencingToken, Holder, Lease, LeaseName};
 use crate::model::time::Timestamp;
@@ -92,6 +94,7 @@ impl Fixture {
         });
         let engine = LeaseEngine::new(
             Arc::clone(&store) as Arc<dyn LeaseStore>,
+            roles(),
             LeaseRules { max_waiting },
             shared,
         );
@@ -100,31 +103,40 @@ impl Fixture {
 
     async fn acquire(&self, holder: &str, wait: Duration) -> EngineResult<AcquireOutcome> {
         let holder = Holder::parse(holder).expect("valid");
-        tokio::time::timeout(DEADLINE, self.engine.acquire(&name(), &holder, TTL, wait))
+        tokio::time::timeout(DEADLINE, self.engine.acquire(&name(), &holder, TTL, wait, None))
             .await
-            .expect("answers in time")
+            .expect("returns in time")
     }
 
     async fn take(&self, holder: &str) -> Lease {
         acquired(self.acquire(holder, Duration::ZERO).await)
     }
 
-    /// Starts a request, and returns when it stands in the line.
+    /// Starts a request, and returns when it is in the queue.
     async fn queue(
         &self,
         holder: &str,
         wait: Duration,
     ) -> JoinHandle<EngineResult<AcquireOutcome>> {
-        let before = self.engine.lines.length(&name());
+        let before = self.engine.queues.length(&name());
         let (engine, holder) = (Arc::clone(&self.engine), Holder::parse(holder).expect("valid"));
-        let task = tokio::spawn(async move { engine.acquire(&name(), &holder, TTL, wait).await });
+        let task =
+            tokio::spawn(async move { engine.acquire(&name(), &holder, TTL, wait, None).await });
         self.until_length(before + 1).await;
         task
     }
 
-    async fn until_length(&self, length: usize) {
-        until(|| self.engine.lines.length(&name()) == length).await;
+    async fn release(&self, lease: &Lease) {
+        assert!(self.engine.release(&name(), lease.token).await.expect("the store works"));
     }
+
+    async fn until_length(&self, length: usize) {
+        until(|| self.engine.queues.length(&name()) == length).await;
+    }
+}
+
+fn roles() -> Arc<Roles> {
+    Arc::new(Roles::new(BTreeMap::new(), "leader".to_owned(), None))
 }
 
 fn name() -> LeaseName {
@@ -132,16 +144,16 @@ fn name() -> LeaseName {
 }
 
 fn acquired(outcome: EngineResult<AcquireOutcome>) -> Lease {
-    match outcome.expect("answers") {
+    match outcome.expect("the store works") {
         AcquireOutcome::Acquired(lease) => lease,
         AcquireOutcome::Held(lease) => panic!("{} holds it", lease.holder.as_str()),
     }
 }
 
 fn held(outcome: EngineResult<AcquireOutcome>) -> Lease {
-    match outcome.expect("answers") {
+    match outcome.expect("the store works") {
         AcquireOutcome::Held(lease) => lease,
-        AcquireOutcome::Acquired(_) => panic!("must be held by somebody else"),
+        AcquireOutcome::Acquired(_) => panic!("must be held by another"),
     }
 }
 
@@ -151,7 +163,7 @@ async fn until(condition: impl Fn() -> bool) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(DEADLINE, wait).await.expect("it comes true in time");
+    tokio::time::timeout(DEADLINE, wait).await.expect("becomes true in time");
 }
 
 async fn ended<T>(task: JoinHandle<T>) -> T {
@@ -159,7 +171,7 @@ async fn ended<T>(task: JoinHandle<T>) -> T {
 }
 
 #[tokio::test]
-async fn waiters_are_served_in_the_order_in_which_they_came() {
+async fn waiters_are_granted_in_the_order_in_which_they_joined() {
     let fixture = Fixture::new(10);
     let mut lease = fixture.take("first").await;
     let mut waiters = Vec::new();
@@ -167,29 +179,29 @@ async fn waiters_are_served_in_the_order_in_which_they_came() {
         waiters.push(fixture.queue(&format!("waiter {n}"), LONG).await);
     }
     for (n, waiter) in waiters.into_iter().enumerate() {
-        fixture.engine.release(&name(), lease.token).await.expect("is held");
+        fixture.release(&lease).await;
         lease = acquired(ended(waiter).await);
         assert_eq!(lease.holder.as_str(), format!("waiter {n}"));
     }
-    assert_eq!(fixture.engine.lines.length(&name()), 0);
+    assert_eq!(fixture.engine.queues.length(&name()), 0);
 }
 
 #[tokio::test]
-async fn nobody_passes_those_who_wait() {
+async fn no_request_overtakes_one_that_waits() {
     let fixture = Fixture::new(10);
     let lease = fixture.take("first").await;
     let waiter = fixture.queue("waiter", LONG).await;
     let newcomer = held(fixture.acquire("newcomer", Duration::ZERO).await);
     assert_eq!(newcomer, lease);
-    // Behind the engine's back, so that nobody is woken: free, but not for the newcomer.
-    fixture.store.release(&name(), lease.token).await.expect("answers");
+    // Past the engine, so that no request is woken: the lease is free, but not for the newcomer.
+    fixture.store.release(&name(), lease.token).await.expect("the store works");
     let newcomer = held(fixture.acquire("newcomer", Duration::ZERO).await);
     assert_eq!(newcomer.holder.as_str(), "waiter");
     assert_eq!(acquired(ended(waiter).await).token, newcomer.token);
 }
 
 #[tokio::test]
-async fn a_holder_that_asks_again_does_not_wait_for_itself() {
+async fn a_holder_that_acquires_again_does_not_wait_for_itself() {
     let fixture = Fixture::new(10);
     let lease = fixture.take("me").await;
     let waiter = fixture.queue("waiter", LONG).await;
@@ -200,7 +212,7 @@ async fn a_holder_that_asks_again_does_not_wait_for_itself() {
 }
 
 #[tokio::test]
-async fn a_lease_that_expires_goes_to_the_first_in_line() {
+async fn a_lease_that_expires_goes_to_the_first_of_the_queue() {
     let fixture = Fixture::new(10);
     let lease = fixture.take("first").await;
     let waiter = fixture.queue("waiter", LONG).await;
@@ -209,29 +221,29 @@ async fn a_lease_that_expires_goes_to_the_first_in_line() {
 }
 
 #[tokio::test]
-async fn when_the_time_is_over_the_answer_is_who_holds_it() {
+async fn a_wait_that_ends_returns_the_holder() {
     let fixture = Fixture::new(10);
     let lease = fixture.take("first").await;
     let outcome = fixture.acquire("waiter", Duration::from_millis(20)).await;
     assert_eq!(held(outcome), lease);
-    assert_eq!(fixture.engine.lines.length(&name()), 0);
+    assert_eq!(fixture.engine.queues.length(&name()), 0);
 }
 
 #[tokio::test]
-async fn a_waiter_that_went_away_is_never_granted() {
+async fn a_waiter_that_disconnects_is_never_granted() {
     let fixture = Fixture::new(10);
     let lease = fixture.take("first").await;
     let gone = fixture.queue("gone", LONG).await;
     let stays = fixture.queue("stays", LONG).await;
     gone.abort();
     fixture.until_length(2 - 1).await;
-    fixture.engine.release(&name(), lease.token).await.expect("is held");
+    fixture.release(&lease).await;
     let next = acquired(ended(stays).await);
     assert_eq!((next.holder.as_str(), next.token.0), ("stays", lease.token.0 + 1));
 }
 
 #[tokio::test]
-async fn a_grant_whose_waiter_went_away_meanwhile_is_released() {
+async fn a_grant_whose_waiter_disconnects_meanwhile_is_released() {
     let fixture = Fixture::new(10);
     fixture.store.hold_back.store(true, Ordering::SeqCst);
     let gone = fixture.queue("gone", Duration::ZERO).await;
@@ -240,18 +252,18 @@ async fn a_grant_whose_waiter_went_away_meanwhile_is_released() {
     let stays = fixture.queue("stays", LONG).await;
     gone.abort();
     assert!(gone.await.expect_err("was aborted").is_cancelled());
-    let granted = fixture.store.get(&name()).await.expect("answers").expect("was granted");
+    let granted = fixture.store.get(&name()).await.expect("the store works").expect("was granted");
     assert_eq!(granted.holder.as_str(), "gone");
     fixture.store.go_on.notify_one();
     assert_eq!(acquired(ended(stays).await).holder.as_str(), "stays");
 }
 
 #[tokio::test]
-async fn too_many_waiters_are_told_so() {
+async fn waiters_beyond_the_limit_are_refused() {
     let fixture = Fixture::new(2);
     fixture.take("first").await;
     let waiters = [fixture.queue("a", LONG).await, fixture.queue("b", LONG).await];
-    until(|| fixture.engine.lines.room() == 0).await;
+    until(|| fixture.engine.queues.room() == 0).await;
     let outcome = fixture.acquire("c", LONG).await;
     assert!(matches!(outcome, Err(EngineError::TooManyWaiting)));
     held(fixture.acquire("c", Duration::ZERO).await);
@@ -259,11 +271,11 @@ async fn too_many_waiters_are_told_so() {
         waiter.abort();
     }
     fixture.until_length(0).await;
-    assert_eq!(fixture.engine.lines.room(), 2);
+    assert_eq!(fixture.engine.queues.room(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_thousand_waiters_are_each_served_once() {
+async fn each_of_a_thousand_waiters_is_granted_once() {
     let fixture = Arc::new(Fixture::new(2_000));
     let lease = fixture.take("first").await;
     let (served, mut order) = mpsc::unbounded_channel();
@@ -273,12 +285,12 @@ async fn a_thousand_waiters_are_each_served_once() {
             tokio::spawn(async move {
                 let lease = acquired(fixture.acquire(&format!("waiter {n}"), LONG).await);
                 served.send(lease.token).expect("is awaited");
-                fixture.engine.release(&name(), lease.token).await.expect("is held");
+                fixture.release(&lease).await;
             })
         })
         .collect();
     drop(served);
-    fixture.engine.release(&name(), lease.token).await.expect("is held");
+    fixture.release(&lease).await;
     for task in tasks {
         ended(task).await;
     }
@@ -288,5 +300,5 @@ async fn a_thousand_waiters_are_each_served_once() {
     }
     assert_eq!(tokens.len(), 1_000);
     assert!(tokens.windows(2).all(|pair| pair[0] < pair[1]), "one after the other");
-    assert_eq!(fixture.engine.lines.length(&name()), 0);
+    assert_eq!(fixture.engine.queues.length(&name()), 0);
 }

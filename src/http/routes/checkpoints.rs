@@ -3,38 +3,50 @@
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::routes;
 
-use super::{DeletedResponse, FenceParams, HandlerResult};
+use super::shared::{DeletedResponse, FenceParams, HandlerResult, cut_page, deleted, unknown_page};
 use crate::http::extract::{FenceHeader, Json, Path, Query};
-use crate::http::problem::Problem;
+use crate::http::problem::{Code, Problem};
+use crate::http::route::{Resource, read, write};
 use crate::http::state::AppState;
 use crate::http::wire::{Count, field, from_hex, given, to_hex};
 use crate::model::checkpoints::{Checkpoint, CheckpointKey, parse_org};
 use crate::model::time::Timestamp;
+use crate::store::CheckpointOutcome;
+
+/// Returns the rows of checkpoints.
+pub(super) fn resource() -> Resource {
+    Resource::new("checkpoints", "How far a repository of an organisation was processed")
+        .route(write(routes!(set_checkpoint)).body().fenced().fails(&[Code::CheckpointNotLater]))
+        .route(read(routes!(get_checkpoint)).fails(&[Code::NotFound]))
+        .route(write(routes!(delete_checkpoint)).fenced().fails(&[Code::NotFound]))
+        .route(read(routes!(list_checkpoints)).compressed())
+}
 
 /// Asks to write a checkpoint.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CheckpointRequest {
-    /// How far was processed; kept to the nanosecond.
+    /// How far the repository was processed; kept to the nanosecond.
     #[schema(value_type = String, format = DateTime)]
     checkpoint: Timestamp,
-    /// Refuse to move back; false when absent.
+    /// Refuse to move the checkpoint back; false when absent.
     #[schema(nullable = false)]
     if_later: Option<bool>,
 }
 
-/// A checkpoint as it stands.
+/// A checkpoint.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct CheckpointState {
     /// The organisation.
     org: String,
     /// The repository.
     repo: String,
-    /// How far was processed.
+    /// How far the repository was processed.
     #[schema(value_type = String, format = DateTime)]
     checkpoint: Timestamp,
-    /// When that was written.
+    /// When the checkpoint was written.
     #[schema(value_type = String, format = DateTime)]
     written_at: Timestamp,
 }
@@ -51,7 +63,7 @@ fn parse_key(org: &str, repo: &str) -> Result<CheckpointKey, Problem> {
 }
 
 /// Writes a checkpoint.
-#[utoipa::path(put, path = "/v1/checkpoints/{org}/{repo}", tag = "checkpoints",
+#[utoipa::path(put, path = "/v1/checkpoints/{org}/{repo}",
     params(("org" = String, Path, description = "The organisation, percent-encoded"),
         ("repo" = String, Path, description = "The repository, percent-encoded"), FenceParams),
     responses((status = 200, description = "The checkpoint", body = CheckpointState)))]
@@ -64,12 +76,19 @@ pub(crate) async fn set_checkpoint(
     let key = parse_key(&org, &repo)?;
     let if_later = body.if_later.unwrap_or(false);
     let checkpoints = &state.engine()?.checkpoints;
-    let held = checkpoints.set(key.clone(), body.checkpoint, if_later, fence).await?;
-    Ok(Json(CheckpointState::new(key, held)))
+    match checkpoints.set(key.clone(), body.checkpoint, if_later, fence).await? {
+        CheckpointOutcome::Stored(held) => Ok(Json(CheckpointState::new(key, held))),
+        CheckpointOutcome::NotLater(held) => {
+            Err(Problem::new(Code::CheckpointNotLater).detail(format!(
+                "the checkpoint that is held is not earlier: {}, written at {}",
+                held.checkpoint, held.written_at
+            )))
+        }
+    }
 }
 
 /// Reads a checkpoint.
-#[utoipa::path(get, path = "/v1/checkpoints/{org}/{repo}", tag = "checkpoints",
+#[utoipa::path(get, path = "/v1/checkpoints/{org}/{repo}",
     params(("org" = String, Path, description = "The organisation, percent-encoded"),
         ("repo" = String, Path, description = "The repository, percent-encoded")),
     responses((status = 200, description = "The checkpoint", body = CheckpointState)))]
@@ -83,17 +102,17 @@ pub(crate) async fn get_checkpoint(
 }
 
 /// Deletes a checkpoint.
-#[utoipa::path(delete, path = "/v1/checkpoints/{org}/{repo}", tag = "checkpoints",
+#[utoipa::path(delete, path = "/v1/checkpoints/{org}/{repo}",
     params(("org" = String, Path, description = "The organisation, percent-encoded"),
         ("repo" = String, Path, description = "The repository, percent-encoded"), FenceParams),
-    responses((status = 200, description = "It is gone", body = DeletedResponse)))]
+    responses((status = 200, description = "The checkpoint was deleted", body = DeletedResponse)))]
 pub(crate) async fn delete_checkpoint(
     State(state): State<AppState>,
     Path((org, repo)): Path<(String, String)>,
     FenceHeader(fence): FenceHeader,
 ) -> HandlerResult<DeletedResponse> {
     state.engine()?.checkpoints.delete(parse_key(&org, &repo)?, fence).await?;
-    Ok(Json(DeletedResponse { deleted: true }))
+    deleted()
 }
 
 /// Which checkpoints to list.
@@ -101,14 +120,14 @@ pub(crate) async fn delete_checkpoint(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct CheckpointPage {
-    /// Only those of this organisation.
+    /// Only the checkpoints of this organisation.
     #[param(required = false, nullable = false)]
     org: Option<String>,
-    /// The most checkpoints of the answer.
+    /// The maximum number of checkpoints in the response.
     #[serde(default, deserialize_with = "given")]
     #[param(value_type = Option<i64>, required = false, nullable = false, minimum = 1)]
     limit: Option<Count>,
-    /// `next_page` of the page before.
+    /// `next_page` of the previous page.
     #[param(required = false, nullable = false)]
     page: Option<String>,
 }
@@ -118,14 +137,14 @@ pub(crate) struct CheckpointPage {
 pub(crate) struct CheckpointPageResponse {
     /// The checkpoints, sorted by organisation and repository.
     checkpoints: Vec<CheckpointState>,
-    /// What to ask with for more; absent on the last page.
+    /// The `page` of the next request; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     next_page: Option<String>,
 }
 
 /// Lists checkpoints.
-#[utoipa::path(get, path = "/v1/checkpoints", tag = "checkpoints", params(CheckpointPage),
+#[utoipa::path(get, path = "/v1/checkpoints", params(CheckpointPage),
     responses((status = 200, description = "A page of checkpoints", body = CheckpointPageResponse)))]
 pub(crate) async fn list_checkpoints(
     State(state): State<AppState>,
@@ -135,16 +154,15 @@ pub(crate) async fn list_checkpoints(
     let org = query.org.as_deref().map(|org| field("org", parse_org(org))).transpose()?;
     let after = query.page.as_deref().map(parse_page).transpose()?;
     let checkpoints = &state.engine()?.checkpoints;
-    let mut found = checkpoints.list(org.as_deref(), after.as_ref(), limit + 1).await?;
-    let more = found.len() > limit;
-    found.truncate(limit);
-    let next_page = found.last().filter(|_| more).map(|(key, _)| next_page(key));
+    let found = checkpoints.list(org.as_deref(), after.as_ref(), limit + 1).await?;
+    let (found, last) = cut_page(found, limit);
+    let next_page = last.map(|(key, _)| print_page(&key));
     let checkpoints = found.into_iter().map(|(key, held)| CheckpointState::new(key, held));
     Ok(Json(CheckpointPageResponse { checkpoints: checkpoints.collect(), next_page }))
 }
 
-/// Two parts, each on its own in hexadecimal, so that no choice of keys makes them one.
-fn next_page(key: &CheckpointKey) -> String {
+/// Each part is written in hexadecimal of its own, so that no two keys have the same page.
+fn print_page(key: &CheckpointKey) -> String {
     format!("{}-{}", to_hex(key.org.as_bytes()), to_hex(key.repo.as_bytes()))
 }
 
@@ -152,5 +170,5 @@ fn parse_page(page: &str) -> Result<CheckpointKey, Problem> {
     let part = |hex: &str| String::from_utf8(from_hex(hex)?).ok();
     page.split_once('-')
         .and_then(|(org, repo)| CheckpointKey::parse(&part(org)?, &part(repo)?).ok())
-        .ok_or_else(|| Problem::invalid("page is not a next_page that this server gave"))
+        .ok_or_else(unknown_page)
 }

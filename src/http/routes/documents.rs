@@ -1,6 +1,6 @@
-//! The OpenAPI documents, and the page to read and try them on.
+//! The OpenAPI documents, and a page to read them and to try requests.
 //!
-//! All of it is compiled in: the page works in networks that reach no other.
+//! All of it is compiled in, so the page works in networks without access to others.
 
 use std::future::{Ready, ready};
 use std::sync::{Arc, LazyLock};
@@ -8,32 +8,42 @@ use std::sync::{Arc, LazyLock};
 use axum::body::Body;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::get;
 use bytes::Bytes;
 use utoipa_swagger_ui::Config;
 
 use crate::http::extract::{Path, json_response};
-use crate::http::problem::Problem;
+use crate::http::problem::{Code, Problem};
+use crate::http::route::{Resource, undocumented};
 
-/// Makes a handler that answers with this JSON text.
-pub(crate) fn json_document(
-    text: String,
-) -> impl Fn() -> Ready<Response> + Clone + Send + Sync + 'static {
+/// Returns the rows of the documents, whose texts are those of OpenAPI 3.1 and 3.0.
+pub(crate) fn resource(current: String, older: String) -> Resource {
+    Resource::new("documents", "The OpenAPI documents, and a page to read them")
+        .route(undocumented("/openapi.json", get(json_document(current))).compressed())
+        .route(undocumented("/openapi-3.0.json", get(json_document(older))).compressed())
+        .route(undocumented("/docs", get(redirect_to_docs)))
+        .route(undocumented("/docs/", get(docs_index)).fails(&[Code::NotFound]))
+        .route(undocumented("/docs/{*file}", get(docs_file)).compressed().fails(&[Code::NotFound]))
+}
+
+/// Makes a handler that responds with this JSON text.
+fn json_document(text: String) -> impl Fn() -> Ready<Response> + Clone + Send + Sync + 'static {
     let bytes = Bytes::from(text);
     move || ready(json_response(bytes.clone()))
 }
 
-/// Leads to the page.
-pub(crate) async fn redirect_to_docs() -> Redirect {
+/// Redirects to the page.
+async fn redirect_to_docs() -> Redirect {
     Redirect::permanent("/docs/")
 }
 
 /// Returns the page.
-pub(crate) async fn docs_index() -> Response {
+async fn docs_index() -> Response {
     file("")
 }
 
 /// Returns a file of the page.
-pub(crate) async fn docs_file(Path(name): Path<String>) -> Response {
+async fn docs_file(Path(name): Path<String>) -> Response {
     file(&name)
 }
 

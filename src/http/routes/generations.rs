@@ -1,37 +1,32 @@
-//! Generations: counters that tell whether what was made from a source is still true.
+//! Generations: counters that tell whether what was made from a source is still valid.
 
 use std::collections::BTreeMap;
 
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use utoipa_axum::routes;
 
-use super::{HandlerResult, check_batch, int64};
+use super::shared::{HandlerResult, check_batch, int64};
 use crate::http::extract::{Json, Path};
 use crate::http::problem::Problem;
+use crate::http::route::{Resource, read, write};
 use crate::http::state::AppState;
-use crate::http::wire::{Ttl, field};
+use crate::http::wire::{GenerationState, Ttl, field};
 use crate::model::generations::{Generation, GenerationKey};
 
-/// The generation of a key as it stands.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct GenerationState {
-    /// How often the key was bumped since it was last forgotten; 0 when it is not known.
-    generation: i64,
-    /// Where the key stands in the order of all bumps: an opaque text. What was made after it was
-    /// read is true as long as the key was not bumped since.
-    fence: String,
+/// Returns the rows of generations. Batches stand outside the key space, so that a key can have any name.
+pub(super) fn resource() -> Resource {
+    Resource::new("generations", "Counters that tell whether a cached value is still valid")
+        .route(read(routes!(get_generation)))
+        .route(write(routes!(bump_generation)))
+        .route(read(routes!(snapshot_generations)).body())
+        .route(write(routes!(bump_generations)).body())
+        .route(write(routes!(clean_up_generations)).body())
 }
 
-impl From<&Generation> for GenerationState {
-    fn from(generation: &Generation) -> Self {
-        Self { generation: generation.number, fence: generation.fence.to_string() }
-    }
-}
-
-/// Reads a generation. A key that nobody has bumped has the generation 0, and a fence all the
-/// same.
-#[utoipa::path(get, path = "/v1/generations/{key}", tag = "generations",
+/// Reads a generation. A key that was never bumped has the generation 0, and a fence as well.
+#[utoipa::path(get, path = "/v1/generations/{key}",
     params(("key" = String, Path, description = "The key, percent-encoded")),
     responses((status = 200, description = "The generation", body = GenerationState)))]
 pub(crate) async fn get_generation(
@@ -43,9 +38,9 @@ pub(crate) async fn get_generation(
     only(&generations)
 }
 
-/// Raises a generation by one: whatever was made from the source before is no longer true. When
-/// this has answered, no lookup in the cache gives such a value any more.
-#[utoipa::path(post, path = "/v1/generations/{key}/bump", tag = "generations",
+/// Bumps a generation: raises it by one, so that values that were made from the source before are no longer valid.
+/// After the response, no lookup in the cache returns such a value.
+#[utoipa::path(post, path = "/v1/generations/{key}/bump",
     params(("key" = String, Path, description = "The key, percent-encoded")),
     responses((status = 200, description = "The generation", body = GenerationState)))]
 pub(crate) async fn bump_generation(
@@ -65,8 +60,8 @@ fn only(generations: &[Generation]) -> HandlerResult<GenerationState> {
 /// Names many generations.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct GenerationBatch {
-    /// The keys; one that stands twice counts once.
+pub(crate) struct GenerationBatchRequest {
+    /// The keys; a key that occurs twice counts once.
     keys: Vec<String>,
 }
 
@@ -77,7 +72,7 @@ pub(crate) struct GenerationBatchResponse {
     generations: BTreeMap<String, GenerationState>,
 }
 
-impl GenerationBatch {
+impl GenerationBatchRequest {
     fn parse(&self, state: &AppState) -> Result<Vec<GenerationKey>, Problem> {
         check_batch(state, self.keys.len())?;
         let parse = |(i, key): (usize, &String)| {
@@ -87,62 +82,62 @@ impl GenerationBatch {
         self.keys.iter().enumerate().map(parse).collect()
     }
 
-    fn answer(self, generations: &[Generation]) -> GenerationBatchResponse {
+    fn respond(self, generations: &[Generation]) -> GenerationBatchResponse {
         let generations = generations.iter().map(GenerationState::from);
         GenerationBatchResponse { generations: self.keys.into_iter().zip(generations).collect() }
     }
 }
 
-/// Reads many generations. What is made from the sources after this may be put
-/// into the cache under these fences.
-#[utoipa::path(post, path = "/v1/generations/snapshot", tag = "generations",
+/// Reads many generations. A value that is made from its source after this may be put into the cache under the
+/// fence of its key.
+#[utoipa::path(post, path = "/v1/batch/generations/snapshot",
     responses((status = 200, description = "The generations", body = GenerationBatchResponse)))]
 pub(crate) async fn snapshot_generations(
     State(state): State<AppState>,
-    Json(body): Json<GenerationBatch>,
+    Json(body): Json<GenerationBatchRequest>,
 ) -> HandlerResult<GenerationBatchResponse> {
     let keys = body.parse(&state)?;
     let generations = state.engine()?.generations.snapshot(&keys).await?;
-    Ok(Json(body.answer(&generations)))
+    Ok(Json(body.respond(&generations)))
 }
 
-/// Raises many generations by one, each once. Where the status says `atomic_batches: false`, some
-/// may be raised before others, and an answer of 5xx may leave some raised: send it again, since
-/// one bump too many only costs values that are made anew.
-#[utoipa::path(post, path = "/v1/generations/bump", tag = "generations",
+/// Bumps many generations, each once. Where the status reports `atomic_batches: false`, some may be bumped before
+/// others, and a 5xx may leave some bumped: repeat the request, since one bump too many only costs values that are
+/// made again.
+#[utoipa::path(post, path = "/v1/batch/generations/bump",
     responses((status = 200, description = "The generations", body = GenerationBatchResponse)))]
 pub(crate) async fn bump_generations(
     State(state): State<AppState>,
-    Json(body): Json<GenerationBatch>,
+    Json(body): Json<GenerationBatchRequest>,
 ) -> HandlerResult<GenerationBatchResponse> {
     let keys = body.parse(&state)?;
     let generations = state.engine()?.generations.bump(keys).await?;
-    Ok(Json(body.answer(&generations)))
+    Ok(Json(body.respond(&generations)))
 }
 
 /// Asks to forget generations.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct GenerationCleanup {
+pub(crate) struct GenerationCleanupRequest {
     /// Keys that were not bumped for this long are forgotten; longer than zero.
     #[schema(value_type = String, example = "24h")]
     retention: Ttl,
 }
 
-/// What a cleanup did.
+/// The outcome of a cleanup.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct GenerationCleanupResponse {
     /// How many keys were forgotten.
     forgotten: i64,
 }
 
-/// Forgets generations that were not bumped for a time. They count from 0 again, and values that
-/// depend on them may be lost, but none that is not true is ever given.
-#[utoipa::path(post, path = "/v1/generations/cleanup", tag = "generations",
+/// Forgets generations that were not bumped for a time. They count from 0 again, and cached values that depend on
+/// them may be lost, but no invalid value is ever returned.
+#[utoipa::path(post, path = "/v1/batch/generations/cleanup",
     responses((status = 200, description = "What was forgotten", body = GenerationCleanupResponse)))]
 pub(crate) async fn clean_up_generations(
     State(state): State<AppState>,
-    Json(body): Json<GenerationCleanup>,
+    Json(body): Json<GenerationCleanupRequest>,
 ) -> HandlerResult<GenerationCleanupResponse> {
     let forgotten = state.engine()?.generations.cleanup(body.retention.0).await?;
     Ok(Json(GenerationCleanupResponse { forgotten: int64(forgotten) }))

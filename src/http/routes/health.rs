@@ -1,37 +1,47 @@
 //! Health: alive, and ready. Open to everybody, and never behind a limit.
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::routing::get;
 use serde::Serialize;
 use utoipa::ToSchema;
+use utoipa_axum::routes;
 
-use super::HandlerResult;
+use super::shared::HandlerResult;
 use crate::http::extract::Json;
-use crate::http::problem::Problem;
+use crate::http::problem::Code;
+use crate::http::route::{Resource, open, undocumented};
 use crate::http::state::AppState;
 
-/// That all is well.
+const NOT_READY: &[Code] = &[Code::Starting, Code::Stopping, Code::StoreUnavailable];
+
+/// Returns the rows of health, with the paths that other orchestrators and Prometheus' tools expect.
+pub(super) fn resource() -> Resource {
+    Resource::new("health", "For orchestrators; open to everybody")
+        .route(open(routes!(get_liveness)))
+        .route(open(routes!(get_readiness)).fails(NOT_READY))
+        .route(undocumented("/healthz", get(get_liveness)))
+        .route(undocumented("/-/healthy", get(get_liveness)))
+        .route(undocumented("/-/ready", get(get_readiness)).fails(NOT_READY))
+}
+
+/// Says that all is well.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct HealthResponse {
     /// `ok`.
     status: &'static str,
 }
 
-/// Returns that the process answers, also while the store is still loading.
-#[utoipa::path(get, path = "/livez", tag = "health", security(()),
+/// Returns that the process responds, also while the store is still loading.
+#[utoipa::path(get, path = "/livez",
     responses((status = 200, description = "Alive", body = HealthResponse)))]
 pub(crate) async fn get_liveness() -> Json<HealthResponse> {
     Json(HealthResponse { status: "ok" })
 }
 
-/// Returns whether the resources can be served now, and if not why.
-#[utoipa::path(get, path = "/readyz", tag = "health", security(()),
+/// Returns whether requests can be served now, and if not why.
+#[utoipa::path(get, path = "/readyz",
     responses((status = 200, description = "Ready", body = HealthResponse)))]
 pub(crate) async fn get_readiness(State(state): State<AppState>) -> HandlerResult<HealthResponse> {
-    match state.not_ready().await {
-        None => Ok(Json(HealthResponse { status: "ok" })),
-        Some(why) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready")
-            .detail(why)
-            .retry_after(1)),
-    }
+    state.check_ready().await?;
+    Ok(Json(HealthResponse { status: "ok" }))
 }

@@ -3,56 +3,74 @@
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::routes;
 
-use super::HandlerResult;
+use super::shared::{HandlerResult, cut_page, unknown_page};
 use crate::http::extract::{Json, Path, Query, Role};
+use crate::http::middleware::Patience;
 use crate::http::place::Place;
-use crate::http::problem::Problem;
+use crate::http::problem::{Code, Problem};
+use crate::http::route::{Resource, read, write};
 use crate::http::state::AppState;
 use crate::http::wire::{Count, Integer, Span, Ttl, field, from_hex, given, to_hex};
 use crate::model::leases::{FencingToken, Holder, Lease, LeaseName};
 use crate::model::time::{Timestamp, format_duration};
 use crate::store::AcquireOutcome;
 
+/// Returns the rows of leases.
+pub(super) fn resource() -> Resource {
+    Resource::new("leases", "Locks with a holder and a fencing token")
+        .route(
+            write(routes!(acquire_lease))
+                .body()
+                .class(Patience::WaitsForTurn)
+                .fails(&[Code::GuardRefused]),
+        )
+        .route(write(routes!(renew_lease)).body().fails(&[Code::LeaseNotHeld]))
+        .route(write(routes!(release_lease)).body().fails(&[Code::LeaseNotHeld]))
+        .route(read(routes!(get_lease)).fails(&[Code::NotFound]))
+        .route(read(routes!(list_leases)).compressed())
+}
+
 /// Asks for a lease.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct LeaseRequest {
-    /// Who asks: any text that the holder chose for itself, the same each time.
+pub(crate) struct LeaseAcquireRequest {
+    /// The holder's name: any text that the holder chose for itself, the same in each request.
     holder: String,
     /// How long the lease lasts unless it is renewed, such as `"30s"`.
     #[schema(value_type = String, example = "30s")]
     ttl: Ttl,
-    /// How long to wait in the queue when somebody else holds it, such as `"10s"`.
+    /// How long to wait in the queue while another holder has the lease, such as `"10s"`.
     #[schema(value_type = Option<String>, nullable = false, example = "10s")]
     wait: Option<Span>,
 }
 
-/// A lease as it stands, or how an attempt to get it ended.
+/// A lease, and whether the caller holds it.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct LeaseResponse {
-    /// The caller holds the lease now.
+    /// Whether the caller holds the lease.
     acquired: bool,
     /// Who holds it.
     holder: String,
-    /// The token of this holding; only its holder is told.
+    /// The fencing token of this grant; only its holder gets it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     fencing_token: Option<i64>,
-    /// When it ends unless it is renewed.
+    /// When it expires unless it is renewed.
     #[schema(value_type = String, format = DateTime)]
     expires_at: Timestamp,
-    /// How long a renewal lasts that names no ttl of its own.
+    /// How long a renewal without a ttl of its own lasts.
     ttl: String,
 }
 
 impl LeaseResponse {
-    fn of_holder(lease: &Lease) -> Self {
+    fn to_holder(lease: &Lease) -> Self {
         let fencing_token = Some(lease.token.0);
-        Self { acquired: true, fencing_token, ..Self::of_other(lease) }
+        Self { acquired: true, fencing_token, ..Self::to_other(lease) }
     }
 
-    fn of_other(lease: &Lease) -> Self {
+    fn to_other(lease: &Lease) -> Self {
         Self {
             acquired: false,
             holder: lease.holder.as_str().to_owned(),
@@ -63,10 +81,10 @@ impl LeaseResponse {
     }
 }
 
-/// Takes a lease, or waits in a fair queue for it. Not getting it is an answer, with
-/// `acquired` false and the one who holds it. Where the status says `shared: true`, the queue is
-/// fair among those who wait at one replica.
-#[utoipa::path(post, path = "/v1/leases/{name}/acquire", tag = "leases",
+/// Acquires a lease, or waits in a fair queue for it. When another holder has it, the response is a success with
+/// `acquired` false, and names that holder. Where the status reports `shared: true`, the queue is fair among the
+/// requests that wait at one replica.
+#[utoipa::path(post, path = "/v1/leases/{name}/acquire",
     params(("name" = String, Path, description = "The lease's name, percent-encoded")),
     responses((status = 200, description = "The outcome", body = LeaseResponse)))]
 pub(crate) async fn acquire_lease(
@@ -74,7 +92,7 @@ pub(crate) async fn acquire_lease(
     Path(name): Path<String>,
     Role(bound): Role,
     place: Place,
-    Json(body): Json<LeaseRequest>,
+    Json(body): Json<LeaseAcquireRequest>,
 ) -> HandlerResult<LeaseResponse> {
     let name = field("name", LeaseName::parse(name))?;
     let holder = field("/holder", Holder::parse(body.holder))?;
@@ -82,76 +100,84 @@ pub(crate) async fn acquire_lease(
     if !wait.is_zero() {
         place.wait_among(&state.waiting_for_turns)?;
     }
-    let engine = state.engine()?;
-    engine.series.check_candidate(bound.as_ref().map(|role| &*role.0), &name)?;
-    let acquire = engine.leases.acquire(&name, &holder, body.ttl.0, wait);
+    let bound_role = bound.as_ref().map(|role| &*role.0);
+    let leases = &state.engine()?.leases;
+    let acquire = leases.acquire(&name, &holder, body.ttl.0, wait, bound_role);
     let outcome = tokio::select! {
         biased;
         outcome = acquire => outcome?,
-        // Who waits while the server stops asks the next server.
+        // The client repeats the request, and reaches the next server.
         () = state.stop.cancelled(), if !wait.is_zero() => return Err(Problem::stopping()),
     };
     Ok(Json(match outcome {
-        AcquireOutcome::Acquired(lease) => LeaseResponse::of_holder(&lease),
-        AcquireOutcome::Held(lease) => LeaseResponse::of_other(&lease),
+        AcquireOutcome::Acquired(lease) => LeaseResponse::to_holder(&lease),
+        AcquireOutcome::Held(lease) => LeaseResponse::to_other(&lease),
     }))
 }
 
-/// Asks to make a lease last longer.
+/// Asks to renew a lease.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct LeaseRenewal {
-    /// The token that the holder was given.
+pub(crate) struct LeaseRenewRequest {
+    /// The fencing token that the holder got.
     #[schema(value_type = i64)]
     fencing_token: Integer,
-    /// How long it lasts from now; the lease's own ttl when absent.
+    /// How long the lease lasts from now on; the ttl that it was acquired with when absent.
     #[schema(value_type = Option<String>, nullable = false, example = "30s")]
     ttl: Option<Ttl>,
 }
 
-/// Makes a lease last longer, for its holder.
-#[utoipa::path(post, path = "/v1/leases/{name}/renew", tag = "leases",
+/// Renews a lease for its holder.
+#[utoipa::path(post, path = "/v1/leases/{name}/renew",
     params(("name" = String, Path, description = "The lease's name, percent-encoded")),
     responses((status = 200, description = "The lease", body = LeaseResponse)))]
 pub(crate) async fn renew_lease(
     State(state): State<AppState>,
     Path(name): Path<String>,
-    Json(body): Json<LeaseRenewal>,
+    Json(body): Json<LeaseRenewRequest>,
 ) -> HandlerResult<LeaseResponse> {
     let name = field("name", LeaseName::parse(name))?;
     let token = FencingToken(body.fencing_token.0);
-    let lease = state.engine()?.leases.renew(&name, token, body.ttl.map(|ttl| ttl.0)).await?;
-    Ok(Json(LeaseResponse::of_holder(&lease)))
+    let renewed = state.engine()?.leases.renew(&name, token, body.ttl.map(|ttl| ttl.0)).await?;
+    let lease = renewed.ok_or_else(not_held)?;
+    Ok(Json(LeaseResponse::to_holder(&lease)))
 }
 
-/// Asks to end a lease.
+/// Asks to release a lease.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct LeaseRelease {
-    /// The token that the holder was given.
+pub(crate) struct LeaseReleaseRequest {
+    /// The fencing token that the holder got.
     #[schema(value_type = i64)]
     fencing_token: Integer,
 }
 
-/// That a lease has ended.
+/// A lease was released.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct ReleaseResponse {
-    /// True: a lease that could not be released is a problem.
+pub(crate) struct LeaseReleaseResponse {
+    /// Always true: a lease that can't be released is a problem.
     released: bool,
 }
 
-/// Ends a lease, for its holder.
-#[utoipa::path(post, path = "/v1/leases/{name}/release", tag = "leases",
+/// Releases a lease for its holder.
+#[utoipa::path(post, path = "/v1/leases/{name}/release",
     params(("name" = String, Path, description = "The lease's name, percent-encoded")),
-    responses((status = 200, description = "The lease is free", body = ReleaseResponse)))]
+    responses((status = 200, description = "The lease is free", body = LeaseReleaseResponse)))]
 pub(crate) async fn release_lease(
     State(state): State<AppState>,
     Path(name): Path<String>,
-    Json(body): Json<LeaseRelease>,
-) -> HandlerResult<ReleaseResponse> {
+    Json(body): Json<LeaseReleaseRequest>,
+) -> HandlerResult<LeaseReleaseResponse> {
     let name = field("name", LeaseName::parse(name))?;
-    state.engine()?.leases.release(&name, FencingToken(body.fencing_token.0)).await?;
-    Ok(Json(ReleaseResponse { released: true }))
+    let token = FencingToken(body.fencing_token.0);
+    if !state.engine()?.leases.release(&name, token).await? {
+        return Err(not_held());
+    }
+    Ok(Json(LeaseReleaseResponse { released: true }))
+}
+
+fn not_held() -> Problem {
+    Problem::new(Code::LeaseNotHeld).detail("the lease is not held under this fencing token")
 }
 
 /// A lease that is held.
@@ -161,10 +187,10 @@ pub(crate) struct LeaseState {
     name: String,
     /// Who holds it.
     holder: String,
-    /// When it ends unless it is renewed.
+    /// When it expires unless it is renewed.
     #[schema(value_type = String, format = DateTime)]
     expires_at: Timestamp,
-    /// How long a renewal lasts that names no ttl of its own.
+    /// How long a renewal without a ttl of its own lasts.
     ttl: String,
 }
 
@@ -179,8 +205,8 @@ impl LeaseState {
     }
 }
 
-/// Reads a lease; 404 when nobody holds it. The fencing token is its holder's alone.
-#[utoipa::path(get, path = "/v1/leases/{name}", tag = "leases",
+/// Reads a lease; 404 when it is not held. Only its holder gets the fencing token.
+#[utoipa::path(get, path = "/v1/leases/{name}",
     params(("name" = String, Path, description = "The lease's name, percent-encoded")),
     responses((status = 200, description = "The lease", body = LeaseState)))]
 pub(crate) async fn get_lease(
@@ -197,11 +223,11 @@ pub(crate) async fn get_lease(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct LeasePage {
-    /// The most leases of the answer.
+    /// The maximum number of leases in the response.
     #[serde(default, deserialize_with = "given")]
     #[param(value_type = Option<i64>, required = false, nullable = false, minimum = 1)]
     limit: Option<Count>,
-    /// `next_page` of the page before.
+    /// `next_page` of the previous page.
     #[param(required = false, nullable = false)]
     page: Option<String>,
 }
@@ -211,14 +237,14 @@ pub(crate) struct LeasePage {
 pub(crate) struct LeasePageResponse {
     /// The leases that are held, sorted by name.
     leases: Vec<LeaseState>,
-    /// What to ask with for more; absent on the last page.
+    /// The `page` of the next request; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     next_page: Option<String>,
 }
 
 /// Lists the leases that are held.
-#[utoipa::path(get, path = "/v1/leases", tag = "leases", params(LeasePage),
+#[utoipa::path(get, path = "/v1/leases", params(LeasePage),
     responses((status = 200, description = "A page of leases", body = LeasePageResponse)))]
 pub(crate) async fn list_leases(
     State(state): State<AppState>,
@@ -226,10 +252,8 @@ pub(crate) async fn list_leases(
 ) -> HandlerResult<LeasePageResponse> {
     let limit = state.page_items(query.limit)?;
     let after = query.page.as_deref().map(parse_page).transpose()?;
-    let mut found = state.engine()?.leases.list(after.as_ref(), limit + 1).await?;
-    let more = found.len() > limit;
-    found.truncate(limit);
-    let last = found.last().filter(|_| more);
+    let found = state.engine()?.leases.list(after.as_ref(), limit + 1).await?;
+    let (found, last) = cut_page(found, limit);
     let next_page = last.map(|(name, _)| to_hex(name.as_str().as_bytes()));
     let leases = found.iter().map(|(name, lease)| LeaseState::new(name, lease)).collect();
     Ok(Json(LeasePageResponse { leases, next_page }))
@@ -239,5 +263,5 @@ fn parse_page(page: &str) -> Result<LeaseName, Problem> {
     from_hex(page)
         .and_then(|bytes| String::from_utf8(bytes).ok())
         .and_then(|name| LeaseName::parse(name).ok())
-        .ok_or_else(|| Problem::invalid("page is not a next_page that this server gave"))
+        .ok_or_else(unknown_page)
 }

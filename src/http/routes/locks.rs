@@ -1,16 +1,29 @@
-//! Locks: claimed once for a time.
+//! Locks: keys that are claimed once for a time.
 
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use utoipa_axum::routes;
 
-use super::{HandlerResult, check_batch};
+use super::shared::{HandlerResult, check_batch};
 use crate::http::extract::{Json, Path};
-use crate::http::problem::Problem;
+use crate::http::problem::{Code, Problem};
+use crate::http::route::{Resource, read, write};
 use crate::http::state::AppState;
 use crate::http::wire::{Ttl, field};
 use crate::model::locks::{LockKey, LockKind};
 use crate::model::time::Timestamp;
+
+/// Returns the rows of locks.
+pub(super) fn resource() -> Resource {
+    Resource::new("locks", "Keys that are claimed once for a time")
+        .schema::<LockKindName>()
+        .route(write(routes!(acquire_lock)).body().fails(UNKNOWN_KIND))
+        .route(write(routes!(acquire_locks)).body().fails(UNKNOWN_KIND))
+        .route(read(routes!(get_lock)).fails(UNKNOWN_KIND))
+}
+
+const UNKNOWN_KIND: &[Code] = &[Code::NotFound];
 
 /// Asks for one lock.
 #[derive(Deserialize, ToSchema)]
@@ -21,19 +34,19 @@ pub(crate) struct LockRequest {
     ttl: Ttl,
 }
 
-/// How an attempt to get a lock ended.
+/// The outcome of an attempt to acquire a lock.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct LockResponse {
-    /// The caller is the one that got it.
+    /// Whether the caller got the lock.
     acquired: bool,
-    /// When the lock ends, whoever has it.
+    /// When the lock expires, no matter who got it.
     #[schema(value_type = String, format = DateTime)]
     expires_at: Timestamp,
 }
 
-/// Claims one lock. Not getting it is an answer, with `acquired` false. Sent again after no answer
-/// or a 5xx, it may find that the first attempt got the lock.
-#[utoipa::path(post, path = "/v1/locks/{kind}/{key}", tag = "locks",
+/// Acquires one lock. When it is held already, the response is a success with `acquired` false. A request that is
+/// repeated after a lost response or a 5xx may find that its first attempt got the lock.
+#[utoipa::path(post, path = "/v1/locks/{kind}/{key}",
     params(("kind" = LockKindName, Path, description = "What the lock is for"),
         ("key" = String, Path, description = "The lock's key, percent-encoded")),
     responses((status = 200, description = "The outcome", body = LockResponse)))]
@@ -51,8 +64,8 @@ pub(crate) async fn acquire_lock(
 /// Asks for many locks of one kind.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct LockBatch {
-    /// The keys; one that stands twice is acquired once.
+pub(crate) struct LockBatchRequest {
+    /// The keys; a key that occurs twice is acquired once.
     keys: Vec<String>,
     /// How long each lock lasts, such as `"30s"`; longer than zero.
     #[schema(value_type = String, example = "30s")]
@@ -66,16 +79,16 @@ pub(crate) struct LockBatchResponse {
     acquired: Vec<String>,
 }
 
-/// Claims every lock of a batch that is free, in one step. Where the status says
-/// `atomic_batches: false`, each lock still goes to one caller, but not all are claimed at one
-/// moment, and an answer of 5xx may leave some claimed until their ttl.
-#[utoipa::path(post, path = "/v1/locks/{kind}", tag = "locks",
+/// Acquires every lock of a batch that is free, in one step. Where the status reports `atomic_batches: false`, each
+/// lock still goes to one caller, but they are not all acquired at one moment, and a 5xx may leave some acquired
+/// until they expire.
+#[utoipa::path(post, path = "/v1/locks/{kind}",
     params(("kind" = LockKindName, Path, description = "What the locks are for")),
     responses((status = 200, description = "The locks that the caller got", body = LockBatchResponse)))]
 pub(crate) async fn acquire_locks(
     State(state): State<AppState>,
     Path(kind): Path<String>,
-    Json(body): Json<LockBatch>,
+    Json(body): Json<LockBatchRequest>,
 ) -> HandlerResult<LockBatchResponse> {
     let kind = parse_kind(&kind)?;
     check_batch(&state, body.keys.len())?;
@@ -89,19 +102,19 @@ pub(crate) async fn acquire_locks(
     Ok(Json(LockBatchResponse { acquired: got.map(|(key, _)| key).collect() }))
 }
 
-/// A lock as it stands.
+/// The state of a lock.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct LockState {
-    /// Somebody has it.
+    /// Whether the lock is held.
     held: bool,
-    /// When it ends, if somebody has it.
+    /// When it expires, if it is held.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime, nullable = false)]
     expires_at: Option<Timestamp>,
 }
 
-/// Returns whether a lock is held. It may be over by the time the answer arrives.
-#[utoipa::path(get, path = "/v1/locks/{kind}/{key}", tag = "locks",
+/// Returns whether a lock is held. It may have expired by the time the response arrives.
+#[utoipa::path(get, path = "/v1/locks/{kind}/{key}",
     params(("kind" = LockKindName, Path, description = "What the lock is for"),
         ("key" = String, Path, description = "The lock's key, percent-encoded")),
     responses((status = 200, description = "The lock", body = LockState)))]
@@ -129,5 +142,5 @@ fn parse_kind(kind: &str) -> Result<LockKind, Problem> {
     [LockKind::Job, LockKind::Dedup]
         .into_iter()
         .find(|known| known.as_str() == kind)
-        .ok_or_else(|| Problem::not_found("locks are of the kind job or dedup"))
+        .ok_or_else(|| Problem::not_found("the kinds of locks are job and dedup"))
 }

@@ -1,4 +1,4 @@
-//! /metrics: ready-made bytes.
+//! /metrics: pre-rendered pages.
 
 use axum::body::Body;
 use axum::extract::State;
@@ -7,21 +7,29 @@ use axum::http::header::{
     ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, VARY,
 };
 use axum::response::Response;
+use axum::routing::get;
 
 use crate::exposition::{accepts_gzip, negotiate};
+use crate::http::access::Scope;
+use crate::http::middleware::Patience;
 use crate::http::problem::Problem;
+use crate::http::route::{Resource, undocumented};
 use crate::http::state::AppState;
 
-/// Answers a scrape. It is there also while the store is loading or failing: the page then
-/// holds what was mirrored last, and says how old that is.
-pub(crate) async fn scrape(
-    State(state): State<AppState>,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
+/// Returns the row of /metrics, which no client is generated for.
+pub(super) fn resource() -> Resource {
+    let scrapes = undocumented("/metrics", get(scrape));
+    Resource::new("metrics", "The page that Prometheus scrapes")
+        .route(scrapes.scope(Scope::Metrics).class(Patience::Scrapes))
+}
+
+/// Responds to a scrape. It works also while the store is loading or failing: the page then has what was mirrored
+/// last, and its own metrics tell how old that is.
+async fn scrape(State(state): State<AppState>, headers: HeaderMap) -> Result<Response, Problem> {
     let format = negotiate(joined(&headers, ACCEPT).as_deref());
     let gzip = accepts_gzip(joined(&headers, ACCEPT_ENCODING).as_deref());
     let page = state.pages.scrape(format, gzip).await.map_err(|error| {
-        tracing::error!(cause = %error, "a page of metrics could not be made");
+        tracing::error!(cause = %error, "a page of metrics could not be rendered");
         Problem::internal()
     })?;
     let mut response = Response::new(Body::new(page));

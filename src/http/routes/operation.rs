@@ -1,38 +1,48 @@
-//! Operation: what the store reports, and what can be asked of it.
+//! Operation: the status of the server, and what operators can ask it to do.
 
 use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
+use utoipa_axum::routes;
 
-use super::{HandlerResult, int64};
+use super::shared::{HandlerResult, int64};
 use crate::http::extract::Json;
+use crate::http::route::{Resource, admin, read};
 use crate::http::state::AppState;
 use crate::store;
 
-/// What the server holds and how well.
+/// Returns the rows of operation.
+pub(super) fn resource() -> Resource {
+    Resource::new("operation", "The server itself")
+        .route(read(routes!(get_status)))
+        .route(admin(routes!(collect_garbage)))
+        .route(admin(routes!(flush_store)))
+}
+
+/// What the server holds, and what its store can promise.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct StatusResponse {
     /// The server's version.
     version: &'static str,
     /// The store's backend, such as `embedded`.
     backend: &'static str,
-    /// Acknowledged durable writes survive the end of the process.
+    /// Whether acknowledged durable writes survive the end of the process.
     survives_restart: bool,
-    /// Acknowledged durable writes survive a power cut.
+    /// Whether acknowledged durable writes survive a power cut.
     survives_power_cut: bool,
-    /// Other replicas see the same data.
+    /// Whether other replicas see the same data.
     shared: bool,
-    /// A fence and the write that it guards are one atomic step. Where not, no write under an
-    /// earlier token happens after an acquisition or a release was answered, all the same.
+    /// Whether the check of a fence and the write are one atomic step. Where they are not, no write under an earlier
+    /// fencing token happens after an acquisition or a release was acknowledged either.
     atomic_fencing: bool,
-    /// A batch of several keys or series is one atomic step. Where not, it is one in each part of
-    /// the store: readers may see some of it, and a failure may leave some done.
+    /// Whether a batch of several keys or series is one atomic step. Where it is not, it is one step in each part of
+    /// the store: readers may see a part of the batch, and a failure may leave a part of it applied.
     atomic_batches: bool,
-    /// What is held, by resource.
+    /// How much is held, by resource.
     resources: Vec<ResourceStatus>,
     /// Buffered writes that are not on disk yet.
     unflushed_writes: i64,
-    /// How long the oldest of them has been waiting, in milliseconds.
+    /// The age of the oldest of them, in milliseconds.
     oldest_unflushed_ms: i64,
     /// Flushes that failed since the start.
     flush_failures: i64,
@@ -41,12 +51,12 @@ pub(crate) struct StatusResponse {
 /// How much of one resource is held.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ResourceStatus {
-    /// The resource, such as `series` or `locks`. `series_tombstones` are deletions of series that
-    /// are still remembered.
+    /// The resource, such as `series` or `locks`. `series_tombstones` are the deletions of series that are still
+    /// remembered.
     resource: &'static str,
     /// Live entries.
     entries: i64,
-    /// What they take in bytes, with their keys, where the resource is bounded in bytes.
+    /// Their size in bytes, with their keys, for resources that are bounded in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     bytes: Option<i64>,
@@ -63,7 +73,7 @@ impl From<&store::ResourceStatus> for ResourceStatus {
 }
 
 /// Reports what the server holds.
-#[utoipa::path(get, path = "/v1/status", tag = "operation",
+#[utoipa::path(get, path = "/v1/status",
     responses((status = 200, description = "The report", body = StatusResponse)))]
 pub(crate) async fn get_status(State(state): State<AppState>) -> HandlerResult<StatusResponse> {
     let operation = &state.engine()?.operation;
@@ -84,15 +94,15 @@ pub(crate) async fn get_status(State(state): State<AppState>) -> HandlerResult<S
     }))
 }
 
-/// What garbage collection did.
+/// The outcome of a purge.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct GarbageResponse {
-    /// How much was removed.
+    /// How many entries were removed.
     removed: i64,
 }
 
-/// Removes what has expired now, instead of at the next round.
-#[utoipa::path(post, path = "/v1/admin/gc", tag = "operation",
+/// Purges what has expired, without waiting for the next run of the background task.
+#[utoipa::path(post, path = "/v1/admin/gc",
     responses((status = 200, description = "What was removed", body = GarbageResponse)))]
 pub(crate) async fn collect_garbage(
     State(state): State<AppState>,
@@ -101,15 +111,15 @@ pub(crate) async fn collect_garbage(
     Ok(Json(GarbageResponse { removed: int64(removed) }))
 }
 
-/// What a flush did.
+/// The outcome of a flush.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct FlushResponse {
-    /// How many buffered writes were brought to disk.
+    /// How many buffered writes were written to disk.
     flushed: i64,
 }
 
-/// Brings every buffered write to disk before it answers.
-#[utoipa::path(post, path = "/v1/admin/flush", tag = "operation",
+/// Writes every buffered write to disk before it responds.
+#[utoipa::path(post, path = "/v1/admin/flush",
     responses((status = 200, description = "What was written", body = FlushResponse)))]
 pub(crate) async fn flush_store(State(state): State<AppState>) -> HandlerResult<FlushResponse> {
     let flushed = state.engine()?.operation.flush().await?;

@@ -79,7 +79,7 @@ async fn a_server_that_loads_is_alive_but_not_ready() {
     }
     for path in ["/readyz", "/-/ready"] {
         let seen = ask(&router, get(path)).await;
-        is_problem(&seen, 503, "not_ready");
+        is_problem(&seen, 503, "starting");
         assert!(seen.headers.contains_key(header::RETRY_AFTER));
     }
     for path in ["/v1/series", "/v1/leases/x", "/v1/status", "/v1/checkpoints/a/b"] {
@@ -191,7 +191,7 @@ async fn requests_that_are_wrong_are_refused_before_the_store_is_asked() {
     };
     let wrong = ask(&router, post("text/plain", "{}")).await;
     is_problem(&wrong, 415, "unsupported_media_type");
-    is_problem(&ask(&router, post("application/json", "{")).await, 400, "malformed_json");
+    is_problem(&ask(&router, post("application/json", "{")).await, 400, "malformed_body");
     let seen = ask(&router, post("application/json", r#"{"ttl": "0s"}"#)).await;
     is_problem(&seen, 400, "invalid_request");
     assert_eq!(seen.json["errors"][0]["pointer"], "/ttl");

@@ -53,7 +53,7 @@ async fn the_causes_stay_in_the_log() {
     let router = router(parts);
     for path in ["/readyz", "/-/ready"] {
         let seen = ask(&router, get(path)).await;
-        is_problem(&seen, 503, "not_ready");
-        assert_eq!(seen.json["detail"], "the store can't serve; the log says why");
+        is_problem(&seen, 503, "store_unavailable");
+        assert_eq!(seen.json["detail"], "the store can't serve now; the server's log says why");
     }
 }

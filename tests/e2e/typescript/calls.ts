@@ -129,11 +129,11 @@ async function generations() {
   const bumped = data(await client.POST("/v1/generations/{key}/bump", { params }));
   assert.equal(bumped.generation, 1);
   const body = { keys: [weird, "other"] };
-  const seen = data(await client.POST("/v1/generations/snapshot", { body })).generations;
+  const seen = data(await client.POST("/v1/batch/generations/snapshot", { body })).generations;
   assert.deepEqual(seen[weird], bumped);
-  const both = data(await client.POST("/v1/generations/bump", { body })).generations;
+  const both = data(await client.POST("/v1/batch/generations/bump", { body })).generations;
   assert.deepEqual([both[weird]?.generation, both["other"]?.generation], [2, 1]);
-  const cleanup = await client.POST("/v1/generations/cleanup", { body: { retention: "24h" } });
+  const cleanup = await client.POST("/v1/batch/generations/cleanup", { body: { retention: "24h" } });
   assert.deepEqual(data(cleanup), { forgotten: 0 });
 }
 
@@ -171,15 +171,15 @@ async function cache() {
 async function cacheBatches() {
   const params = { path: { namespace: "pages" } };
   const ask = { params, body: { keys: ["a", "b"], generation_key: weird } };
-  const [none] = data(await client.POST("/v1/cache/{namespace}/get", ask)).values;
+  const [none] = data(await client.POST("/v1/batch/cache/{namespace}/get", ask)).values;
   assert(none && !none.found);
   const value = Buffer.from(bytes).toString("base64");
   const item = { value, fence: none.fence, generation_key: weird };
   const body = { values: [{ key: "a", ...item }, { key: "b", ...item, fence: "0".repeat(16) }] };
-  const put = data(await client.POST("/v1/cache/{namespace}/put", { params, body }));
+  const put = data(await client.POST("/v1/batch/cache/{namespace}/put", { params, body }));
   assert.deepEqual(put.stored, ["a"]);
   assert.deepEqual(put.refused.map((refusal) => refusal.code), ["generation_moved"]);
-  const found = data(await client.POST("/v1/cache/{namespace}/get", ask)).values;
+  const found = data(await client.POST("/v1/batch/cache/{namespace}/get", ask)).values;
   assert.deepEqual(found.map((item) => item.value), [value, undefined]);
 }
 

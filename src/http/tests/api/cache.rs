@@ -162,13 +162,13 @@ async fn large_values_and_many_namespaces_are_refused() {
     let fence = fence(&api, VALUE).await;
     assert_eq!(put(&api, VALUE, &fence, &[], &[b'x'; 10]).await.status, 200);
     let large = put(&api, VALUE, &fence, &[], &[b'x'; 11]).await;
-    assert_eq!(code(&large), (413, "body_too_large"));
+    assert_eq!(code(&large), (413, "value_too_large"));
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     std::io::Write::write_all(&mut gzip, &[b'x'; 5000]).expect("in memory");
     let gzip = gzip.finish().expect("in memory");
     let encoded = [("content-encoding", "gzip")];
     let large = put(&api, VALUE, &fence, &encoded, &gzip).await;
-    assert_eq!(code(&large), (413, "body_too_large"));
+    assert_eq!(code(&large), (413, "value_too_large"));
     let other = put(&api, "/v1/cache/other/k", &fence, &[], b"x").await;
     assert_eq!(code(&other), (422, "too_many_namespaces"));
     let name = "n".repeat(200);
@@ -223,7 +223,7 @@ async fn who_gives_up_lets_the_next_one_try() {
     let path = format!("{VALUE}?fill={}", text(&turn, "holdall-fill"));
     let large = vec![0; CacheRules::default().max_value_bytes + 1];
     let large = put(&api, &path, text(&turn, "holdall-fence"), &[], &large).await;
-    assert_eq!(code(&large), (413, "body_too_large"));
+    assert_eq!(code(&large), (413, "value_too_large"));
     let turn = api.get(&format!("{VALUE}?fill=5m")).await;
     assert!(turn.headers.contains_key("holdall-fill"));
     let gives_up = async {
@@ -254,7 +254,7 @@ async fn waiting_for_a_value_is_bounded_and_ends_when_the_server_stops() {
     let path = format!("{VALUE}?wait=60s");
     let others = async {
         metrics_say(&api.router, |page| page.contains("requests_in_flight 2")).await;
-        assert_eq!(code(&api.get(&path).await), (503, "too_many_waiting"));
+        assert_eq!(code(&api.get(&path).await), (503, "overloaded"));
         assert_eq!(code(&api.get(VALUE).await), (404, "cache_miss"));
         // Who does not have to wait is not among those who do.
         assert_eq!(api.get("/v1/cache/pages/there?wait=60s").await.status, 200);
@@ -283,9 +283,9 @@ async fn a_large_value_keeps_its_place_until_it_is_sent() {
 }
 
 #[tokio::test]
-async fn keys_may_be_called_like_the_routes_of_batches() {
+async fn a_key_can_have_the_name_of_a_verb() {
     let api = api();
-    for key in ["get", "put"] {
+    for key in ["get", "put", "batch", "bump", "snapshot", "delete"] {
         let path = format!("/v1/cache/n/{key}");
         let fence = fence(&api, &path).await;
         assert_eq!(put(&api, &path, &fence, &[], key.as_bytes()).await.status, 200);
@@ -297,7 +297,7 @@ async fn keys_may_be_called_like_the_routes_of_batches() {
         assert_eq!(code(&wrong), (405, "method_not_allowed"));
     }
     metrics_say(&api.router, |page| {
-        page.contains("method=\"PUT\",route=\"/v1/cache/{namespace}/{key}\",status=\"200\"} 2")
+        page.contains("method=\"PUT\",route=\"/v1/cache/{namespace}/{key}\",status=\"200\"} 6")
     })
     .await;
 }

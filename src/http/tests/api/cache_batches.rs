@@ -9,8 +9,8 @@ use crate::engine::cache::CacheRules;
 use crate::http::settings::for_tests;
 use crate::store::embedded::EmbeddedSettings;
 
-const GET: &str = "/v1/cache/n/get";
-const PUT: &str = "/v1/cache/n/put";
+const GET: &str = "/v1/batch/cache/n/get";
+const PUT: &str = "/v1/batch/cache/n/put";
 
 #[tokio::test]
 async fn many_values_are_put_and_read_each_for_itself() {
@@ -100,7 +100,7 @@ async fn an_answer_is_bounded_before_it_is_made() {
     let times = async |count| api.send("POST", GET, &json!({"keys": vec!["k"; count]})).await;
     let most = times(64).await;
     assert_eq!(most.json["values"][63]["value"], "eHh4".repeat(1333));
-    assert_eq!(code(&times(65).await), (413, "answer_too_large"));
+    assert_eq!(code(&times(65).await), (413, "response_too_large"));
     let larger = json!({"values": [{"key": "k", "generation": 0, "value": "eHh4".repeat(1334)}]});
     let refused = api.send("POST", PUT, &larger).await.json;
     assert_eq!(refused["refused"][0]["code"], "value_too_large");

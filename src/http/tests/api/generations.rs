@@ -15,10 +15,10 @@ async fn generations_are_read_bumped_and_forgotten() {
     assert_eq!(api.get("/v1/generations/a%2Fb").await.json, bumped);
 
     let keys = json!({"keys": ["a/b", "c", "a/b"]});
-    let both = api.send("POST", "/v1/generations/snapshot", &keys).await.json;
+    let both = api.send("POST", "/v1/batch/generations/snapshot", &keys).await.json;
     assert_eq!(both["generations"]["a/b"], bumped);
     assert_eq!(both["generations"]["c"]["generation"], 0);
-    let both = api.send("POST", "/v1/generations/bump", &keys).await.json;
+    let both = api.send("POST", "/v1/batch/generations/bump", &keys).await.json;
     assert_eq!(both["generations"]["a/b"]["generation"], 2, "{both}");
     assert_eq!(both["generations"]["c"]["generation"], 1);
     assert_eq!(both["generations"].as_object().map(serde_json::Map::len), Some(2));
@@ -27,18 +27,18 @@ async fn generations_are_read_bumped_and_forgotten() {
     assert!(status["resources"].as_array().is_some_and(|all| all.contains(&held)), "{status}");
 
     let young = json!({"retention": "24h"});
-    let kept = api.send("POST", "/v1/generations/cleanup", &young).await;
+    let kept = api.send("POST", "/v1/batch/generations/cleanup", &young).await;
     assert_eq!(kept.json, json!({"forgotten": 0}));
     let none = json!({"retention": "0s"});
-    let none = api.send("POST", "/v1/generations/cleanup", &none).await;
+    let none = api.send("POST", "/v1/batch/generations/cleanup", &none).await;
     assert_eq!(code(&none), (400, "invalid_request"));
     assert_eq!(none.json["errors"][0]["pointer"], "/retention");
 }
 
 #[tokio::test]
-async fn keys_may_be_called_like_routes() {
+async fn a_key_can_have_the_name_of_a_verb() {
     let api = api();
-    for key in ["snapshot", "bump", "cleanup"] {
+    for key in ["snapshot", "bump", "cleanup", "get", "put", "batch", "delete"] {
         let path = format!("/v1/generations/{key}");
         assert_eq!(api.get(&path).await.json["generation"], 0, "{key}");
         let bumped = api.send("POST", &format!("{path}/bump"), &json!(null)).await;
@@ -52,7 +52,7 @@ async fn keys_may_be_called_like_routes() {
 #[tokio::test]
 async fn batches_of_generations_are_bounded_and_refusals_point_at_their_key() {
     let api = api();
-    for path in ["/v1/generations/snapshot", "/v1/generations/bump"] {
+    for path in ["/v1/batch/generations/snapshot", "/v1/batch/generations/bump"] {
         let empty = api.send("POST", path, &json!({"keys": []})).await;
         assert_eq!(empty.json, json!({"generations": {}}));
         let wrong = api.send("POST", path, &json!({"keys": ["a", ""]})).await;

@@ -1,29 +1,36 @@
 //! Writes to the cache, one value at a time, as raw bytes.
 //!
-//! Invariant: nothing is put without what was seen of the generation before it was made.
+//! Invariant: no value is put without what was read of the generation before it was made.
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, Request, StatusCode};
+use axum::http::{HeaderMap, Request};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::cache::{RawBytes, address};
-use super::{DeletedResponse, HandlerResult};
+use super::lookup::RawBytes;
+use super::request::{Refusal, address, seen, stored};
 use crate::http::body::{BodyLimit, read_whole};
 use crate::http::extract::{Json, Path, Query};
-use crate::http::problem::Problem;
+use crate::http::problem::{Code, Problem};
+use crate::http::routes::shared::{DeletedResponse, HandlerResult, deleted};
 use crate::http::state::AppState;
 use crate::http::wire::{Number, Ttl, field, given};
-use crate::model::Invalid;
 use crate::model::cache::{CacheKey, ContentType, FillToken, Namespace};
-use crate::model::generations::{GenerationFence, Seen};
 use crate::model::time::Timestamp;
 use crate::store::CachePut;
 
-/// Under what to put a value.
+/// The codes of putting one value.
+pub(super) const CODES: &[Code] = &[
+    Code::GenerationMoved,
+    Code::ValueTooLarge,
+    Code::TooManyNamespaces,
+    Code::GenerationRequired,
+];
+
+/// The conditions of a put, and how long the value lives.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -32,8 +39,8 @@ pub(crate) struct CachePutParams {
     #[serde(default, deserialize_with = "given")]
     #[param(required = false, nullable = false)]
     fence: Option<String>,
-    /// Instead of a fence the generation's number. A key that was forgotten in between and bumped
-    /// anew may show the same one again.
+    /// The generation's number, instead of a fence. A key that was forgotten in between may have the same number
+    /// again.
     #[serde(default, deserialize_with = "given")]
     #[param(value_type = Option<i64>, required = false, nullable = false, minimum = 0)]
     generation: Option<Number>,
@@ -45,53 +52,30 @@ pub(crate) struct CachePutParams {
     #[serde(default, deserialize_with = "given")]
     #[param(value_type = Option<String>, required = false, nullable = false, example = "10m")]
     ttl: Option<Ttl>,
-    /// The turn at making the value, which this put ends, whatever becomes of it.
+    /// The token of the fill claim. The put ends the claim, whatever its outcome.
     #[serde(default, deserialize_with = "given")]
     #[param(required = false, nullable = false)]
     fill: Option<String>,
 }
 
-/// Reads what was seen of a generation: a fence, or a number. What it says of a mistake points at
-/// the fields behind `at`.
-pub(super) fn seen(fence: Option<&str>, number: Option<i64>, at: &str) -> Result<Seen, Problem> {
-    match (fence, number) {
-        (Some(fence), None) => {
-            field(&format!("{at}fence"), GenerationFence::parse(fence)).map(Seen::Fence)
-        }
-        (None, Some(number @ 0..)) => Ok(Seen::Number(number)),
-        (None, Some(_)) => {
-            field(&format!("{at}generation"), Err(Invalid::new("a generation is at least 0")))
-        }
-        (Some(_), Some(_)) => field(
-            &format!("{at}fence"),
-            Err(Invalid::new("fence and generation exclude each other: the fence is enough")),
-        ),
-        (None, None) => {
-            let why = "a value is put under the fence, or the generation, that was read before it was made";
-            let problem = Problem::new(StatusCode::PRECONDITION_REQUIRED, "generation_required");
-            Err(problem.detail(why).at(format!("{at}fence"), why))
-        }
-    }
-}
-
-/// What a put gives.
+/// The outcome of a put.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct CachePutResponse {
-    /// Names the bytes and their content type, as the header `ETag` does, without its quotes.
+    /// Identifies the bytes and their content type: the header `ETag` without its quotes.
     etag: String,
-    /// When the value ends, if nothing ends it before.
+    /// When the value expires, unless it is lost or invalid before.
     #[schema(value_type = String, format = DateTime)]
     expires_at: Timestamp,
 }
 
-/// Puts a value, unless the generation has moved since it was seen. The body is any bytes, of
-/// at most `cache.max_value_bytes`, and of any Content-Type.
-#[utoipa::path(put, path = "/v1/cache/{namespace}/{key}", tag = "cache",
+/// Puts a value, unless the generation has moved since it was read. The body is any bytes, at most
+/// `cache.max_value_bytes`, of any Content-Type.
+#[utoipa::path(put, path = "/v1/cache/{namespace}/{key}",
     params(("namespace" = String, Path, description = "The namespace, percent-encoded"),
         ("key" = String, Path, description = "The value's key, percent-encoded"), CachePutParams),
     request_body(content = inline(RawBytes), description = "The value",
         content_type = "application/octet-stream"),
-    responses((status = 200, description = "The value is held", body = CachePutResponse)))]
+    responses((status = 200, description = "The value was stored", body = CachePutResponse)))]
 pub(crate) async fn put_cached_value(
     State(state): State<AppState>,
     Path((namespace, key)): Path<(String, String)>,
@@ -106,20 +90,25 @@ pub(crate) async fn put_cached_value(
     let fill = field("fill", fill)?;
     let content_type = content_type(request.headers())?;
     let cache = &state.engine()?.cache;
-    let most = cache.rules().max_value_bytes;
-    let limit = BodyLimit { sent_bytes: most, decoded_bytes: most };
-    let patience = state.settings.timeouts.body;
-    let body = match read_whole(request, limit, &state.budget, patience).await {
+    let limit_bytes = cache.rules().max_value_bytes;
+    let limit = BodyLimit { sent_bytes: limit_bytes, decoded_bytes: limit_bytes };
+    let silence = state.settings.timeouts.body;
+    let body = match read_whole(request, limit, &state.budget, silence).await {
         Ok(body) => body,
         Err(problem) => {
             cache.give_up(&address.key, fill).await;
-            return Err(problem);
+            // The body is the value.
+            return Err(match problem.code() {
+                Code::BodyTooLarge => Refusal::TooLarge { limit_bytes }.into(),
+                _ => problem,
+            });
         }
     };
-    // What arrived may lie in a larger buffer, which the value must not keep alive uncounted.
+    // The body may lie in a larger buffer, which the value would keep alive without being counted for it.
     let bytes = Bytes::copy_from_slice(&body.bytes);
     let ttl = query.ttl.map_or(cache.rules().ttl, |ttl| ttl.0);
-    let value = cache.put(CachePut { address, seen, bytes, content_type, ttl, fill }).await?;
+    let outcome = cache.put(CachePut { address, seen, bytes, content_type, ttl, fill }).await?;
+    let value = stored(outcome)?;
     Ok(Json(CachePutResponse { etag: value.hash.to_string(), expires_at: value.expires_at }))
 }
 
@@ -129,11 +118,11 @@ fn content_type(headers: &HeaderMap) -> Result<ContentType, Problem> {
     field("Content-Type", ContentType::parse(&text))
 }
 
-/// Drops a value. It also ends the turn at making it: whoever gives up lets the next one try.
-#[utoipa::path(delete, path = "/v1/cache/{namespace}/{key}", tag = "cache",
+/// Deletes a value. This also ends the fill claim: a caller that gives up lets the next one try.
+#[utoipa::path(delete, path = "/v1/cache/{namespace}/{key}",
     params(("namespace" = String, Path, description = "The namespace, percent-encoded"),
         ("key" = String, Path, description = "The value's key, percent-encoded")),
-    responses((status = 200, description = "It is gone", body = DeletedResponse)))]
+    responses((status = 200, description = "The value was deleted", body = DeletedResponse)))]
 pub(crate) async fn delete_cached_value(
     State(state): State<AppState>,
     Path((namespace, key)): Path<(String, String)>,
@@ -141,5 +130,5 @@ pub(crate) async fn delete_cached_value(
     let namespace = field("namespace", Namespace::parse(namespace))?;
     let key = field("key", CacheKey::parse(namespace, key))?;
     state.engine()?.cache.delete(&key).await?;
-    Ok(Json(DeletedResponse { deleted: true }))
+    deleted()
 }

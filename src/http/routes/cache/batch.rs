@@ -1,38 +1,36 @@
 //! The cache, many values at a time, in JSON: also for clients that can't send or read raw bytes.
 //!
-//! Each value is looked up and put for itself. Invariant: an answer is bounded before its values
-//! are encoded, and so are all answers that lie in memory together.
+//! Each value is looked up and put on its own. Invariant: a response is bounded before its values are encoded, and
+//! so are all such responses in memory together.
 
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::cache::address;
-use super::cache_writes::seen;
-use super::{HandlerResult, check_batch};
-use crate::engine::EngineError;
+use super::request::{Refusal, address, seen, stored};
 use crate::engine::cache::CacheLookup;
 use crate::http::body::LARGE_BYTES;
 use crate::http::extract::{Json, Path};
 use crate::http::middleware::keep_until_sent;
-use crate::http::problem::Problem;
+use crate::http::offload::offload;
+use crate::http::problem::{Code, Problem};
+use crate::http::routes::shared::{HandlerResult, check_batch};
 use crate::http::state::AppState;
 use crate::http::wire::{Base64, Integer, Ttl, field};
 use crate::model::cache::{ContentType, FillToken, Namespace};
 use crate::model::time::Timestamp;
 use crate::store::CachePut;
 
-/// The values of one answer take at most so many times the bytes that one value may have.
-const MOST_LARGEST_VALUES: usize = 64;
+/// The values of one response have at most so many times the bytes that one value may have.
+const LARGEST_VALUES: usize = 64;
 
 /// Asks for many values.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct CacheBatch {
+pub(crate) struct CacheGetBatchRequest {
     /// The keys.
     keys: Vec<String>,
     /// The key whose generation all these values depend on; each value's own key when absent or
@@ -42,24 +40,24 @@ pub(crate) struct CacheBatch {
 
 /// What was found under one key.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct CacheBatchItem {
+pub(crate) struct CacheGetBatchItem {
     /// The key.
     key: String,
-    /// There is a value.
+    /// Whether there is a value.
     found: bool,
     /// The value, in base64.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = Byte, nullable = false)]
     value: Option<Base64>,
-    /// What the value is.
+    /// The value's content type.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     content_type: Option<String>,
-    /// Names the bytes and their content type.
+    /// Identifies the bytes and their content type.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     etag: Option<String>,
-    /// When the value ends, if nothing ends it before.
+    /// When the value expires, unless it is lost or invalid before.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime, nullable = false)]
     expires_at: Option<Timestamp>,
@@ -69,13 +67,13 @@ pub(crate) struct CacheBatchItem {
     reason: Option<&'static str>,
     /// The generation that the value depends on.
     generation: i64,
-    /// Its fence: what is made from the source after this answer may be put under it.
+    /// Its fence: a value that is made from the source after this response may be put under it.
     fence: String,
 }
 
-impl CacheBatchItem {
-    fn new(key: String, answer: CacheLookup) -> Self {
-        let (value, miss) = match answer.value {
+impl CacheGetBatchItem {
+    fn new(key: String, found: CacheLookup) -> Self {
+        let (value, miss) = match found.value {
             Ok(value) => (Some(value), None),
             Err(miss) => (None, Some(miss)),
         };
@@ -87,29 +85,29 @@ impl CacheBatchItem {
             expires_at: value.as_ref().map(|held| held.expires_at),
             value: value.map(|held| Base64(held.bytes.clone())),
             reason: miss.map(|miss| miss.reason.as_str()),
-            generation: answer.generation.number,
-            fence: answer.generation.fence.to_string(),
+            generation: found.generation.number,
+            fence: found.generation.fence.to_string(),
         }
     }
 }
 
 /// Many values.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct CacheBatchResponse {
+pub(crate) struct CacheGetBatchResponse {
     /// What was found, in the order of the request's keys.
-    values: Vec<CacheBatchItem>,
+    values: Vec<CacheGetBatchItem>,
 }
 
-/// Reads many values of a namespace. Finding none under a key is no problem here. Values that
-/// together have more than 64 times `cache.max_value_bytes` are refused as `answer_too_large`.
-#[utoipa::path(post, path = "/v1/cache/{namespace}/get", tag = "cache",
+/// Reads many values of a namespace. A key without a value is not a problem here. Values that together have more
+/// than 64 times `cache.max_value_bytes` are refused as `response_too_large`.
+#[utoipa::path(post, path = "/v1/batch/cache/{namespace}/get",
     params(("namespace" = String, Path, description = "The namespace, percent-encoded")),
-    request_body = CacheBatch,
-    responses((status = 200, description = "The values", body = CacheBatchResponse)))]
+    request_body = CacheGetBatchRequest,
+    responses((status = 200, description = "The values", body = CacheGetBatchResponse)))]
 pub(crate) async fn get_cached_values(
     State(state): State<AppState>,
     Path(namespace): Path<String>,
-    Json(body): Json<CacheBatch>,
+    Json(body): Json<CacheGetBatchRequest>,
 ) -> Result<Response, Problem> {
     let namespace = field("namespace", Namespace::parse(namespace))?;
     check_batch(&state, body.keys.len())?;
@@ -119,49 +117,46 @@ pub(crate) async fn get_cached_values(
     };
     let addresses = body.keys.iter().enumerate().map(address).collect::<Result<Vec<_>, _>>()?;
     let cache = &state.engine()?.cache;
-    let answers = cache.get_many(&addresses).await?;
-    let found = answers.iter().filter_map(|answer| answer.value.as_ref().ok());
-    let bytes: usize = found.map(|value| value.bytes.len()).sum();
-    let most = cache.rules().max_value_bytes.saturating_mul(MOST_LARGEST_VALUES);
-    if bytes > most {
-        let problem = Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "answer_too_large");
-        return Err(problem.detail(format!(
-            "the values have {bytes} bytes together, more than {most}: ask for fewer"
+    let found = cache.get_many(&addresses).await?;
+    let hits = found.iter().filter_map(|found| found.value.as_ref().ok());
+    let bytes: usize = hits.map(|value| value.bytes.len()).sum();
+    let limit = cache.rules().max_value_bytes.saturating_mul(LARGEST_VALUES);
+    if bytes > limit {
+        return Err(Problem::new(Code::ResponseTooLarge).detail(format!(
+            "the values have {bytes} bytes together, more than {limit}: ask for fewer"
         )));
     }
-    // The same large value may stand in it many times: a small request, a large answer.
+    // A small request can name the same large value many times, so its response counts against the same budget as
+    // large request bodies. Base64 makes four bytes of three.
     let share = state.budget.cover_answer(bytes / 3 * 4)?;
-    let items = body.keys.into_iter().zip(answers);
-    let values = items.map(|(key, answer)| CacheBatchItem::new(key, answer)).collect();
-    let write = move || keep_until_sent(Json(CacheBatchResponse { values }).into_response(), share);
+    let items = body.keys.into_iter().zip(found);
+    let values = items.map(|(key, found)| CacheGetBatchItem::new(key, found)).collect();
+    let write =
+        move || keep_until_sent(Json(CacheGetBatchResponse { values }).into_response(), share);
     if bytes <= LARGE_BYTES {
         return Ok(write());
     }
-    // Encoding takes milliseconds; nobody should wait for it.
-    tokio::task::spawn_blocking(write).await.map_err(|error| {
-        tracing::error!(cause = %error, "writing values as JSON failed");
-        Problem::internal()
-    })
+    offload("writing values as JSON", write).await
 }
 
 /// Puts many values.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct CachePutBatch {
+pub(crate) struct CachePutBatchRequest {
     /// The values.
-    values: Vec<CachePutItem>,
+    values: Vec<CachePutBatchItem>,
 }
 
 /// A value to put.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct CachePutItem {
+pub(crate) struct CachePutBatchItem {
     /// The key.
     key: String,
     /// The value, in base64.
     #[schema(value_type = String, format = Byte)]
     value: Base64,
-    /// What the value is; `application/octet-stream` when absent.
+    /// The value's content type; `application/octet-stream` when absent.
     #[schema(nullable = false)]
     content_type: Option<String>,
     /// How long the value lives, such as `"10m"`; `cache.ttl` when absent.
@@ -170,18 +165,18 @@ pub(crate) struct CachePutItem {
     /// The fence that was read before the value was made.
     #[schema(nullable = false)]
     fence: Option<String>,
-    /// Instead of a fence the generation's number.
+    /// The generation's number, instead of a fence.
     #[schema(value_type = Option<i64>, nullable = false, minimum = 0)]
     generation: Option<Integer>,
     /// The key whose generation the value depends on; the value's own key when absent.
     #[schema(nullable = false)]
     generation_key: Option<String>,
-    /// The turn at making the value, which this put ends, whatever becomes of it.
+    /// The token of the fill claim. The put ends the claim, whatever its outcome.
     #[schema(nullable = false)]
     fill: Option<String>,
 }
 
-impl CachePutItem {
+impl CachePutBatchItem {
     /// Reads the item at this index of a request.
     fn parse(
         self,
@@ -206,44 +201,43 @@ impl CachePutItem {
     }
 }
 
-/// A value that was not put.
+/// A value that was not stored.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct CacheRefusal {
     /// The key.
     key: String,
-    /// Why, in a stable word such as `generation_moved`.
+    /// Why: the code that putting this value alone would respond with, such as `generation_moved`.
     code: &'static str,
-    /// Why, in a sentence for people.
+    /// A sentence for people.
     detail: String,
-    /// The generation as it stands, where it has moved.
+    /// With `generation_moved`: the generation as it is now.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     generation: Option<i64>,
-    /// Its fence.
+    /// With `generation_moved`: its fence.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     fence: Option<String>,
 }
 
-/// What became of the values.
+/// The outcome of each put.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct CachePutBatchResponse {
-    /// The keys whose values are held, in the order of the request.
+    /// The keys whose values were stored, in the order of the request.
     stored: Vec<String>,
-    /// The values that are not.
+    /// The values that were not.
     refused: Vec<CacheRefusal>,
 }
 
-/// Puts many values of a namespace, each for itself. A request that is not what it should be
-/// changes nothing; when the store fails, some values may be held, and the turns that the others
-/// name end by their time.
-#[utoipa::path(post, path = "/v1/cache/{namespace}/put", tag = "cache",
+/// Puts many values of a namespace, each on its own. An invalid request changes nothing; when the store fails, some
+/// values may be stored, and the fill claims of the others end when they expire.
+#[utoipa::path(post, path = "/v1/batch/cache/{namespace}/put",
     params(("namespace" = String, Path, description = "The namespace, percent-encoded")),
-    responses((status = 200, description = "What became of them", body = CachePutBatchResponse)))]
+    responses((status = 200, description = "The outcomes", body = CachePutBatchResponse)))]
 pub(crate) async fn put_cached_values(
     State(state): State<AppState>,
     Path(namespace): Path<String>,
-    Json(body): Json<CachePutBatch>,
+    Json(body): Json<CachePutBatchRequest>,
 ) -> HandlerResult<CachePutBatchResponse> {
     let namespace = field("namespace", Namespace::parse(namespace))?;
     check_batch(&state, body.values.len())?;
@@ -252,24 +246,30 @@ pub(crate) async fn put_cached_values(
     let items = body.values.into_iter().enumerate();
     let puts = items.map(|(i, item)| item.parse(i, &namespace, ttl));
     let puts = puts.collect::<Result<Vec<_>, _>>()?;
-    let (mut stored, mut refused) = (Vec::new(), Vec::new());
+    let mut response = CachePutBatchResponse { stored: Vec::new(), refused: Vec::new() };
     for put in puts {
         let key = put.address.key.key.clone();
-        match cache.put(put).await {
-            Ok(_) => stored.push(key),
-            Err(EngineError::Store(error)) => return Err(error.into()),
-            Err(error) => refused.push(refusal(key, error)),
+        match stored(cache.put(put).await?) {
+            Ok(_) => response.stored.push(key),
+            Err(refusal) => response.refused.push(CacheRefusal::new(key, &refusal)),
         }
     }
-    Ok(Json(CachePutBatchResponse { stored, refused }))
+    Ok(Json(response))
 }
 
-fn refusal(key: String, error: EngineError) -> CacheRefusal {
-    let now = match &error {
-        EngineError::GenerationMoved(now) => Some(*now),
-        _ => None,
-    };
-    let (code, detail) = Problem::from(error).into_code_and_detail();
-    let generation = now.map(|now| now.number);
-    CacheRefusal { key, code, detail, generation, fence: now.map(|now| now.fence.to_string()) }
+impl CacheRefusal {
+    fn new(key: String, refusal: &Refusal) -> Self {
+        let now = match refusal {
+            Refusal::Moved(now) => Some(now),
+            Refusal::TooLarge { .. } | Refusal::TooManyNamespaces => None,
+        };
+        let (code, detail) = refusal.code_and_detail();
+        Self {
+            key,
+            code: code.as_str(),
+            detail,
+            generation: now.map(|now| now.number),
+            fence: now.map(|now| now.fence.to_string()),
+        }
+    }
 }

@@ -1,0 +1,134 @@
+//! Every problem code: its status and its meaning, in one table.
+//!
+//! Not which route sends which code: each row of `routes` lists its own. The OpenAPI document, the metrics and
+//! the handlers all read this table. Invariant: one condition has one code, and a code never changes its meaning.
+
+use axum::http::StatusCode;
+
+/// Declares [`Code`] and its table: variant, status, the text that clients see, and what it means to them.
+macro_rules! codes {
+    ($($variant:ident, $status:ident, $text:literal, $meaning:literal;)+) => {
+        /// Says by a stable word why a request failed.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub(crate) enum Code {
+            $(#[doc = $meaning] $variant,)+
+        }
+
+        impl Code {
+            /// All codes, in the order of their statuses.
+            pub(crate) const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// Returns the status of responses with this code.
+            pub(crate) const fn status(self) -> StatusCode {
+                match self {
+                    $(Self::$variant => StatusCode::$status,)+
+                }
+            }
+
+            /// Returns the text that stands in `code`.
+            pub(crate) const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)+
+                }
+            }
+
+            /// Returns what the code means, in a sentence without a full stop.
+            pub(crate) const fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $meaning,)+
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    InvalidRequest, BAD_REQUEST, "invalid_request",
+        "a part of the request is invalid; `errors` points at it where it can";
+    MalformedBody, BAD_REQUEST, "malformed_body",
+        "the body is not in the format that its Content-Type names";
+    Unauthorized, UNAUTHORIZED, "unauthorized",
+        "the request carries no known bearer token";
+    Forbidden, FORBIDDEN, "forbidden",
+        "the token lacks the scope of this route, or the address is not allowed";
+    GuardRefused, FORBIDDEN, "guard_refused",
+        "the writer's role, or the role that the token is bound to, may not do this";
+    NotFound, NOT_FOUND, "not_found",
+        "there is no such path, or nothing is held under this key";
+    CacheMiss, NOT_FOUND, "cache_miss",
+        "there is no valid value; `miss` says why, and holds the fence for a put";
+    MethodNotAllowed, METHOD_NOT_ALLOWED, "method_not_allowed",
+        "the path exists, but not with this method";
+    BodyTimeout, REQUEST_TIMEOUT, "body_timeout",
+        "the body did not arrive in time";
+    LeaseNotHeld, CONFLICT, "lease_not_held",
+        "the lease is not held under this fencing token; acquire it again";
+    CheckpointNotLater, CONFLICT, "checkpoint_not_later",
+        "`if_later` was set and the checkpoint that is held is as late or later";
+    CursorGone, GONE, "cursor_gone",
+        "the changes after this cursor are no longer known; read a new snapshot";
+    FenceRefused, PRECONDITION_FAILED, "fence_refused",
+        "the lease that fences this write is not held under this fencing token; stop writing";
+    GenerationMoved, PRECONDITION_FAILED, "generation_moved",
+        "the generation was bumped after it was read; `moved` holds it as it is now";
+    BodyTooLarge, PAYLOAD_TOO_LARGE, "body_too_large",
+        "the body, as sent or decompressed, is larger than the limit";
+    TooManyPoints, PAYLOAD_TOO_LARGE, "too_many_points",
+        "the push has more points than one push may have";
+    ValueTooLarge, PAYLOAD_TOO_LARGE, "value_too_large",
+        "the value is larger than the cache holds";
+    ResponseTooLarge, PAYLOAD_TOO_LARGE, "response_too_large",
+        "the values together are larger than one response may be; ask for fewer";
+    UnsupportedMediaType, UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type",
+        "the Content-Type or Content-Encoding of the body is not supported";
+    InvalidPoints, UNPROCESSABLE_ENTITY, "invalid_points",
+        "points of the push are invalid; `errors` points at them, and nothing was changed";
+    SeriesBudgetExceeded, UNPROCESSABLE_ENTITY, "series_budget_exceeded",
+        "there is no room for the new series of the push; nothing was changed";
+    TooManyNamespaces, UNPROCESSABLE_ENTITY, "too_many_namespaces",
+        "the value would start one namespace more than there may be";
+    FenceRequired, PRECONDITION_REQUIRED, "fence_required",
+        "a write of this role must carry the fence of the leader lease";
+    GenerationRequired, PRECONDITION_REQUIRED, "generation_required",
+        "a put must carry the fence, or the generation, that was read before the value was made";
+    Internal, INTERNAL_SERVER_ERROR, "internal",
+        "the server failed; its log says why";
+    Unsupported, NOT_IMPLEMENTED, "unsupported",
+        "the configured store does not support this";
+    Overloaded, SERVICE_UNAVAILABLE, "overloaded",
+        "the server is at one of its limits on concurrent requests, waiting requests or memory";
+    RequestTimeout, SERVICE_UNAVAILABLE, "request_timeout",
+        "the request took too long; whether it changed something is not known";
+    Starting, SERVICE_UNAVAILABLE, "starting",
+        "the store is still loading";
+    Stopping, SERVICE_UNAVAILABLE, "stopping",
+        "the server is shutting down";
+    StoreUnavailable, SERVICE_UNAVAILABLE, "store_unavailable",
+        "the store can't be reached, or can't serve now";
+    StoreTimeout, SERVICE_UNAVAILABLE, "store_timeout",
+        "the store did not respond in time; whether something was changed is not known";
+    StoreThrottled, SERVICE_UNAVAILABLE, "store_throttled",
+        "the store is too busy";
+    StorageFull, INSUFFICIENT_STORAGE, "storage_full",
+        "the store has no room left";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_words_in_the_order_of_their_statuses() {
+        let texts: BTreeSet<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        assert_eq!(texts.len(), Code::ALL.len());
+        assert!(Code::ALL.is_sorted_by_key(|code| code.status().as_u16()));
+        for code in Code::ALL {
+            let word = code.as_str().bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+            assert!(word, "{code:?}");
+            assert!(code.status().is_client_error() || code.status().is_server_error(), "{code:?}");
+            assert!(!code.meaning().ends_with('.'), "{code:?}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Failures of the lower layers as problems: the errors that every resource can have, and those of the store.
+//!
+//! Not the outcomes of one resource: its routes say what they mean. Invariant: a failure of the store is logged
+//! here, once, with its causes, and clients never see these.
+
+use super::{Code, Problem};
+use crate::engine::EngineError;
+use crate::store::{ErrorKind, StoreError};
+
+impl From<EngineError> for Problem {
+    fn from(error: EngineError) -> Self {
+        let detail = error.to_string();
+        let code = match error {
+            EngineError::Store(error) => return error.into(),
+            EngineError::Invalid(_) => Code::InvalidRequest,
+            EngineError::NotFound(_) => Code::NotFound,
+            EngineError::GuardRefused(_) => Code::GuardRefused,
+            EngineError::FenceRequired { .. } => Code::FenceRequired,
+            EngineError::FenceRefused => Code::FenceRefused,
+            EngineError::TooManyWaiting => Code::Overloaded,
+        };
+        Self::new(code).detail(detail)
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        let code = code_of(error.kind);
+        let cause = error.with_causes();
+        match error.kind {
+            // Somebody must act.
+            ErrorKind::Full | ErrorKind::Corrupt | ErrorKind::Internal => {
+                tracing::error!(kind = ?error.kind, cause, "the store failed");
+            }
+            ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Throttled => {
+                tracing::warn!(kind = ?error.kind, cause, "the store could not serve a request");
+            }
+            ErrorKind::Unsupported => {}
+        }
+        let problem = Self::new(code).detail(code.meaning());
+        match error.retry_after() {
+            Some(after) if code.status() == 503 => problem.retry_after(after.as_secs().max(1)),
+            _ => problem,
+        }
+    }
+}
+
+fn code_of(kind: ErrorKind) -> Code {
+    match kind {
+        ErrorKind::Unavailable => Code::StoreUnavailable,
+        ErrorKind::Timeout => Code::StoreTimeout,
+        ErrorKind::Throttled => Code::StoreThrottled,
+        ErrorKind::Full => Code::StorageFull,
+        ErrorKind::Unsupported => Code::Unsupported,
+        ErrorKind::Corrupt | ErrorKind::Internal => Code::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Invalid;
+
+    #[test]
+    fn every_engine_error_has_its_code() {
+        let table = [
+            (EngineError::Invalid(Invalid::new("x")), Code::InvalidRequest),
+            (EngineError::NotFound("lease"), Code::NotFound),
+            (EngineError::GuardRefused("x".into()), Code::GuardRefused),
+            (EngineError::FenceRequired { lease: "x".into() }, Code::FenceRequired),
+            (EngineError::FenceRefused, Code::FenceRefused),
+        ];
+        for (error, code) in table {
+            assert_eq!(Problem::from(error).code(), code);
+        }
+        let kinds = [
+            (ErrorKind::Unavailable, 503, "store_unavailable"),
+            (ErrorKind::Timeout, 503, "store_timeout"),
+            (ErrorKind::Throttled, 503, "store_throttled"),
+            (ErrorKind::Full, 507, "storage_full"),
+            (ErrorKind::Corrupt, 500, "internal"),
+            (ErrorKind::Unsupported, 501, "unsupported"),
+            (ErrorKind::Internal, 500, "internal"),
+        ];
+        for (kind, status, code) in kinds {
+            let problem = Problem::from(StoreError::new(kind, "secret cause"));
+            assert_eq!((problem.status().as_u16(), problem.code().as_str()), (status, code));
+        }
+    }
+
+    #[test]
+    fn clients_never_see_the_cause_of_a_failure() {
+        for kind in [ErrorKind::Internal, ErrorKind::Corrupt, ErrorKind::Full, ErrorKind::Timeout] {
+            let problem = Problem::from(StoreError::new(kind, "secret cause"));
+            let text = String::from_utf8(problem.to_json()).expect("JSON is UTF-8");
+            assert!(!text.contains("secret"), "{text}");
+        }
+    }
+}

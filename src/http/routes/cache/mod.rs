@@ -1,0 +1,38 @@
+//! The cache: values that are valid until the generation of their key moves.
+
+mod batch;
+mod lookup;
+mod request;
+mod tags;
+mod write;
+
+use utoipa_axum::routes;
+
+use self::lookup::CacheMiss;
+use crate::http::middleware::Patience;
+use crate::http::problem::Code;
+use crate::http::route::{Resource, read, write};
+use crate::http::wire::GenerationState;
+
+/// Returns the rows of the cache. Batches stand outside the key space, so that a key can have any name.
+pub(super) fn resource() -> Resource {
+    Resource::new("cache", "Values that are valid until the generation of their key moves")
+        .problem_member::<CacheMiss>(
+            "miss",
+            "With `cache_miss`: why there is no value, and what a put needs.",
+        )
+        .problem_member::<GenerationState>(
+            "moved",
+            "With `generation_moved`: the generation as it is now.",
+        )
+        .route(
+            read(routes!(lookup::get_cached_value))
+                .class(Patience::WaitsForTurn)
+                // A fill claim is a write of the store.
+                .fails(&[Code::CacheMiss, Code::StorageFull]),
+        )
+        .route(write(routes!(write::put_cached_value)).body().fails(write::CODES))
+        .route(write(routes!(write::delete_cached_value)).fails(&[Code::NotFound]))
+        .route(read(routes!(batch::get_cached_values)).body().fails(&[Code::ResponseTooLarge]))
+        .route(write(routes!(batch::put_cached_values)).body().fails(&[Code::GenerationRequired]))
+}

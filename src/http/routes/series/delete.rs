@@ -1,0 +1,78 @@
+//! Deleting series: one, or all that match.
+
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::parse_id;
+use super::selectors::parse_selectors;
+use crate::http::extract::{FenceHeader, Json, Path, Role};
+use crate::http::problem::Code;
+use crate::http::routes::shared::{DeletedResponse, FenceParams, HandlerResult, deleted};
+use crate::http::state::AppState;
+
+/// The codes of deleting one series.
+pub(super) const CODES: &[Code] = &[Code::GuardRefused, Code::NotFound, Code::FenceRequired];
+
+/// The codes of deleting the series that match.
+pub(super) const MATCHING_CODES: &[Code] = &[Code::GuardRefused, Code::FenceRequired];
+
+/// Deletes one series. A token that is bound to a role other than the leader's may not delete; a token that is bound
+/// to the leader's role must carry the fence of the leader lease, where one is configured. A fence in the request is
+/// always checked.
+#[utoipa::path(delete, path = "/v1/series/{id}",
+    params(("id" = String, Path, description = "The series' id"), FenceParams),
+    responses((status = 200, description = "The series was deleted", body = DeletedResponse)))]
+pub(crate) async fn delete_series(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    FenceHeader(fence): FenceHeader,
+    Role(bound): Role,
+) -> HandlerResult<DeletedResponse> {
+    let bound_role = bound.as_ref().map(|bound| &*bound.0);
+    state.engine()?.series.delete(parse_id(&id)?, bound_role, fence).await?;
+    deleted()
+}
+
+/// Names the series to delete.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SeriesDeleteRequest {
+    /// Prometheus selectors, at least one; a series is deleted when any of them matches.
+    #[serde(rename = "match")]
+    #[schema(example = json!(["{job=\"old\"}"]))]
+    matches: Vec<String>,
+    /// Only count the series that match; false when absent.
+    #[schema(nullable = false)]
+    dry_run: Option<bool>,
+}
+
+/// The outcome of a deletion.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct SeriesDeleteResponse {
+    /// How many series matched.
+    #[schema(value_type = i64)]
+    matched: usize,
+    /// How many series were deleted: none in a dry run.
+    #[schema(value_type = i64)]
+    deleted: usize,
+}
+
+/// Deletes every series that a selector matches, in one step. The same tokens may do this as may delete one series,
+/// in a dry run too. Where the status reports `atomic_batches: false`, readers may see a part of the deletion, and a
+/// 5xx may leave a part deleted: repeating the request completes it.
+#[utoipa::path(post, path = "/v1/series/delete", params(FenceParams),
+    responses((status = 200, description = "What was deleted", body = SeriesDeleteResponse)))]
+pub(crate) async fn delete_matching_series(
+    State(state): State<AppState>,
+    FenceHeader(fence): FenceHeader,
+    Role(bound): Role,
+    Json(body): Json<SeriesDeleteRequest>,
+) -> HandlerResult<SeriesDeleteResponse> {
+    let selectors = parse_selectors(&body.matches, "/match", &state).await?;
+    let dry_run = body.dry_run.unwrap_or(false);
+    let series = &state.engine()?.series;
+    let bound_role = bound.as_ref().map(|bound| &*bound.0);
+    let matched = series.delete_matching(&selectors, dry_run, bound_role, fence).await?;
+    Ok(Json(SeriesDeleteResponse { matched, deleted: if dry_run { 0 } else { matched } }))
+}

@@ -1,0 +1,147 @@
+//! Writing series: a push of points, in any of the formats that are read.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::Request;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::engine::series::{PushOutcome, Writer};
+use crate::http::body::read_whole;
+use crate::http::extract::{FenceHeader, Json, Query, Role, media_type};
+use crate::http::offload::joined;
+use crate::http::problem::{Code, Problem};
+use crate::http::push::{PushFormat, invalid_points, parse_push};
+use crate::http::routes::shared::{FenceParams, HandlerResult};
+use crate::http::state::AppState;
+use crate::ingest::ParsedBatch;
+
+/// The codes of a push.
+pub(super) const CODES: &[Code] = &[
+    Code::GuardRefused,
+    Code::TooManyPoints,
+    Code::InvalidPoints,
+    Code::SeriesBudgetExceeded,
+    Code::FenceRequired,
+];
+
+/// Points to write.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what the JSON format reads")]
+pub(crate) struct SeriesPushRequest {
+    /// The writer's role.
+    #[schema(example = "leader")]
+    role: String,
+    /// The path on which the points were collected.
+    #[schema(example = "leader_scrape")]
+    source: String,
+    /// The points; all of them are applied, or none.
+    points: Vec<PushedPoint>,
+}
+
+/// A point to write.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what the JSON format reads")]
+pub(crate) struct PushedPoint {
+    /// The metric name.
+    #[schema(example = "jobs_done_total")]
+    name: String,
+    /// The labels by name; a label with an empty value is the same as none.
+    #[schema(required = false)]
+    labels: std::collections::BTreeMap<String, String>,
+    /// The value; null when `special` has it.
+    value: Option<f64>,
+    /// The value when it is not a finite number: `NaN`, `+Inf` or `-Inf`.
+    #[schema(required = false, nullable = false, example = "NaN")]
+    special: Option<String>,
+    /// When the value was taken; the time of arrival when absent.
+    #[schema(required = false, nullable = false, format = DateTime)]
+    updated_at: Option<String>,
+    /// The metric's type, such as `counter`.
+    #[schema(required = false, nullable = false, rename = "type", example = "counter")]
+    metric_type: Option<String>,
+    /// The family's help text.
+    #[schema(required = false, nullable = false)]
+    help: Option<String>,
+    /// The family's unit.
+    #[schema(required = false, nullable = false)]
+    unit: Option<String>,
+}
+
+/// The writer, for bodies that can't name it.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct WriterParams {
+    /// The writer's role; for bodies that are not JSON.
+    #[param(required = false, nullable = false)]
+    role: Option<String>,
+    /// The path on which the points were collected; for bodies that are not JSON.
+    #[param(required = false, nullable = false)]
+    source: Option<String>,
+}
+
+/// The outcome of a push.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct SeriesPushResponse {
+    /// Points that created a series.
+    #[schema(value_type = i64)]
+    created: usize,
+    /// Points that replaced a sample that is as old or older.
+    #[schema(value_type = i64)]
+    updated: usize,
+    /// Points that were dropped: older than the sample that is held, or past the retention.
+    #[schema(value_type = i64)]
+    stale: usize,
+}
+
+/// Writes points, all or none. Beside JSON the body may be NDJSON, the Prometheus text format or OpenMetrics,
+/// according to its Content-Type, with `role` and `source` in the query. Where the status reports
+/// `atomic_batches: false`, readers may see a part of the points, and a 5xx may leave a part applied: repeating the
+/// request completes it.
+#[utoipa::path(post, path = "/v1/series", params(WriterParams, FenceParams),
+    request_body(description = "The points", content((SeriesPushRequest = "application/json"),
+        (String = "application/x-ndjson"), (String = "text/plain"),
+        (String = "application/openmetrics-text"))),
+    responses((status = 200, description = "The outcome", body = SeriesPushResponse)))]
+pub(crate) async fn push_series(
+    State(state): State<AppState>,
+    Query(params): Query<WriterParams>,
+    FenceHeader(fence): FenceHeader,
+    Role(bound): Role,
+    request: Request<Body>,
+) -> HandlerResult<SeriesPushResponse> {
+    let format = PushFormat::of(media_type(request.headers()))?;
+    // Before the body is read, so that no client uploads in vain.
+    let engine = Arc::clone(state.engine()?);
+    let silence = state.settings.timeouts.body;
+    let limit = state.series_body_limit();
+    let whole = read_whole(request, limit, &state.budget, silence).await?;
+    let pushed = parse_push(format, whole, &state.settings).await?;
+    let missing = |what| Problem::invalid(format!("{what} is missing"));
+    let role = pushed.role.or(params.role).ok_or_else(|| missing("role"))?;
+    let source = pushed.source.or(params.source).ok_or_else(|| missing("source"))?;
+    let (ParsedBatch { batch, positions }, share) = (pushed.parsed, pushed.share);
+    // In a task of its own: when the client disconnects, the store still applies the points, and these still take
+    // the memory that the share stands for.
+    let applied = tokio::spawn(async move {
+        let bound_role = bound.as_ref().map(|bound| &*bound.0);
+        let writer = Writer { role: &role, source: &source, bound_role };
+        let position_of = |index| positions.position(index);
+        let outcome = engine.series.push(batch, position_of, &writer, fence).await;
+        drop(share);
+        outcome
+    });
+    match joined("applying a push", applied).await?? {
+        PushOutcome::Applied(counts) => Ok(Json(SeriesPushResponse {
+            created: counts.created,
+            updated: counts.updated,
+            stale: counts.stale,
+        })),
+        PushOutcome::InvalidPoints(points) => Err(invalid_points(points)),
+        PushOutcome::OverBudget { new, room } => Err(Problem::new(Code::SeriesBudgetExceeded)
+            .detail(format!("{new} new series, but room for {room}"))),
+    }
+}
