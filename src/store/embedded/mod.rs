@@ -1,35 +1,42 @@
 //! The embedded backend: two SQLite files and what is held in memory; also, without
 //! files, the `memory` backend.
 //!
-//! `durable.db` holds the durable data (locks, leases, checkpoints, generations), `buffered.db` the buffered
-//! (series). Cached values are in memory only.
+//! `durable.db` holds the durable data (locks, leases, checkpoints, generations), `buffered.db` the
+//! buffered (series). Cached values are in memory only. Resources stand on the fences, these on the
+//! durable and the buffered engine, which know no resource, and those on SQLite. This file alone
+//! lists the resources.
 
+mod blocking;
 mod buffered;
 mod cache;
 mod checkpoints;
 mod durable;
+mod fences;
 mod generations;
 mod leases;
 mod locks;
+mod operation;
 mod series;
 mod sqlite;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use parking_lot::Mutex;
-
+use self::buffered::{FlushSignal, Flusher};
 use self::cache::EmbeddedCache;
-use self::durable::DurableStore;
-use self::series::EmbeddedSeries;
+use self::checkpoints::Checkpoints;
+use self::durable::{DurableStore, Tables};
+use self::fences::{FenceLatches, Fences, Leases};
+use self::generations::Generations;
+use self::locks::Locks;
+use self::operation::EmbeddedOperation;
+use self::series::{EmbeddedSeries, SeriesSet, TableLimits};
 use self::sqlite::FolderLock;
 pub use self::sqlite::{OpenError, SyncMode};
-use super::{
-    CacheSettings, Capabilities, ErrorKind, Operation, ResourceStatus, SeriesStore, StoreError,
-    StoreResult, StoreStatus, Stores,
-};
+use super::{CacheSettings, Stores};
 use crate::clock::{SharedClock, SystemClock};
 use crate::model::time::Timestamp;
 
@@ -76,6 +83,16 @@ impl EmbeddedSettings {
     }
 }
 
+/// The tables of the durable data. A new one gets a tag and a name that none of them has, nor those
+/// that were removed (none so far).
+fn durable_tables(settings: &EmbeddedSettings) -> Tables {
+    Tables::new()
+        .with(Locks)
+        .with(Leases)
+        .with(Checkpoints { retention: settings.checkpoint_retention })
+        .with(Generations)
+}
+
 /// Opens the backend: takes the folder, recovers and checks both files, reads everything.
 ///
 /// Blocks for as long as that takes (a second or two for a million series): not for async threads.
@@ -83,11 +100,11 @@ impl EmbeddedSettings {
 /// # Errors
 /// See [`OpenError`]; nothing was changed then.
 pub fn open(settings: &EmbeddedSettings) -> Result<(Stores, SharedClock), OpenError> {
-    open_with(settings, |floor| Arc::new(SystemClock::start(floor)))
+    open_with(settings, |earliest| Arc::new(SystemClock::start(earliest)))
 }
 
-/// As [`open`], with a clock of the caller's. `start_clock` is given the latest time that an
-/// earlier run is known to have shown.
+/// As [`open`], with a clock of the caller's. `start_clock` is called with the time of the last
+/// durable write of all earlier runs.
 ///
 /// # Errors
 /// See [`OpenError`]; nothing was changed then.
@@ -97,125 +114,46 @@ pub fn open_with(
 ) -> Result<(Stores, SharedClock), OpenError> {
     let folder = settings.path.as_deref();
     let lock = folder.map(FolderLock::take).transpose()?;
-    let state_path = folder.map(|folder| folder.join("durable.db"));
-    let loaded =
-        DurableStore::load(state_path.as_deref(), settings.sync, settings.checkpoint_retention)?;
-    let clock = start_clock(loaded.clock_floor());
-    let state = loaded.serve(Arc::clone(&clock))?;
-    let series = EmbeddedSeries::open(folder, settings, Arc::clone(&state), Arc::clone(&clock))?;
+    let path = folder.map(|folder| folder.join("durable.db"));
+    let loaded = DurableStore::load(path.as_deref(), settings.sync, durable_tables(settings))?;
+    let clock = start_clock(loaded.last_commit());
+    let latches = Arc::new(FenceLatches::default());
+    let durable = loaded.serve(Arc::clone(&clock), Arc::clone(&latches) as _)?;
+
+    let signal = Arc::new(FlushSignal::new(settings.flush_threshold));
+    let series = Arc::new(SeriesSet::new(TableLimits {
+        retention: settings.series_retention,
+        max_series: settings.max_series,
+        max_tombstones: settings.max_tombstones,
+    }));
+    let flusher = Arc::new(Flusher::open(
+        folder.map(|folder| folder.join("buffered.db")).as_deref(),
+        settings.sync,
+        vec![Arc::clone(&series) as _],
+        Arc::clone(&signal),
+        Arc::clone(&clock),
+    )?);
+    let fences = Fences::new(Arc::clone(&durable), latches);
+    let series = EmbeddedSeries::new(&series, fences, signal, Arc::clone(&clock))?;
     let series = Arc::new(series);
-    let cache = Arc::new(EmbeddedCache::new(settings.cache, Arc::clone(&state), clock.now()));
+    let cache = Arc::new(EmbeddedCache::new(settings.cache, Arc::clone(&durable), clock.now()));
     let operation = EmbeddedOperation {
-        capabilities: capabilities(settings),
-        state: Arc::clone(&state),
+        on_disk: folder.is_some(),
+        sync: settings.sync,
+        durable: Arc::clone(&durable),
+        flusher,
         series: Arc::clone(&series),
         cache: Arc::clone(&cache),
-        lock: Mutex::new(lock),
+        lock: lock.into(),
     };
     let stores = Stores {
         series,
-        locks: Arc::clone(&state) as _,
-        leases: Arc::clone(&state) as _,
-        checkpoints: Arc::clone(&state) as _,
-        generations: state,
+        locks: Arc::clone(&durable) as _,
+        leases: Arc::clone(&durable) as _,
+        checkpoints: Arc::clone(&durable) as _,
+        generations: durable,
         cache,
         operation: Arc::new(operation),
     };
     Ok((stores, clock))
-}
-
-fn capabilities(settings: &EmbeddedSettings) -> Capabilities {
-    let on_disk = settings.path.is_some();
-    Capabilities {
-        backend: if on_disk { "embedded" } else { "memory" },
-        survives_restart: on_disk,
-        survives_power_cut: on_disk && settings.sync == SyncMode::Full,
-        shared: false,
-        atomic_fencing: true,
-        atomic_batches: true,
-        shards: 1,
-    }
-}
-
-/// Both halves as one store.
-struct EmbeddedOperation {
-    capabilities: Capabilities,
-    state: Arc<DurableStore>,
-    series: Arc<EmbeddedSeries>,
-    cache: Arc<EmbeddedCache>,
-    /// Given back when both files are closed.
-    lock: Mutex<Option<FolderLock>>,
-}
-
-#[async_trait]
-impl Operation for EmbeddedOperation {
-    fn capabilities(&self) -> Capabilities {
-        self.capabilities
-    }
-
-    async fn ready(&self) -> Result<(), String> {
-        self.state.ready()
-    }
-
-    async fn lost(&self) -> String {
-        self.state.lost().await
-    }
-
-    async fn flush_wanted(&self) {
-        self.series.flush_wanted().await;
-    }
-
-    async fn flush(&self) -> StoreResult<u64> {
-        let series = Arc::clone(&self.series);
-        off_thread(move || series.flush()).await
-    }
-
-    async fn collect_garbage(&self) -> StoreResult<u64> {
-        let expired = self.series.expire().await?;
-        Ok(self.state.collect_garbage().await? + expired as u64)
-    }
-
-    async fn status(&self) -> StoreResult<StoreStatus> {
-        let series = self.series.status();
-        let state = self.state.status()?;
-        let cache = self.cache.usage();
-        Ok(StoreStatus {
-            resources: vec![
-                ResourceStatus::counted("series", series.live as u64),
-                ResourceStatus::counted("series_tombstones", series.tombstones as u64),
-                ResourceStatus::counted("locks", state.locks),
-                ResourceStatus::counted("leases", state.leases),
-                ResourceStatus::counted("checkpoints", state.checkpoints),
-                ResourceStatus::counted("generations", state.generations),
-                ResourceStatus {
-                    resource: "cache",
-                    entries: cache.values,
-                    bytes: Some(cache.bytes),
-                },
-            ],
-            unflushed: series.unflushed as u64,
-            oldest_unflushed: series.oldest_unflushed,
-            flush_failures: series.flush_failures,
-            commits: state.commits,
-            committed_writes: state.committed_writes,
-        })
-    }
-
-    async fn close(&self) -> StoreResult<()> {
-        let series = Arc::clone(&self.series);
-        // Both, whatever becomes of the first.
-        let weak = off_thread(move || series.close()).await;
-        let strong = self.state.close().await;
-        self.lock.lock().take();
-        weak.and(strong)
-    }
-}
-
-/// Runs long work off the async threads.
-async fn off_thread<T: Send + 'static>(
-    work: impl FnOnce() -> StoreResult<T> + Send + 'static,
-) -> StoreResult<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(StoreError::new(ErrorKind::Internal, error.to_string())))
 }

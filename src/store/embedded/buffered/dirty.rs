@@ -6,11 +6,11 @@
 //! [`DirtySet::merge_back`] when the flush failed: nothing is lost, and nothing newer is hidden.
 
 use std::hash::{BuildHasher, Hash};
-use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashSet;
 
+use super::set::Unflushed;
 use crate::model::time::Timestamp;
 
 /// The keys whose newest state is not on disk.
@@ -36,7 +36,7 @@ impl<K, S: Default> Default for DirtySet<K, S> {
 }
 
 impl<K: Eq + Hash, S: BuildHasher + Default> DirtySet<K, S> {
-    /// Marks a key; its first mark since the last drain counts for [`Self::age`].
+    /// Marks a key; the first mark since the last drain counts as the oldest.
     pub(in crate::store::embedded) fn mark(&mut self, key: K, now: Timestamp) {
         self.oldest.get_or_insert(now);
         self.keys.insert(key);
@@ -52,15 +52,10 @@ impl<K: Eq + Hash, S: BuildHasher + Default> DirtySet<K, S> {
         self.keys.len()
     }
 
-    /// Returns how many keys are not known to be on disk, those of a running flush included.
-    pub(in crate::store::embedded) fn unflushed(&self) -> usize {
-        self.keys.len() + self.in_flight.0
-    }
-
-    /// Returns how long the oldest write that is not on disk has been waiting; zero when all are.
-    pub(in crate::store::embedded) fn age(&self, now: Timestamp) -> Duration {
-        let oldest = earlier(self.oldest, self.in_flight.1);
-        oldest.map_or(Duration::ZERO, |oldest| now.saturating_since(oldest))
+    /// Returns what is not known to be on disk, that of a running flush included.
+    pub(in crate::store::embedded) fn unflushed(&self) -> Unflushed {
+        let (rows, oldest) = self.in_flight;
+        Unflushed { rows: self.keys.len() + rows, oldest: earlier(self.oldest, oldest) }
     }
 
     /// Takes all keys out. One flush at a time: [`Self::flushed`] or [`Self::merge_back`] ends it.
@@ -89,6 +84,8 @@ fn earlier(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -101,13 +98,13 @@ mod tests {
         assert_eq!(set.len(), 0);
         set.mark("b", at(5));
         set.mark("c", at(6));
-        assert_eq!(set.age(at(7)), Duration::from_secs(6), "a running flush is not done yet");
-        assert_eq!(set.unflushed(), 4);
+        let unflushed = set.unflushed();
+        assert_eq!(unflushed, Unflushed { rows: 4, oldest: Some(at(1)) }, "one flush is running");
         set.merge_back(drained);
         assert_eq!(set.len(), 3);
-        assert_eq!(set.age(at(7)), Duration::from_secs(6));
+        assert_eq!(set.unflushed().oldest, Some(at(1)));
         drop(set.drain());
         set.flushed();
-        assert_eq!((set.unflushed(), set.age(at(9))), (0, Duration::ZERO));
+        assert_eq!(set.unflushed(), Unflushed::default());
     }
 }

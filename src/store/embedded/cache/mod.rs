@@ -1,8 +1,8 @@
-//! The cache of the embedded backend: in memory, each value with the place of the last bump at
+//! The cache of the embedded backend: in memory, each value with the number of the last bump at
 //! the moment it was put.
 //!
-//! A value is true as long as its generation's key was not bumped behind that place. Bumps are
-//! told by the durable half; nothing has to be removed here for a value to be refused.
+//! A value is valid as long as its generation's key was not bumped after that. Bumps are in the
+//! durable data; nothing has to be removed here for a value to be refused.
 //! Invariant: a lookup takes the value first and reads the generation afterwards, so that no bump
 //! can slip in between.
 
@@ -17,41 +17,43 @@ use async_trait::async_trait;
 
 use self::departed::Departed;
 use self::fills::Fills;
-use self::namespaces::{Held, Insertion, Namespaces};
-pub(super) use self::namespaces::{Usage, largest_value};
+pub(super) use self::namespaces::largest_value;
+use self::namespaces::{Held, Insertion, Namespaces, Usage};
 use super::durable::DurableStore;
+use super::generations::{generation, last_bump};
 use crate::model::cache::{CacheKey, CachedValue, ContentHash, FillToken, MissReason};
 use crate::model::time::Timestamp;
 use crate::store::{
     CacheAddress, CachePut, CacheRead, CacheSettings, CacheStore, FillOutcome, PutOutcome,
-    StoreResult,
+    ResourceStatus, StoreResult,
 };
 
 /// The cached values.
 pub(super) struct EmbeddedCache {
-    state: Arc<DurableStore>,
+    durable: Arc<DurableStore>,
     namespaces: Namespaces,
     departed: Arc<Departed>,
     fills: Fills,
 }
 
 impl EmbeddedCache {
-    pub(super) fn new(settings: CacheSettings, state: Arc<DurableStore>, now: Timestamp) -> Self {
+    pub(super) fn new(settings: CacheSettings, durable: Arc<DurableStore>, now: Timestamp) -> Self {
         let departed = Arc::new(Departed::default());
         let namespaces = Namespaces::new(settings, Arc::clone(&departed));
-        Self { state, namespaces, departed, fills: Fills::start_life(now) }
+        Self { durable, namespaces, departed, fills: Fills::start_life(now) }
     }
 
-    /// Returns how much is held.
-    pub(super) fn usage(&self) -> Usage {
-        self.namespaces.usage()
+    /// Reports how much is held.
+    pub(super) fn status(&self) -> ResourceStatus {
+        let Usage { values, bytes } = self.namespaces.usage();
+        ResourceStatus { resource: "cache", entries: values, bytes: Some(bytes) }
     }
 
     fn look_up(&self, address: &CacheAddress) -> StoreResult<CacheRead> {
         let CacheAddress { key, generation_key } = address;
         let held = self.namespaces.get(key);
-        let (tables, now) = self.state.read()?;
-        let generation = tables.generation(generation_key, now);
+        let (tables, now) = self.durable.read()?;
+        let generation = generation(&tables, generation_key, now);
         drop(tables);
         let miss = match held {
             None => self.departed.reason(key),
@@ -77,9 +79,9 @@ impl EmbeddedCache {
         let CachePut { address, seen, bytes, content_type, ttl, .. } = put;
         let CacheAddress { key, generation_key } = address;
         let hash = ContentHash::of(&content_type, &bytes);
-        let (tables, now) = self.state.read()?;
-        let generation = tables.generation(&generation_key, now);
-        let last_bump = tables.last_bump(now);
+        let (tables, now) = self.durable.read()?;
+        let generation = generation(&tables, &generation_key, now);
+        let last_bump = last_bump(&tables);
         if !seen.holds(&generation, last_bump) {
             return Ok(PutOutcome::Moved(generation));
         }
@@ -119,13 +121,13 @@ impl CacheStore for EmbeddedCache {
         self.fills.end(key, None);
         self.departed.forget(key);
         let Some(held) = self.namespaces.remove(key, None) else { return Ok(false) };
-        let (tables, now) = self.state.read()?;
-        let fence = tables.generation(&held.generation_key(key)?, now).fence;
+        let (tables, now) = self.durable.read()?;
+        let fence = generation(&tables, &held.generation_key(key)?, now).fence;
         Ok(held.seen >= fence && now < held.value.expires_at)
     }
 
     async fn claim_fill(&self, key: &CacheKey, ttl: Duration) -> StoreResult<FillOutcome> {
-        let (tables, now) = self.state.read()?;
+        let (tables, now) = self.durable.read()?;
         drop(tables);
         Ok(self.fills.claim(key, now, now.saturating_add(ttl)))
     }

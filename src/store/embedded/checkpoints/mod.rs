@@ -1,37 +1,18 @@
-//! Checkpoints of the embedded store. The rules of their table; what commits it is in `state`.
+//! Checkpoints of the embedded store: the commands on their rows.
+
+mod rows;
 
 use std::ops::Bound;
-use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub(super) use self::rows::Checkpoints;
+use super::durable::{DurableStore, Txn};
+use super::fences::fenced;
 use crate::model::checkpoints::{Checkpoint, CheckpointKey};
 use crate::model::leases::Fence;
 use crate::model::time::Timestamp;
-use crate::store::embedded::durable::DurableStore;
-use crate::store::embedded::durable::table::Resource;
-use crate::store::embedded::durable::transaction::Txn;
-use crate::store::embedded::leases::fenced;
 use crate::store::{CheckpointOutcome, CheckpointStore, Fenced, StoreResult};
-
-/// The table of the checkpoints.
-#[derive(Debug)]
-pub(in crate::store::embedded) struct Checkpoints {
-    /// How long after its write a checkpoint expires. Not part of the row, so that a changed
-    /// setting holds for all.
-    pub(in crate::store::embedded) retention: Duration,
-}
-
-impl Resource for Checkpoints {
-    type Key = CheckpointKey;
-    type Row = Checkpoint;
-    const NAME: &'static str = "checkpoints";
-    const TAG: u8 = 4;
-
-    fn expires_at(&self, row: &Checkpoint) -> Option<Timestamp> {
-        Some(row.written_at.saturating_add(self.retention))
-    }
-}
 
 fn set(
     txn: &mut Txn<'_>,
@@ -40,20 +21,20 @@ fn set(
     if_later: bool,
 ) -> CheckpointOutcome {
     if if_later
-        && let Some(held) = txn.checkpoints.get(&key)
+        && let Some(held) = txn.get::<Checkpoints>(&key)
         && held.checkpoint > checkpoint
     {
         return CheckpointOutcome::NotLater(*held);
     }
     let row = Checkpoint { checkpoint, written_at: txn.now.floor_to_millis() };
-    txn.checkpoints.put(key, row);
+    txn.put::<Checkpoints>(key, row);
     CheckpointOutcome::Stored(row)
 }
 
 fn delete(txn: &mut Txn<'_>, key: CheckpointKey) -> bool {
-    let stands = txn.checkpoints.get(&key).is_some();
+    let stands = txn.get::<Checkpoints>(&key).is_some();
     if stands {
-        txn.checkpoints.delete(key);
+        txn.delete::<Checkpoints>(key);
     }
     stands
 }
@@ -75,7 +56,7 @@ impl CheckpointStore for DurableStore {
 
     async fn get(&self, key: &CheckpointKey) -> StoreResult<Option<Checkpoint>> {
         let (tables, now) = self.read()?;
-        Ok(tables.checkpoints.get(key, now).copied())
+        Ok(tables.rows::<Checkpoints>().get(key, now).copied())
     }
 
     async fn delete(&self, key: CheckpointKey, fence: Option<Fence>) -> StoreResult<Fenced<bool>> {
@@ -98,7 +79,7 @@ impl CheckpointStore for DurableStore {
         };
         let (tables, now) = self.read()?;
         Ok(tables
-            .checkpoints
+            .rows::<Checkpoints>()
             .range(from, now)
             .take_while(|(key, _)| org.is_none_or(|org| key.org == org))
             .take(limit)

@@ -1,4 +1,4 @@
-//! Moves the oldest entries of the journal into the tables, a few rows at a time.
+//! Compaction: moves the oldest entries of the journal into the tables, a few rows at a time.
 //!
 //! Works on what the entries say, not on what is in memory. Invariant: an entry leaves the
 //! journal in the transaction that writes the last of the rows it is about.
@@ -7,10 +7,12 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, params};
 
-use super::file::{corrupt, sql};
 use super::journal;
-use super::transaction::TABLES;
 use crate::store::StoreResult;
+use crate::store::embedded::sqlite::{corrupt, failed_to};
+
+/// Deleting the entries and the other ends of a compaction change about so many pages.
+const PAGES_AT_THE_END: usize = 16;
 
 /// Some entries from the front of the journal, as the rows that they come to.
 #[derive(Debug)]
@@ -23,52 +25,62 @@ pub(super) struct Compaction {
 }
 
 impl Compaction {
-    /// Reads the entries behind `after`, about `limit_bytes` of them.
+    /// Reads the entries after number `after`, about `limit_bytes` of them.
     pub(super) fn read(conn: &Connection, after: i64, limit_bytes: usize) -> StoreResult<Self> {
-        let mut compaction = Self { rows: BTreeMap::new(), last_seq: after, bytes: 0, done: false };
+        let failed = || failed_to("read the journal");
+        let mut this = Self { rows: BTreeMap::new(), last_seq: after, bytes: 0, done: false };
         let mut select = conn
             .prepare_cached("SELECT seq, entry FROM journal WHERE seq > ?1 ORDER BY seq")
-            .map_err(sql)?;
-        let mut entries = select.query([after]).map_err(sql)?;
-        while compaction.bytes < limit_bytes
-            && let Some(row) = entries.next().map_err(sql)?
+            .map_err(failed())?;
+        let mut entries = select.query([after]).map_err(failed())?;
+        while this.bytes < limit_bytes
+            && let Some(row) = entries.next().map_err(failed())?
         {
-            compaction.last_seq = row.get(0).map_err(sql)?;
-            let entry = row.get_ref(1).map_err(sql)?.as_blob().map_err(|e| sql(e.into()))?;
-            for effect in journal::read(compaction.last_seq, entry).map_err(corrupt)? {
+            this.last_seq = row.get(0).map_err(failed())?;
+            let entry = row.get_ref(1).and_then(|entry| Ok(entry.as_blob()?)).map_err(failed())?;
+            // A later entry replaces what an earlier one says about the same key.
+            for effect in journal::read(this.last_seq, entry).map_err(corrupt)? {
                 let row = effect.row.map(str::to_owned);
-                compaction.rows.insert((effect.tag, effect.key.to_owned()), row);
+                this.rows.insert((effect.tag, effect.key.to_owned()), row);
             }
-            compaction.bytes += entry.len();
+            this.bytes += entry.len();
         }
-        Ok(compaction)
+        Ok(this)
     }
 
-    /// Writes the next `limit` rows, in one transaction; with the last of them, the entries
-    /// leave the journal. Gives about how many pages that changed.
-    pub(super) fn write(&mut self, conn: &Connection, limit: usize) -> StoreResult<usize> {
-        let rest = match self.rows.keys().nth(limit).cloned() {
+    /// Writes the next `limit` rows into the tables, in one transaction; with the last of them, the
+    /// entries leave the journal. Returns about how many pages that changed.
+    ///
+    /// A crash between two calls leaves newer rows in the tables than the compacted entries say,
+    /// which does no harm: the journal still has these entries, and a start applies them again.
+    pub(super) fn write(
+        &mut self,
+        conn: &Connection,
+        tables: &[(u8, &'static str)],
+        limit: usize,
+    ) -> StoreResult<usize> {
+        let mut rest = match self.rows.keys().nth(limit).cloned() {
             Some(key) => self.rows.split_off(&key),
             None => BTreeMap::new(),
         };
-        let done = rest.is_empty();
-        let outcome = self.write_rows(conn, done);
-        let mut rows = rest;
-        let pages = match outcome {
-            Ok(()) => self.rows.len(),
-            Err(error) => {
-                self.rows.append(&mut rows);
-                return Err(sql(error));
-            }
-        };
-        self.rows = rows;
-        self.done = done;
-        Ok(pages + usize::from(done) * 16)
+        let is_last = rest.is_empty();
+        if let Err(error) = self.write_rows(conn, tables, is_last) {
+            self.rows.append(&mut rest);
+            return Err(failed_to("compact the journal")(error));
+        }
+        let written = std::mem::replace(&mut self.rows, rest).len();
+        self.done = is_last;
+        Ok(written + if is_last { PAGES_AT_THE_END } else { 0 })
     }
 
-    fn write_rows(&self, conn: &Connection, done: bool) -> rusqlite::Result<()> {
+    fn write_rows(
+        &self,
+        conn: &Connection,
+        tables: &[(u8, &'static str)],
+        is_last: bool,
+    ) -> rusqlite::Result<()> {
         let txn = conn.unchecked_transaction()?;
-        for (tag, name) in TABLES {
+        for (tag, name) in tables {
             let from = (*tag, String::new());
             let mut rows = self.rows.range(from..).take_while(|((of, _), _)| of == tag).peekable();
             if rows.peek().is_none() {
@@ -86,7 +98,7 @@ impl Compaction {
                 };
             }
         }
-        if done {
+        if is_last {
             txn.prepare_cached("DELETE FROM journal WHERE seq <= ?1")?.execute([self.last_seq])?;
             txn.prepare_cached("UPDATE compacted SET seq = ?1")?.execute([self.last_seq])?;
         }
@@ -109,7 +121,7 @@ impl Compaction {
     }
 }
 
-/// Returns the CRC-32 that stands beside a row. JSON holds no zero byte, so one can part them.
+/// Returns the CRC-32 that stands beside a row. JSON holds no zero byte, so one can separate them.
 pub(super) fn checksum(tag: u8, key: &str, value: &str) -> i64 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&[tag]);

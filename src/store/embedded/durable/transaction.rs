@@ -1,120 +1,131 @@
-//! The tables of the durable data, together: as committed, as a group changes them, as a
-//! command sees them.
+//! What a command works on: the committed rows under what its group has changed so far.
 //!
-//! A further resource is one more line in `tables!` (and its SQL table in `disk`). Invariant:
-//! a tag or a name that stood here once is never given to something else.
+//! Invariant: a command sees all that the commands before it in the group have done, and nothing
+//! that has expired.
 
-use super::journal::{Effect, Entry};
-use super::table::{Pending, Resource, Table, View};
+use std::time::Duration;
+
+use super::counters::{Counter, Counters};
+use super::table::DurableTable;
+use super::tables::{Changes, Tables};
 use crate::model::time::Timestamp;
-use crate::store::embedded::checkpoints::Checkpoints;
-use crate::store::embedded::durable::counters::Counters;
-use crate::store::embedded::generations::Generations;
-use crate::store::embedded::leases::Leases;
-use crate::store::embedded::locks::Locks;
 
-macro_rules! tables {
-    ($($field:ident: $resource:ty),+ $(,)?) => {
-        /// The committed rows of every table.
-        #[derive(Debug)]
-        pub(in crate::store::embedded) struct Tables {
-            $(pub(in crate::store::embedded) $field: Table<$resource>,)+
-        }
-
-        /// What a group changes in every table.
-        #[derive(Debug, Default)]
-        pub(super) struct Changes {
-            $(pub(super) $field: Pending<$resource>,)+
-        }
-
-        /// What a command works on.
-        pub(in crate::store::embedded) struct Txn<'a> {
-            /// The time of the group.
-            pub(in crate::store::embedded) now: Timestamp,
-            $(pub(in crate::store::embedded) $field: View<'a, $resource>,)+
-        }
-
-        impl<'a> Txn<'a> {
-            pub(super) fn new(tables: &'a Tables, changes: &'a mut Changes, now: Timestamp) -> Self {
-                Self {
-                    now,
-                    $($field: View {
-                        table: &tables.$field,
-                        pending: &mut changes.$field,
-                        now,
-                        changed: false,
-                    },)+
-                }
-            }
-
-            /// Returns whether the command changed anything.
-            pub(super) fn changed(&self) -> bool {
-                false $(|| self.$field.changed)+
-            }
-
-            /// Removes at most `limit` rows of each table that are over; gives how many.
-            pub(super) fn delete_expired(&mut self, limit: usize) -> usize {
-                0 $(+ self.$field.delete_expired(limit))+
-            }
-        }
-
-        impl Changes {
-            /// Counts the rows that are changed.
-            pub(super) fn len(&self) -> usize {
-                0 $(+ self.$field.rows.len())+
-            }
-
-            /// Writes the changes down for the journal.
-            pub(super) fn encode(&self, entry: &mut Entry) -> serde_json::Result<()> {
-                $(for (key, row) in &self.$field.rows {
-                    entry.push(<$resource>::TAG, key, row.as_ref())?;
-                })+
-                Ok(())
-            }
-        }
-
-        impl Tables {
-            /// Makes the changes of a group visible.
-            pub(super) fn promote(&mut self, changes: Changes) {
-                $(for (key, row) in changes.$field.rows {
-                    self.$field.apply(key, row);
-                })+
-            }
-
-            /// Applies a change that was read from the disk.
-            pub(super) fn replay(&mut self, effect: &Effect<'_>) -> Result<(), String> {
-                match effect.tag {
-                    $(<$resource>::TAG => {
-                        let (key, row) = effect.decode().map_err(|error| error.to_string())?;
-                        self.$field.apply(key, row);
-                    })+
-                    tag => return Err(format!("a change of the unknown table {tag}")),
-                }
-                Ok(())
-            }
-        }
-
-        /// The tag and the SQL table of every table.
-        pub(super) const TABLES: &[(u8, &str)] = &[$((<$resource>::TAG, <$resource>::NAME),)+];
-    };
+/// One command's view of the tables.
+pub(in crate::store::embedded) struct Txn<'a> {
+    /// The time of the group.
+    pub(in crate::store::embedded) now: Timestamp,
+    tables: &'a Tables,
+    changes: &'a mut Changes,
+    changed: bool,
 }
 
-tables! {
-    counters: Counters,
-    locks: Locks,
-    leases: Leases,
-    checkpoints: Checkpoints,
-    generations: Generations,
+impl<'a> Txn<'a> {
+    pub(super) fn new(tables: &'a Tables, changes: &'a mut Changes, now: Timestamp) -> Self {
+        Self { now, tables, changes, changed: false }
+    }
+
+    /// Reads a row.
+    pub(in crate::store::embedded) fn get<T: DurableTable>(&self, key: &T::Key) -> Option<&T::Row> {
+        let rows = self.tables.rows::<T>();
+        match self.changes.pending::<T>().and_then(|pending| pending.rows.get(key)) {
+            Some(row) => row.as_ref().filter(|row| rows.is_live(row, self.now)),
+            None => rows.get(key, self.now),
+        }
+    }
+
+    /// Sets a row.
+    pub(in crate::store::embedded) fn put<T: DurableTable>(&mut self, key: T::Key, row: T::Row) {
+        self.changed = true;
+        self.changes.pending_mut::<T>().rows.insert(key, Some(row));
+    }
+
+    /// Removes a row.
+    pub(in crate::store::embedded) fn delete<T: DurableTable>(&mut self, key: T::Key) {
+        self.changed = true;
+        self.changes.pending_mut::<T>().rows.insert(key, None);
+    }
+
+    /// Returns the value of a counter; 0 when it was never set.
+    pub(in crate::store::embedded) fn counter(&self, counter: &Counter) -> i64 {
+        self.get::<Counters>(counter).copied().unwrap_or(0)
+    }
+
+    /// Sets a counter.
+    pub(in crate::store::embedded) fn set_counter(&mut self, counter: Counter, value: i64) {
+        self.put::<Counters>(counter, value);
+    }
+
+    /// Raises a counter by one; returns its new value.
+    pub(in crate::store::embedded) fn next(&mut self, counter: Counter) -> i64 {
+        let value = self.counter(&counter) + 1;
+        self.set_counter(counter, value);
+        value
+    }
+
+    /// Returns when something that is written now with a ttl ends: at the first whole millisecond
+    /// at which the ttl is over. Times that the server makes have milliseconds, and none of them may
+    /// cut a promise short.
+    pub(in crate::store::embedded) fn end_of(&self, ttl: Duration) -> Timestamp {
+        const ALMOST_A_MILLI: Duration = Duration::from_nanos(999_999);
+        self.now.saturating_add(ttl.saturating_add(ALMOST_A_MILLI)).floor_to_millis()
+    }
+
+    /// Removes at most `limit` expired rows of each table; returns how many.
+    pub(super) fn delete_expired(&mut self, limit: usize) -> usize {
+        let deleted = self.tables.delete_expired(self.changes, self.now, limit);
+        self.changed |= deleted > 0;
+        deleted
+    }
+
+    /// Returns whether the command changed anything.
+    pub(super) fn changed(&self) -> bool {
+        self.changed
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn tables_do_not_share_tags_or_names() {
-        for (n, (tag, name)) in TABLES.iter().enumerate() {
-            assert!(TABLES[n + 1..].iter().all(|(t, other)| t != tag && other != name));
+    #[derive(Debug)]
+    struct Ends;
+
+    impl DurableTable for Ends {
+        type Key = u32;
+        type Row = i64;
+        const NAME: &'static str = "ends";
+        const TAG: u8 = 200;
+        const MIGRATIONS: &'static [&'static str] = &[];
+
+        fn expires_at(&self, row: &i64) -> Option<Timestamp> {
+            Some(Timestamp::from_nanos(*row))
         }
+    }
+
+    #[test]
+    fn a_command_sees_what_the_group_changed_before_it() {
+        let now = Timestamp::from_nanos(10);
+        let mut tables = Tables::new().with(Ends);
+        let mut changes = Changes::default();
+        let mut txn = Txn::new(&tables, &mut changes, now);
+        txn.put::<Ends>(1, 100);
+        txn.put::<Ends>(3, 1);
+        tables.publish(changes);
+
+        let mut changes = Changes::default();
+        let mut txn = Txn::new(&tables, &mut changes, now);
+        assert_eq!((txn.delete_expired(10), txn.delete_expired(10)), (1, 0));
+        txn.put::<Ends>(2, 100);
+        txn.delete::<Ends>(1);
+        txn.put::<Ends>(4, 10);
+        let rows: Vec<_> = (1..=4).map(|key| txn.get::<Ends>(&key).copied()).collect();
+        assert_eq!(rows, [None, Some(100), None, None]);
+        assert_eq!(tables.rows::<Ends>().get(&1, now), Some(&100));
+    }
+
+    #[test]
+    #[should_panic(expected = "the tag or the name of the table ends is another's")]
+    fn a_table_whose_tag_is_taken_is_not_registered() {
+        drop(Tables::new().with(Ends).with(Ends));
     }
 }

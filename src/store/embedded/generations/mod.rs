@@ -1,98 +1,63 @@
-//! Generations of the embedded store. The rules of their table; what commits it is in `state`.
+//! Generations of the embedded store: the commands on their rows.
 //!
-//! Every bump has a place in one order of all bumps: a counter that is committed with it. A
-//! fence is such a place, and holds for a key as long as the key's last bump is not behind it.
-//! What is forgotten raises the floor, below which no fence holds for any key; so does each
+//! All bumps have one order: each has a number from a counter that is committed with it. A
+//! fence is such a number, and holds for a key as long as the key was not bumped after it.
+//! Forgetting keys raises the minimum fence, below which no fence holds for any key; so does each
 //! start, since a store that was restored does not know what happened after its backup.
+
+mod rows;
 
 use std::collections::HashMap;
 use std::ops::Bound;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
 
+pub(super) use self::rows::Generations;
+use self::rows::{GenerationRow, LAST_BUMP, MINIMUM_FENCE};
+use super::durable::{DurableStore, Tables, Txn};
 use crate::model::generations::{Generation, GenerationFence, GenerationKey};
 use crate::model::time::Timestamp;
-use crate::store::embedded::durable::DurableStore;
-use crate::store::embedded::durable::counters::Counter;
-use crate::store::embedded::durable::table::Resource;
-use crate::store::embedded::durable::transaction::{Tables, Txn};
 use crate::store::{GenerationStore, StoreResult};
 
-/// How many keys one step of a cleanup looks at: what readers and other commands wait for.
+/// How many keys one step of a cleanup looks at.
 const CLEANUP_KEYS: usize = 2_000;
 
-/// The table of the generations.
-#[derive(Debug)]
-pub(in crate::store::embedded) struct Generations;
-
-/// A key that was bumped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::store::embedded) struct GenerationRow {
-    number: i64,
-    /// The place of its last bump.
-    bump: i64,
-    bumped_at: Timestamp,
-}
-
-impl Resource for Generations {
-    type Key = GenerationKey;
-    type Row = GenerationRow;
-    const NAME: &'static str = "generations";
-    const TAG: u8 = 5;
-
-    /// Only a cleanup ends a generation.
-    fn expires_at(&self, _: &GenerationRow) -> Option<Timestamp> {
-        None
-    }
-}
-
-fn generation(row: Option<&GenerationRow>, floor: i64) -> Generation {
+/// Returns the generation of a key.
+pub(super) fn generation(tables: &Tables, key: &GenerationKey, now: Timestamp) -> Generation {
+    let row = tables.rows::<Generations>().get(key, now);
     let (number, bump) = row.map_or((0, 0), |row| (row.number, row.bump));
-    Generation { number, fence: GenerationFence(bump.max(floor)) }
+    Generation { number, fence: GenerationFence(bump.max(tables.counter(&MINIMUM_FENCE))) }
 }
 
-impl Tables {
-    /// Returns the generation of a key.
-    pub(in crate::store::embedded) fn generation(
-        &self,
-        key: &GenerationKey,
-        now: Timestamp,
-    ) -> Generation {
-        let floor = self.counters.get(&Counter::BumpFloor, now).copied().unwrap_or(0);
-        generation(self.generations.get(key, now), floor)
-    }
-
-    /// Returns the place of the last bump of all.
-    pub(in crate::store::embedded) fn last_bump(&self, now: Timestamp) -> GenerationFence {
-        GenerationFence(self.counters.get(&Counter::LastBump, now).copied().unwrap_or(0))
-    }
+/// Returns the fence of the last bump of all keys.
+pub(super) fn last_bump(tables: &Tables) -> GenerationFence {
+    GenerationFence(tables.counter(&LAST_BUMP))
 }
 
 fn bump(txn: &mut Txn<'_>, key: GenerationKey) -> Generation {
-    let number = txn.generations.get(&key).map_or(0, |row| row.number).saturating_add(1);
-    let bump = txn.next(Counter::LastBump);
-    txn.generations.put(key, GenerationRow { number, bump, bumped_at: txn.now });
+    let number = txn.get::<Generations>(&key).map_or(0, |row| row.number).saturating_add(1);
+    let bump = txn.next(LAST_BUMP);
+    txn.put::<Generations>(key, GenerationRow { number, bump, bumped_at: txn.now });
     Generation { number, fence: GenerationFence(bump) }
 }
 
-/// Forgets those of `keys` that were not bumped since `cutoff`; gives how many.
+/// Forgets those of `keys` that were not bumped since `cutoff`; returns how many.
 fn forget(txn: &mut Txn<'_>, keys: Vec<GenerationKey>, cutoff: Timestamp) -> u64 {
     let mut forgotten = 0;
-    let before = txn.counters.get(&Counter::BumpFloor).copied().unwrap_or(0);
-    let mut floor = before;
+    let before = txn.counter(&MINIMUM_FENCE);
+    let mut minimum = before;
     for key in keys {
-        if let Some(row) = txn.generations.get(&key)
+        if let Some(row) = txn.get::<Generations>(&key)
             && row.bumped_at <= cutoff
         {
-            floor = floor.max(row.bump);
-            txn.generations.delete(key);
+            minimum = minimum.max(row.bump);
+            txn.delete::<Generations>(key);
             forgotten += 1;
         }
     }
-    if floor != before {
-        txn.counters.put(Counter::BumpFloor, floor);
+    if minimum != before {
+        txn.set_counter(MINIMUM_FENCE, minimum);
     }
     forgotten
 }
@@ -101,19 +66,20 @@ fn forget(txn: &mut Txn<'_>, keys: Vec<GenerationKey>, cutoff: Timestamp) -> u64
 impl GenerationStore for DurableStore {
     async fn snapshot(&self, keys: &[GenerationKey]) -> StoreResult<Vec<Generation>> {
         let (tables, now) = self.read()?;
-        Ok(keys.iter().map(|key| tables.generation(key, now)).collect())
+        Ok(keys.iter().map(|key| generation(&tables, key, now)).collect())
     }
 
     async fn bump(&self, keys: Vec<GenerationKey>) -> StoreResult<Vec<Generation>> {
         self.write(move |txn| {
-            let mut done: HashMap<GenerationKey, Generation> = HashMap::new();
+            let mut bumped: HashMap<GenerationKey, Generation> = HashMap::new();
+            // The map is for keys that are listed twice; a single key goes without it.
             let one = keys.len() == 1;
             keys.into_iter()
                 .map(|key| {
                     if one {
                         return bump(txn, key);
                     }
-                    *done.entry(key).or_insert_with_key(|key| bump(txn, key.clone()))
+                    *bumped.entry(key).or_insert_with_key(|key| bump(txn, key.clone()))
                 })
                 .collect()
         })
@@ -125,26 +91,28 @@ impl GenerationStore for DurableStore {
         let mut after: Option<GenerationKey> = None;
         let cutoff = self.read()?.1.saturating_sub(retention);
         loop {
-            let (over, last) = {
+            // In small steps: readers and other commands wait for each of them. A key that is bumped
+            // in between stays, since the command looks at it again.
+            let (old, last) = {
                 let (tables, now) = self.read()?;
                 let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-                let seen = tables.generations.range(from, now).take(CLEANUP_KEYS);
+                let seen = tables.rows::<Generations>().range(from, now).take(CLEANUP_KEYS);
                 let mut last = None;
-                let mut over = Vec::new();
+                let mut old = Vec::new();
                 for (key, row) in seen {
                     last = Some(key);
                     if row.bumped_at <= cutoff {
-                        over.push(key.clone());
+                        old.push(key.clone());
                     }
                 }
-                (over, last.cloned())
+                (old, last.cloned())
             };
             if last.is_none() {
                 return Ok(forgotten);
             }
             after = last;
-            if !over.is_empty() {
-                forgotten += self.write(move |txn| forget(txn, over, cutoff)).await?;
+            if !old.is_empty() {
+                forgotten += self.write(move |txn| forget(txn, old, cutoff)).await?;
             }
         }
     }

@@ -1,37 +1,39 @@
-//! The series of the embedded backend: served from memory, followed by `buffered.db`.
+//! The series of the embedded backend: served from memory, and brought to disk by the flusher.
 //!
 //! One mutex guards the table; it is held for a batch, a chunk of a delta, a page of a snapshot
 //! with the scan that it takes, never across an await and never while the disk works. Async threads
 //! do small work themselves when the mutex is free, and leave the rest to others. A fenced write
-//! passes, around that mutex, the gate of its lease, so that a takeover can't become visible in its
+//! holds the latch of its lease around that mutex, so that a takeover can't become visible in its
 //! middle.
 
+mod core;
 mod expiry;
 mod labels;
+mod load;
 mod log;
 mod metadata;
 mod names;
-mod persist;
 mod read;
 mod record;
+mod rows;
 mod table;
 mod tombstones;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use rusqlite::Connection;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
-use self::persist::MIGRATIONS;
-use self::table::{SeriesTable, TableLimits};
-use super::durable::DurableStore;
-use super::sqlite;
-use super::{EmbeddedSettings, OpenError, off_thread};
+pub(super) use self::rows::SeriesSet;
+use self::table::SeriesTable;
+pub(super) use self::table::TableLimits;
+use super::blocking::off_thread;
+use super::buffered::FlushSignal;
+use super::fences::Fences;
+use super::sqlite::OpenError;
 use crate::clock::SharedClock;
 use crate::model::batch::PointBatch;
 use crate::model::cursor::Cursor;
@@ -40,15 +42,13 @@ use crate::model::selector::Selector;
 use crate::model::series::{Point, SeriesId, SeriesKey};
 use crate::model::time::Timestamp;
 use crate::store::{
-    Delta, ErrorKind, Fenced, SeriesStore, Snapshot, StoreError, StoreResult, UpsertOutcome,
+    Delta, ErrorKind, Fenced, ResourceStatus, SeriesStore, Snapshot, StoreError, StoreResult,
+    UpsertOutcome,
 };
 
 /// A batch of at most this many points is applied on the async thread that brings it: it takes
 /// less time than the way to another thread and back.
 const INLINE_POINTS: usize = 1000;
-
-/// A slot's number must fit 32 bits, tombstones included.
-const MOST_SERIES: usize = 1 << 31;
 
 /// The series.
 pub(super) struct EmbeddedSeries {
@@ -56,85 +56,55 @@ pub(super) struct EmbeddedSeries {
 }
 
 struct Shared {
-    table: Mutex<SeriesTable>,
-    /// `buffered.db`; `None` in memory only. One flush at a time.
-    disk: Mutex<Option<Connection>>,
-    state: Arc<DurableStore>,
+    table: Arc<Mutex<SeriesTable>>,
+    fences: Fences,
     clock: SharedClock,
     epoch: u64,
     changes: watch::Sender<u64>,
-    flush_wanted: Notify,
-    flush_threshold: usize,
-    flush_failures: AtomicU64,
+    flush: Arc<FlushSignal>,
     closed: AtomicBool,
 }
 
-/// How the series stand, for /metrics.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct SeriesStatus {
-    pub(super) live: usize,
-    pub(super) tombstones: usize,
-    pub(super) unflushed: usize,
-    pub(super) oldest_unflushed: Duration,
-    pub(super) flush_failures: u64,
-}
-
 impl EmbeddedSeries {
-    /// Opens `buffered.db` in `folder` (nothing when there is none) and reads all series.
-    pub(super) fn open(
-        folder: Option<&Path>,
-        settings: &EmbeddedSettings,
-        state: Arc<DurableStore>,
+    /// Serves the series in `set`, which the flusher has filled.
+    ///
+    /// # Errors
+    /// When the system has no random numbers.
+    pub(super) fn new(
+        set: &SeriesSet,
+        fences: Fences,
+        flush: Arc<FlushSignal>,
         clock: SharedClock,
     ) -> Result<Self, OpenError> {
-        let mut table = SeriesTable::new(TableLimits {
-            retention: settings.series_retention,
-            max_series: settings.max_series.min(MOST_SERIES),
-            max_tombstones: settings.max_tombstones.min(MOST_SERIES),
-        });
-        let disk = match folder.map(|folder| folder.join("buffered.db")) {
-            None => None,
-            Some(path) => {
-                let disk =
-                    sqlite::open(Some(&path), "buffered database", MIGRATIONS, settings.sync)?;
-                persist::load(&disk, &mut table).map_err(|error| load_error(path, error))?;
-                Some(disk)
-            }
-        };
+        let table = set.table();
+        let head = table.lock().log.head();
         Ok(Self {
             shared: Arc::new(Shared {
-                changes: watch::Sender::new(table.log.head()),
-                table: Mutex::new(table),
-                disk: Mutex::new(disk),
-                state,
+                table,
+                fences,
                 clock,
                 epoch: new_epoch()?,
-                flush_wanted: Notify::new(),
-                flush_threshold: settings.flush_threshold,
-                flush_failures: AtomicU64::new(0),
+                changes: watch::Sender::new(head),
+                flush,
                 closed: AtomicBool::new(false),
             }),
         })
     }
 
-    /// Waits until as many writes wait for the disk as make a flush worth while.
-    pub(super) async fn flush_wanted(&self) {
-        self.shared.flush_wanted.notified().await;
-    }
-
-    /// Brings every marked series to disk; gives how many. Blocks: not for async threads.
-    pub(super) fn flush(&self) -> StoreResult<u64> {
-        self.shared.flush()
-    }
-
-    /// Flushes for the last time and closes the file. Blocks: not for async threads.
-    pub(super) fn close(&self) -> StoreResult<()> {
+    /// Ends the store: further calls fail as [`ErrorKind::Unavailable`].
+    pub(super) fn close(&self) {
         self.shared.closed.store(true, Ordering::Release);
-        self.shared.flush()?;
-        match self.shared.disk.lock().take() {
-            None => Ok(()),
-            Some(disk) => disk.close().map_err(|(_, error)| sqlite::store_error(&error)),
-        }
+        // A write that saw the store open holds the mutex: the last flush must come after it.
+        drop(self.shared.table.lock());
+    }
+
+    /// Reports how many series are held, and how many deletions are remembered.
+    pub(super) fn status(&self) -> [ResourceStatus; 2] {
+        let table = self.shared.table.lock();
+        [
+            ResourceStatus::counted("series", table.live as u64),
+            ResourceStatus::counted("series_tombstones", table.tombstones.len() as u64),
+        ]
     }
 
     /// Does `work` here when it is `short` and the table is free, elsewhere otherwise: an async
@@ -150,82 +120,59 @@ impl EmbeddedSeries {
         let shared = Arc::clone(&self.shared);
         off_thread(move || work(&shared)).await
     }
-
-    /// Reports how the series stand.
-    pub(super) fn status(&self) -> SeriesStatus {
-        let now = self.shared.clock.now();
-        let table = self.shared.table.lock();
-        SeriesStatus {
-            live: table.live,
-            tombstones: table.tombstones.len(),
-            unflushed: table.dirty.unflushed(),
-            oldest_unflushed: table.dirty.age(now),
-            flush_failures: self.shared.flush_failures.load(Ordering::Relaxed),
-        }
-    }
 }
 
-fn load_error(path: PathBuf, error: StoreError) -> OpenError {
-    let why = error.detail;
-    match error.kind {
-        ErrorKind::Corrupt => OpenError::Damaged { what: "buffered database", path, why },
-        _ => OpenError::Failed { path, why },
-    }
-}
-
-/// Makes a number that no earlier life of any store has had: the log of changes is in memory
-/// only, so each start of the server is a new life.
+/// Makes a number that no earlier epoch of any store has had: the change log is in memory
+/// only, so each start of the server begins a new epoch.
 fn new_epoch() -> Result<u64, OpenError> {
+    let path = Path::new("the source of random numbers");
     let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(|error| OpenError::Failed {
-        path: "the source of random numbers".into(),
-        why: error.to_string(),
-    })?;
+    getrandom::fill(&mut bytes).map_err(|error| OpenError::failed(path, error.to_string()))?;
     Ok(u64::from_ne_bytes(bytes))
 }
 
 impl Shared {
-    /// Runs `change` on the table, in one step with the check of the fence, and wakes whoever
-    /// waits for changes.
+    /// Runs `change` on the table, in one step with the check of the fence, and wakes those who
+    /// wait for changes.
     fn write<T>(
         &self,
         fence: Option<&Fence>,
         change: impl FnOnce(&mut SeriesTable, Timestamp) -> T,
     ) -> StoreResult<Fenced<T>> {
-        self.check_open()?;
         let run = || {
             let mut table = self.table.lock();
+            self.check_open()?;
             // Read under the lock, so that the times of writes have the order of their numbers.
             let outcome = change(&mut table, self.clock.now().floor_to_millis());
             self.announce(&table);
-            outcome
+            Ok(Fenced::Done(outcome))
         };
         match fence {
-            None => Ok(Fenced::Done(run())),
-            Some(fence) => Ok(self.state.with_fence(fence, |holds| {
-                if holds { Fenced::Done(run()) } else { Fenced::Refused }
-            })),
+            None => run(),
+            Some(fence) => self
+                .fences
+                .with_fence(fence, |holds| if holds { run() } else { Ok(Fenced::Refused) })
+                .flatten(),
         }
     }
 
     /// Runs `read` on the table; what has expired is deleted first, hence `mut`.
     fn read<T>(&self, read: impl FnOnce(&mut SeriesTable) -> T) -> StoreResult<T> {
-        self.check_open()?;
         let mut table = self.table.lock();
+        self.check_open()?;
         table.expire(self.clock.now());
-        let answer = read(&mut table);
+        let outcome = read(&mut table);
         self.announce(&table);
-        Ok(answer)
+        Ok(outcome)
     }
 
     fn announce(&self, table: &SeriesTable) {
         let head = table.log.head();
         self.changes.send_if_modified(|seen| std::mem::replace(seen, head) != head);
-        if table.dirty.len() >= self.flush_threshold {
-            self.flush_wanted.notify_one();
-        }
+        self.flush.note(table.dirty.len());
     }
 
+    /// To be called under the mutex, see [`EmbeddedSeries::close`].
     fn check_open(&self) -> StoreResult<()> {
         if self.closed.load(Ordering::Acquire) {
             return Err(StoreError::new(ErrorKind::Unavailable, "the store is closed"));
@@ -235,26 +182,6 @@ impl Shared {
 
     fn cursor(&self, seq: u64) -> Cursor {
         Cursor::single(self.epoch, seq)
-    }
-
-    fn flush(&self) -> StoreResult<u64> {
-        let mut disk = self.disk.lock();
-        let batch = self.table.lock().begin_flush();
-        let Some(disk) = disk.as_mut().filter(|_| batch.len() > 0) else {
-            self.table.lock().dirty.flushed();
-            return Ok(0);
-        };
-        match batch.write(disk) {
-            Ok(()) => {
-                self.table.lock().dirty.flushed();
-                Ok(batch.len() as u64)
-            }
-            Err(error) => {
-                self.table.lock().undo_flush(batch);
-                self.flush_failures.fetch_add(1, Ordering::Relaxed);
-                Err(error)
-            }
-        }
     }
 
     fn snapshot(
@@ -383,8 +310,8 @@ impl SeriesStore for EmbeddedSeries {
     async fn expire(&self) -> StoreResult<usize> {
         let shared = Arc::clone(&self.shared);
         off_thread(move || {
-            shared.check_open()?;
             let mut table = shared.table.lock();
+            shared.check_open()?;
             let expired = table.expire(shared.clock.now());
             shared.announce(&table);
             Ok(expired)

@@ -1,38 +1,36 @@
-//! The series in memory: what is live, what changed in which order, what is remembered of
-//! the dead. Not thread-safe and not on disk: [`super::EmbeddedSeries`] adds both.
+//! The series in memory: what is live, what changed in which order, which deletions are remembered.
+//! Not thread-safe and not on disk: [`super::EmbeddedSeries`] adds both.
 //!
 //! Every method that is given `now` first turns what has expired into deletions, so that expiry
 //! is exact and has its place in the order of changes.
 //! Invariant: `live + tombstones` series are in the hash table, each with its newest
 //! change in the log; no batch is ever applied in part.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::HashTable;
-
-use super::expiry::{BucketRef, Expiring, ExpiryWheel};
-use super::labels::SharedLabels;
+use super::core::Core;
+use super::expiry::ExpiryWheel;
 use super::log::ChangeLog;
-use super::metadata::MetadataTable;
-use super::names::Names;
-use super::record::{BuildSlotHasher, NO_METADATA, NO_SLOT, Record, Slab, State};
+use super::record::{BuildSlotHasher, NO_METADATA, NO_SLOT, Record, State};
 use super::tombstones::Tombstones;
 use crate::model::batch::{BatchPoint, PointBatch};
-use crate::model::series::{Point, Sample, SeriesId, SeriesKey};
+use crate::model::series::{Sample, SeriesId};
 use crate::model::time::Timestamp;
-use crate::store::embedded::buffered::dirty::DirtySet;
+use crate::store::embedded::buffered::DirtySet;
 use crate::store::{UpsertCounts, UpsertOutcome};
+
+/// A slot's number must fit 32 bits, tombstones included.
+const MOST_SERIES: usize = 1 << 31;
 
 /// What bounds the table.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct TableLimits {
+pub(in crate::store::embedded) struct TableLimits {
     /// A series that was not updated for this long expires; zero: never.
-    pub(super) retention: Duration,
+    pub(in crate::store::embedded) retention: Duration,
     /// The most live series.
-    pub(super) max_series: usize,
+    pub(in crate::store::embedded) max_series: usize,
     /// The most deletions that are remembered.
-    pub(super) max_tombstones: usize,
+    pub(in crate::store::embedded) max_tombstones: usize,
 }
 
 /// The series.
@@ -47,33 +45,6 @@ pub(super) struct SeriesTable {
     pub(super) live: usize,
 }
 
-/// The records and the ways to find them.
-#[derive(Debug, Default)]
-pub(super) struct Core {
-    pub(super) slab: Slab,
-    pub(super) names: Names,
-    pub(super) metadata: MetadataTable,
-    pub(super) labels: SharedLabels,
-    by_key: HashTable<u32>,
-    retention_nanos: Option<i64>,
-}
-
-impl Expiring for Core {
-    fn due_nanos(&self, slot: u32) -> Option<i64> {
-        let record = self.slab.get(slot);
-        let retention = self.retention_nanos?;
-        (record.state == State::Live).then(|| record.updated_at_nanos.saturating_add(retention))
-    }
-
-    fn bucket(&self, slot: u32) -> BucketRef {
-        self.slab.get(slot).bucket
-    }
-
-    fn set_bucket(&mut self, slot: u32, bucket: BucketRef) {
-        self.slab.get_mut(slot).bucket = bucket;
-    }
-}
-
 /// Where a point of a batch belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Target {
@@ -84,10 +55,15 @@ enum Target {
 impl SeriesTable {
     /// Makes an empty table.
     pub(super) fn new(limits: TableLimits) -> Self {
+        let limits = TableLimits {
+            max_series: limits.max_series.min(MOST_SERIES),
+            max_tombstones: limits.max_tombstones.min(MOST_SERIES),
+            ..limits
+        };
         let retention = i64::try_from(limits.retention.as_nanos()).ok().filter(|nanos| *nanos > 0);
         Self {
             limits,
-            core: Core { retention_nanos: retention, ..Core::default() },
+            core: Core::new(retention),
             wheel: ExpiryWheel::default(),
             log: ChangeLog::default(),
             tombstones: Tombstones::default(),
@@ -165,7 +141,7 @@ impl SeriesTable {
 
     /// Returns the time at or before which a sample is past the retention.
     fn oldest_live_nanos(&self, now: Timestamp) -> i64 {
-        self.core.retention_nanos.map_or(i64::MIN, |r| now.as_nanos().saturating_sub(r))
+        self.core.retention_nanos().map_or(i64::MIN, |r| now.as_nanos().saturating_sub(r))
     }
 
     fn give_up(&mut self, targets: &[Target]) {
@@ -276,130 +252,9 @@ impl SeriesTable {
     }
 }
 
-impl Core {
-    fn is_tombstone(&self, seq: u64, slot: u32) -> bool {
-        let record = self.slab.get(slot);
-        record.seq == seq && record.state == State::Tombstone
-    }
-
-    /// Returns the slot of a point's series, or the hash to reserve one with. `leader` is the series
-    /// of the point before.
-    fn find_behind(&self, leader: u32, point: &BatchPoint<'_>) -> Result<u32, u32> {
-        if leader != NO_SLOT {
-            let guess = self.slab.get(leader).follower;
-            if guess != NO_SLOT && self.is(guess, point.name, point.labels) {
-                return Ok(guess);
-            }
-        }
-        let hash = SeriesId::of(point.name, point.labels).prefix();
-        self.by_key
-            .find(spread(hash), |&slot| {
-                self.slab.get(slot).hash == hash && self.is(slot, point.name, point.labels)
-            })
-            .copied()
-            .ok_or(hash)
-    }
-
-    fn is(&self, slot: u32, name: &str, labels: &str) -> bool {
-        let record = self.slab.get(slot);
-        *record.labels == *labels
-            && !matches!(record.state, State::Free | State::Forgotten)
-            && *self.names.get(record.name).name == *name
-    }
-
-    fn find_id(&self, id: SeriesId) -> Option<u32> {
-        let hash = id.prefix();
-        self.by_key
-            .find(spread(hash), |&slot| {
-                let record = self.slab.get(slot);
-                record.hash == hash
-                    && SeriesId::of(&self.names.get(record.name).name, &record.labels) == id
-            })
-            .copied()
-    }
-
-    /// Makes a series that nobody sees yet.
-    fn reserve(&mut self, point: &BatchPoint<'_>, hash: u32, leader: u32) -> Option<u32> {
-        // Most points have the name of the one before.
-        let name_id = Some(leader)
-            .filter(|leader| *leader != NO_SLOT)
-            .map(|leader| self.slab.get(leader).name)
-            .filter(|id| *self.names.get(*id).name == *point.name)
-            .unwrap_or_else(|| self.names.intern(point.name));
-        let shared = self.labels.find(point.labels, &self.slab);
-        let first = shared.is_none();
-        let labels = shared.unwrap_or_else(|| point.labels.into());
-        let slot = self.slab.insert(Record::reserved(name_id, labels, hash))?;
-        self.names.get_mut(name_id).reserve();
-        self.index(slot, hash, first);
-        Some(slot)
-    }
-
-    fn unreserve(&mut self, slot: u32) {
-        let name = self.slab.get(slot).name;
-        self.unindex(slot);
-        self.slab.remove(slot);
-        self.names.get_mut(name).unreserve();
-        self.names.purge(name, &mut self.slab);
-    }
-
-    /// Forgets a tombstone.
-    fn forget(&mut self, slot: u32) {
-        self.unindex(slot);
-        let record = self.slab.get_mut(slot);
-        record.state = State::Forgotten;
-        let name = record.name;
-        if self.names.get_mut(name).forget() {
-            self.names.purge(name, &mut self.slab);
-        }
-    }
-
-    /// Makes a slot findable by its key, and when it is the `first` with its labels by these.
-    pub(super) fn index(&mut self, slot: u32, hash: u32, first: bool) {
-        let slab = &self.slab;
-        if first {
-            self.labels.add(slot, slab);
-        }
-        self.by_key.insert_unique(spread(hash), slot, |&slot| spread(slab.get(slot).hash));
-    }
-
-    fn unindex(&mut self, slot: u32) {
-        self.labels.remove(slot, &self.slab);
-        let hash = self.slab.get(slot).hash;
-        if let Ok(entry) = self.by_key.find_entry(spread(hash), |&other| other == slot) {
-            entry.remove();
-        }
-    }
-
-    /// Returns the key of a slot.
-    pub(super) fn key(&self, slot: u32) -> SeriesKey {
-        let record = self.slab.get(slot);
-        let name = Arc::clone(&self.names.get(record.name).name);
-        SeriesKey { name, labels: Arc::clone(&record.labels) }
-    }
-
-    /// Returns a live series.
-    pub(super) fn point(&self, slot: u32) -> Point {
-        let record = self.slab.get(slot);
-        Point {
-            key: self.key(slot),
-            sample: Sample {
-                value: record.value,
-                updated_at: Timestamp::from_nanos(record.updated_at_nanos),
-            },
-            metadata: self.metadata.get(record.metadata).cloned(),
-        }
-    }
-}
-
 /// Returns when a point was taken. "Now" is a whole millisecond; where the sample that is held was given
 /// a finer time within it, the new one is not older.
 fn arrival(point: &BatchPoint<'_>, held: &Record, now: Timestamp) -> Timestamp {
     let held = Timestamp::from_nanos(held.updated_at_nanos);
     point.updated_at.unwrap_or(if held.floor_to_millis() == now { held } else { now })
-}
-
-/// Spreads the 32 bits of a record's hash over the 64 that the hash table wants.
-fn spread(hash: u32) -> u64 {
-    u64::from(hash).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }

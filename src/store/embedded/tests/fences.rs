@@ -2,13 +2,15 @@
 
 use std::fs;
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::{
-    CheckpointKey, CheckpointStore, Duration, Fence, Fenced, Fixture, MINUTE, Timestamp, files,
-    lease_name, open,
-};
+use super::{Fixture, MINUTE, files, lease_name, open};
+use crate::model::checkpoints::CheckpointKey;
+use crate::model::leases::Fence;
+use crate::model::time::Timestamp;
+use crate::store::{CheckpointStore, Fenced, LeaseStore};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lease_does_not_change_hands_in_the_middle_of_a_fenced_write() {
@@ -20,10 +22,11 @@ async fn a_lease_does_not_change_hands_in_the_middle_of_a_fenced_write() {
     let writer = std::thread::spawn({
         let (fixture, fence) = (Arc::clone(&fixture), fence.clone());
         move || {
-            fixture.store.with_fence(&fence, |holds| {
+            let held = fixture.fences.with_fence(&fence, |holds| {
                 entered.send(holds).expect("is awaited");
                 may_leave.recv().expect("comes");
             });
+            held.expect("the store is open");
         }
     });
     assert!(has_entered.recv().expect("enters"));
@@ -32,18 +35,18 @@ async fn a_lease_does_not_change_hands_in_the_middle_of_a_fenced_write() {
         let fixture = Arc::clone(&fixture);
         async move { fixture.lease("l", "other").await }
     });
-    // The takeover is on the disk, but not to be seen.
+    // The takeover is on disk, but not visible.
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
     while fixture.clone_of_files_has_no_takeover().await {
         assert!(std::time::Instant::now() < deadline);
     }
     assert!(!takeover.is_finished());
-    assert_eq!(fixture.store.leases_get("l").await, None);
+    assert_eq!(fixture.read_lease("l").await, None);
     leave.send(()).expect("is awaited");
     writer.join().expect("ends");
     let taken = takeover.await.expect("ends").expect("free");
     assert!(taken.token > lease.token);
-    assert!(!fixture.store.with_fence(&fence, |holds| holds));
+    assert_eq!(fixture.fences.with_fence(&fence, |holds| holds).ok(), Some(false));
 }
 
 #[tokio::test]
@@ -54,14 +57,16 @@ async fn other_leases_change_hands_in_the_middle_of_a_fenced_write() {
         fixture.lease(&format!("other {n}"), "me").await.expect("free");
     }
     let fence = Fence { lease: lease_name("l"), token: lease.token };
-    let store = Arc::clone(&fixture.store);
+    let fixture = Arc::new(fixture);
+    let writing = Arc::clone(&fixture);
     let (entered, has_entered) = oneshot::channel();
     let (leave, may_leave) = mpsc::channel::<()>();
     let writer = std::thread::spawn(move || {
-        store.with_fence(&fence, |holds| {
+        let held = writing.fences.with_fence(&fence, |holds| {
             entered.send(holds).expect("is awaited");
             may_leave.recv().expect("comes");
         });
+        held.expect("the store is open");
     });
     assert!(has_entered.await.expect("enters"));
     fixture.clock.advance(2 * MINUTE);
@@ -70,7 +75,7 @@ async fn other_leases_change_hands_in_the_middle_of_a_fenced_write() {
             fixture.lease(&format!("other {n}"), "another").await.expect("free");
         }
     };
-    tokio::time::timeout(MINUTE, takeovers).await.expect("nobody waits");
+    tokio::time::timeout(MINUTE, takeovers).await.expect("no takeover waits");
     leave.send(()).expect("is awaited");
     writer.join().expect("ends");
 }
@@ -81,13 +86,13 @@ impl Fixture {
         for (name, bytes) in files(self.folder.path()) {
             fs::write(folder.path().join(name), bytes).expect("copies");
         }
-        let store = open(folder.path(), &self.clock).expect("recovers");
-        store.leases_get("l").await.is_none()
+        let (store, _) = open(folder.path(), &self.clock).expect("recovers");
+        LeaseStore::get(&*store, &lease_name("l")).await.expect("responds").is_none()
     }
 }
 
 #[tokio::test]
-async fn a_fenced_write_is_refused_when_the_lease_is_over_or_in_other_hands() {
+async fn a_fenced_write_is_refused_when_the_lease_has_expired_or_changed_hands() {
     let fixture = Fixture::new();
     let key = CheckpointKey::parse("org", "repo").expect("valid");
     let lease = fixture.lease("l", "me").await.expect("free");
@@ -97,8 +102,8 @@ async fn a_fenced_write_is_refused_when_the_lease_is_over_or_in_other_hands() {
     };
     assert!(matches!(set(lease.token).await, Ok(Fenced::Done(_))));
     let again = fixture.lease("l", "me").await.expect("is its own");
-    assert_eq!(set(lease.token).await.expect("answers"), Fenced::Refused);
+    assert_eq!(set(lease.token).await.expect("responds"), Fenced::Refused);
     assert!(matches!(set(again.token).await, Ok(Fenced::Done(_))));
     fixture.clock.advance(2 * MINUTE);
-    assert_eq!(set(again.token).await.expect("answers"), Fenced::Refused);
+    assert_eq!(set(again.token).await.expect("responds"), Fenced::Refused);
 }

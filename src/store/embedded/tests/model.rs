@@ -1,17 +1,20 @@
-//! Any sequence of calls, restarts and kills answers what a plain model answers.
+//! Any sequence of calls, restarts and kills returns what a plain model returns.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use proptest::prelude::{Just, Strategy, any, prop, prop_oneof, proptest};
 use proptest::test_runner::Config;
 
-use super::{
-    AcquireOutcome, CheckpointKey, CheckpointStore, DAY, Duration, Fence, Fenced, FencingToken,
-    Fixture, Holder, Lease, LeaseStore, LockKey, LockKind, LockStore, MINUTE, Timestamp,
-    lease_name,
-};
+use super::{DAY, Fixture, MINUTE, lease_name};
 use crate::clock::Clock;
-use crate::store::{CheckpointOutcome, LockOutcome};
+use crate::model::checkpoints::CheckpointKey;
+use crate::model::leases::{Fence, FencingToken, Holder, Lease};
+use crate::model::locks::{LockKey, LockKind};
+use crate::model::time::Timestamp;
+use crate::store::{
+    AcquireOutcome, CheckpointOutcome, CheckpointStore, Fenced, LeaseStore, LockOutcome, LockStore,
+};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -22,7 +25,7 @@ enum Step {
     Set { repo: u8, to: i64, if_later: bool, fence: Option<(u8, bool)> },
     Delete { repo: u8 },
     Advance { ms: u16 },
-    Collect,
+    Purge,
     Compaction { rows: u8 },
     FailNext,
     Restart,
@@ -44,7 +47,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(repo, to, if_later, fence)| Step::Set { repo, to, if_later, fence }),
         1 => name().prop_map(|repo| Step::Delete { repo }),
         4 => ttl().prop_map(|ms| Step::Advance { ms }),
-        1 => Just(Step::Collect),
+        1 => Just(Step::Purge),
         2 => (1..4_u8).prop_map(|rows| Step::Compaction { rows }),
         1 => Just(Step::FailNext),
         1 => Just(Step::Restart),
@@ -53,7 +56,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..60)
 }
 
-/// What is held, as simply as it can be said. Rows that are over are dropped at each step.
+/// What is held, as simply as possible. Expired rows are dropped at each step.
 #[derive(Default)]
 struct Model {
     locks: BTreeMap<u8, Timestamp>,
@@ -85,7 +88,7 @@ fn millis(ms: u16) -> Duration {
     Duration::from_millis(ms.into())
 }
 
-/// The promise, said another way than the code does: not before the ttl is over, and at the first
+/// The promise, in other words than the code: not before the ttl is over, and at the first
 /// whole millisecond from there.
 fn assert_ends(at: Timestamp, now: Timestamp, ttl: Duration) {
     assert!(at >= now.saturating_add(ttl));
@@ -101,7 +104,7 @@ async fn lease_step(fixture: &Fixture, model: &mut Model, step: &Step) {
         Step::Acquire { name, holder, ttl_ms } => {
             let holder = Holder::parse(format!("holder {holder}")).expect("valid");
             let outcome = store.acquire(&named(name), &holder, millis(ttl_ms)).await;
-            match outcome.expect("answers") {
+            match outcome.expect("responds") {
                 AcquireOutcome::Acquired(lease) => {
                     assert!(model.leases.get(&name).is_none_or(|held| held.holder == holder));
                     assert!(lease.token.0 > model.last_token, "tokens must grow for ever");
@@ -119,7 +122,7 @@ async fn lease_step(fixture: &Fixture, model: &mut Model, step: &Step) {
         Step::Renew { name, stale, ttl_ms } => {
             let token = model.token(name, stale);
             let renewed = store.renew(&named(name), token, ttl_ms.map(millis)).await;
-            let renewed = renewed.expect("answers");
+            let renewed = renewed.expect("responds");
             assert_eq!(renewed.is_some(), model.holds(name, token));
             if let Some(lease) = renewed {
                 let held = &model.leases[&name];
@@ -131,7 +134,7 @@ async fn lease_step(fixture: &Fixture, model: &mut Model, step: &Step) {
         }
         Step::Release { name, stale } => {
             let token = model.token(name, stale);
-            let released = store.release(&named(name), token).await.expect("answers");
+            let released = store.release(&named(name), token).await.expect("responds");
             assert_eq!(released, model.holds(name, token));
             if released {
                 model.leases.remove(&name);
@@ -153,7 +156,7 @@ async fn checkpoint_step(fixture: &Fixture, model: &mut Model, step: &Step) {
                 |(name, token)| Fence { lease: lease_name(&format!("lease {name}")), token };
             let outcome = store.set(key(repo), to, if_later, fence.map(named)).await;
             let held = model.checkpoints.get(&repo).map(|held| held.0);
-            match outcome.expect("answers") {
+            match outcome.expect("responds") {
                 Fenced::Refused => {
                     let (name, token) = fence.expect("only a fence can refuse");
                     assert!(!model.holds(name, token));
@@ -171,7 +174,7 @@ async fn checkpoint_step(fixture: &Fixture, model: &mut Model, step: &Step) {
             }
         }
         Step::Delete { repo } => {
-            let deleted = store.delete(key(repo), None).await.expect("answers");
+            let deleted = store.delete(key(repo), None).await.expect("responds");
             assert_eq!(deleted, Fenced::Done(model.checkpoints.remove(&repo).is_some()));
         }
         _ => {}
@@ -183,7 +186,7 @@ async fn lock_step(fixture: &Fixture, model: &mut Model, keys: &[u8], ttl: Durat
     let named = |key: &u8| LockKey::parse(LockKind::Job, format!("{key}")).expect("valid");
     let outcomes = LockStore::acquire(&*fixture.store, keys.iter().map(named).collect(), ttl);
     for (key, LockOutcome { acquired, expires_at }) in
-        keys.iter().zip(outcomes.await.expect("answers"))
+        keys.iter().zip(outcomes.await.expect("responds"))
     {
         match model.locks.get(key) {
             Some(ends) => assert_eq!((acquired, expires_at), (false, *ends)),
@@ -197,29 +200,28 @@ async fn lock_step(fixture: &Fixture, model: &mut Model, keys: &[u8], ttl: Durat
 }
 
 async fn compare(fixture: &Fixture, model: &Model) {
-    let status = fixture.store.status().expect("reports");
-    let counts = (status.locks, status.leases, status.checkpoints);
-    let lengths = (model.locks.len(), model.leases.len(), model.checkpoints.len());
-    assert_eq!(counts, (lengths.0 as u64, lengths.1 as u64, lengths.2 as u64));
-    let leases = LeaseStore::list(&*fixture.store, None, 100).await.expect("answers");
+    let counts = ["locks", "leases", "checkpoints"].map(|resource| fixture.entries(resource));
+    let lengths = [model.locks.len(), model.leases.len(), model.checkpoints.len()];
+    assert_eq!(counts, lengths.map(|length| length as u64));
+    let leases = LeaseStore::list(&*fixture.store, None, 100).await.expect("responds");
     let leases: Vec<Lease> = leases.into_iter().map(|(_, lease)| lease).collect();
     assert_eq!(leases, model.leases.values().cloned().collect::<Vec<_>>());
     let list = CheckpointStore::list(&*fixture.store, Some("org"), None, 100).await;
     let list: Vec<_> =
-        list.expect("answers").iter().map(|(_, c)| (c.checkpoint, c.written_at)).collect();
+        list.expect("responds").iter().map(|(_, c)| (c.checkpoint, c.written_at)).collect();
     assert_eq!(list, model.checkpoints.values().copied().collect::<Vec<_>>());
 }
 
 /// The next commit fails: nothing of it may be there, now or later.
 async fn fail_next(fixture: &Fixture) {
-    fixture.before_next_commit(|disk| {
+    fixture.before_next_commit(|file| {
         let trigger = "CREATE TEMP TRIGGER fail AFTER INSERT ON journal BEGIN
             SELECT RAISE(ABORT, 'as the test wants'); END";
-        disk.connection().execute_batch(trigger).expect("creates");
+        file.connection().execute_batch(trigger).expect("creates");
     });
     fixture.lock("the key of no other step").await.expect_err("the commit fails");
-    fixture.before_next_commit(|disk| {
-        disk.connection().execute_batch("DROP TRIGGER IF EXISTS fail").expect("drops");
+    fixture.before_next_commit(|file| {
+        file.connection().execute_batch("DROP TRIGGER IF EXISTS fail").expect("drops");
     });
     // A commit that finds the trigger gone; its row is removed again.
     let name = lease_name("the lease of no other step");
@@ -227,7 +229,7 @@ async fn fail_next(fixture: &Fixture) {
     let store: &dyn LeaseStore = &*fixture.store;
     match store.acquire(&name, &holder, MINUTE).await.expect("works again") {
         AcquireOutcome::Acquired(lease) => {
-            assert!(store.release(&name, lease.token).await.expect("answers"));
+            assert!(store.release(&name, lease.token).await.expect("responds"));
         }
         AcquireOutcome::Held(_) => panic!("nobody holds it"),
     }
@@ -242,10 +244,10 @@ async fn run(steps: Vec<Step>) {
                 lock_step(&fixture, &mut model, keys, millis(*ttl_ms)).await;
             }
             Step::Advance { ms } => fixture.clock.advance(millis(*ms)),
-            Step::Collect => drop(fixture.store.collect_garbage().await.expect("collects")),
+            Step::Purge => drop(fixture.store.purge().await.expect("purges")),
             Step::Compaction { rows } => {
                 let rows = usize::from(*rows);
-                fixture.before_next_commit(move |disk| disk.compact_step(rows).expect("compacts"));
+                fixture.before_next_commit(move |file| file.compact_step(rows).expect("compacts"));
             }
             Step::FailNext => fail_next(&fixture).await,
             Step::Restart => fixture = fixture.restart().await,
@@ -264,7 +266,7 @@ proptest! {
     #![proptest_config(Config::with_cases(48))]
 
     #[test]
-    fn any_sequence_answers_as_the_model_does(steps in steps()) {
+    fn any_sequence_returns_what_the_model_returns(steps in steps()) {
         tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()

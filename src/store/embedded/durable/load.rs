@@ -1,0 +1,86 @@
+//! Reads the file of the durable data at the start: the tables, then the journal in its order.
+//!
+//! Invariant: where anything does not read, the file is left as it was.
+
+use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+
+use super::compaction::checksum;
+use super::journal::{self, Effect};
+use super::tables::Tables;
+use crate::store::StoreResult;
+use crate::store::embedded::sqlite::{corrupt, failed_to};
+
+/// Where the journal begins and ends.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct JournalExtent {
+    /// The last entry that is in the tables.
+    pub(super) compacted_seq: i64,
+    /// The last entry.
+    pub(super) last_seq: i64,
+    /// The size of the entries in between.
+    pub(super) bytes: usize,
+}
+
+/// Reads all rows into `tables`.
+pub(super) fn load(conn: &Connection, tables: &mut Tables) -> StoreResult<JournalExtent> {
+    let failed = || failed_to("set up the connection");
+    // Compaction does it at leisure: SQLite would do it within a commit.
+    conn.pragma_update(None, "wal_autocheckpoint", 0).map_err(failed())?;
+    // When what follows fails, closing the connection must not write the log into the file.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(failed())?;
+    for (tag, name) in tables.names() {
+        load_table(conn, tables, tag, name)?;
+    }
+    let extent = load_journal(conn, tables)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(failed())?;
+    Ok(extent)
+}
+
+fn load_table(
+    conn: &Connection,
+    tables: &mut Tables,
+    tag: u8,
+    name: &'static str,
+) -> StoreResult<()> {
+    let failed = || failed_to("read a table");
+    let mut select =
+        conn.prepare(&format!("SELECT key, value, crc FROM {name}")).map_err(failed())?;
+    let mut rows = select.query([]).map_err(failed())?;
+    while let Some(row) = rows.next().map_err(failed())? {
+        let text = |column| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
+        let (key, value) = (text(0).map_err(failed())?, text(1).map_err(failed())?);
+        if checksum(tag, key, value) != row.get::<_, i64>(2).map_err(failed())? {
+            return Err(corrupt(format!("a row of {name} does not have its checksum")));
+        }
+        tables
+            .replay(&Effect { tag, key, row: Some(value) })
+            .map_err(|why| corrupt(format!("a row of {name} does not read: {why}")))?;
+    }
+    Ok(())
+}
+
+fn load_journal(conn: &Connection, tables: &mut Tables) -> StoreResult<JournalExtent> {
+    let failed = || failed_to("read the journal");
+    let compacted_seq: i64 =
+        conn.query_row("SELECT seq FROM compacted", [], |row| row.get(0)).map_err(failed())?;
+    let mut select =
+        conn.prepare("SELECT seq, entry FROM journal ORDER BY seq").map_err(failed())?;
+    let mut rows = select.query([]).map_err(failed())?;
+    let mut extent = JournalExtent { compacted_seq, last_seq: compacted_seq, bytes: 0 };
+    while let Some(row) = rows.next().map_err(failed())? {
+        let seq: i64 = row.get(0).map_err(failed())?;
+        if seq != extent.last_seq + 1 {
+            return Err(corrupt(format!("journal entry {} is missing", extent.last_seq + 1)));
+        }
+        let entry = row.get_ref(1).and_then(|entry| Ok(entry.as_blob()?)).map_err(failed())?;
+        for effect in journal::read(seq, entry).map_err(corrupt)? {
+            tables
+                .replay(&effect)
+                .map_err(|why| corrupt(format!("journal entry {seq} does not read: {why}")))?;
+        }
+        extent.last_seq = seq;
+        extent.bytes += entry.len();
+    }
+    Ok(extent)
+}

@@ -1,0 +1,144 @@
+//! The rows of one table, in memory: as committed, and as a group of commands changes them.
+//!
+//! Knows neither the disk nor threads. Invariant: what is read through here has not expired,
+//! whether or not it was purged.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+
+use super::table::DurableTable;
+use crate::model::time::Timestamp;
+
+/// The committed rows of a table.
+#[derive(Debug)]
+pub(in crate::store::embedded) struct MemoryRows<T: DurableTable> {
+    table: T,
+    rows: BTreeMap<T::Key, T::Row>,
+    /// The rows that have an end, by it.
+    ends: BTreeSet<(Timestamp, T::Key)>,
+}
+
+impl<T: DurableTable> MemoryRows<T> {
+    pub(super) fn new(table: T) -> Self {
+        Self { table, rows: BTreeMap::new(), ends: BTreeSet::new() }
+    }
+
+    /// Reads a row that is live at `now`.
+    pub(in crate::store::embedded) fn get(&self, key: &T::Key, now: Timestamp) -> Option<&T::Row> {
+        self.rows.get(key).filter(|row| self.is_live(row, now))
+    }
+
+    /// Reads a row, live or not.
+    pub(in crate::store::embedded) fn get_unpurged(&self, key: &T::Key) -> Option<&T::Row> {
+        self.rows.get(key)
+    }
+
+    /// Reads the rows from `from` on that are live at `now`, in the order of their keys.
+    pub(in crate::store::embedded) fn range(
+        &self,
+        from: Bound<&T::Key>,
+        now: Timestamp,
+    ) -> impl Iterator<Item = (&T::Key, &T::Row)> {
+        self.rows.range((from, Bound::Unbounded)).filter(move |(_, row)| self.is_live(row, now))
+    }
+
+    /// Counts the rows that are live at `now`.
+    pub(super) fn count(&self, now: Timestamp) -> u64 {
+        (self.rows.len() - self.expired(now).count()) as u64
+    }
+
+    /// Returns the keys of the rows that have expired at `now`, in the order of their ends.
+    pub(super) fn expired(&self, now: Timestamp) -> impl Iterator<Item = &T::Key> {
+        self.ends.iter().take_while(move |(at, _)| *at <= now).map(|(_, key)| key)
+    }
+
+    /// Returns whether a row of this table is live at `now`.
+    pub(super) fn is_live(&self, row: &T::Row, now: Timestamp) -> bool {
+        self.table.expires_at(row).is_none_or(|at| now < at)
+    }
+
+    /// Sets a row, or removes it.
+    pub(super) fn set(&mut self, key: T::Key, row: Option<T::Row>) {
+        let end = row.as_ref().and_then(|row| self.table.expires_at(row));
+        let before = match row {
+            Some(row) => {
+                if let Some(at) = end {
+                    self.ends.insert((at, key.clone()));
+                }
+                self.rows.insert(key.clone(), row)
+            }
+            None => self.rows.remove(&key),
+        };
+        // Where the end did not move, its entry was just written again and must stay.
+        let end_before = before.as_ref().and_then(|row| self.table.expires_at(row));
+        if let Some(at) = end_before
+            && end != Some(at)
+        {
+            self.ends.remove(&(at, key));
+        }
+    }
+}
+
+/// What a group of commands changes in a table; `None` removes the row.
+#[derive(Debug)]
+pub(in crate::store::embedded) struct Pending<T: DurableTable> {
+    pub(in crate::store::embedded) rows: HashMap<T::Key, Option<T::Row>, RandomState>,
+}
+
+impl<T: DurableTable> Default for Pending<T> {
+    fn default() -> Self {
+        Self { rows: HashMap::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Ends;
+
+    impl DurableTable for Ends {
+        type Key = u32;
+        type Row = i64;
+        const NAME: &'static str = "ends";
+        const TAG: u8 = 200;
+        const MIGRATIONS: &'static [&'static str] = &[];
+
+        fn expires_at(&self, row: &i64) -> Option<Timestamp> {
+            Some(Timestamp::from_nanos(*row))
+        }
+    }
+
+    fn at(nanos: i64) -> Timestamp {
+        Timestamp::from_nanos(nanos)
+    }
+
+    #[test]
+    fn expired_rows_are_neither_read_nor_counted() {
+        let mut rows = MemoryRows::new(Ends);
+        for key in 0..10 {
+            rows.set(key, Some(i64::from(key)));
+        }
+        assert_eq!(rows.count(at(4)), 5);
+        assert_eq!(rows.get(&4, at(4)), None);
+        assert_eq!(rows.get(&5, at(4)), Some(&5));
+        assert_eq!(rows.range(Bound::Unbounded, at(4)).count(), 5);
+    }
+
+    #[test]
+    fn a_row_that_was_set_again_ends_at_its_new_end_only() {
+        let mut rows = MemoryRows::new(Ends);
+        rows.set(1, Some(5));
+        rows.set(1, Some(9));
+        rows.set(2, Some(5));
+        rows.set(2, Some(5));
+        assert_eq!(rows.count(at(7)), 1);
+        rows.set(1, None);
+        rows.set(2, None);
+        assert_eq!((rows.count(at(0)), rows.ends.len()), (0, 0));
+    }
+}

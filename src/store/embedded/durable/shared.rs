@@ -1,0 +1,81 @@
+//! What readers and the writer of the durable data share.
+//!
+//! Invariant: `tables` holds committed rows only.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
+
+#[cfg(test)]
+use super::file::DurableFile;
+use super::queue::Queue;
+use super::tables::{Changes, Tables};
+use crate::clock::SharedClock;
+use crate::store::StoreError;
+
+/// Takes part in the moment at which a committed group becomes visible.
+pub(in crate::store::embedded) trait PublishHook: Send + Sync {
+    /// Waits until `changes`, which are on disk already, may become visible in `tables`. The guard
+    /// is dropped when they are.
+    ///
+    /// Everything durable waits meanwhile. Only the writer calls this, and it holds no lock then.
+    fn before_publish<'a>(
+        &'a self,
+        changes: &Changes,
+        tables: &RwLock<Tables>,
+    ) -> Option<Box<dyn PublishGuard + 'a>>;
+}
+
+/// Lives while a group becomes visible.
+pub(in crate::store::embedded) trait PublishGuard {}
+
+/// What is shared.
+pub(super) struct Shared {
+    pub(super) clock: SharedClock,
+    pub(super) tables: RwLock<Tables>,
+    pub(super) queue: Queue,
+    /// The writer is gone.
+    pub(super) closed: watch::Sender<bool>,
+    pub(super) close_error: Mutex<Option<StoreError>>,
+    /// Why the last compaction failed.
+    pub(super) compaction_failure: Mutex<Option<String>>,
+    pub(super) commits: AtomicU64,
+    pub(super) committed_writes: AtomicU64,
+    hook: Arc<dyn PublishHook>,
+    /// Called with the file before the next commit, so that a test can make it fail.
+    #[cfg(test)]
+    pub(super) before_commit: Mutex<Option<TestHook>>,
+}
+
+#[cfg(test)]
+pub(super) type TestHook = Box<dyn FnOnce(&mut DurableFile) + Send>;
+
+impl Shared {
+    pub(super) fn new(clock: SharedClock, tables: Tables, hook: Arc<dyn PublishHook>) -> Self {
+        Self {
+            clock,
+            tables: RwLock::new(tables),
+            queue: Queue::default(),
+            closed: watch::Sender::new(false),
+            close_error: Mutex::default(),
+            compaction_failure: Mutex::default(),
+            commits: AtomicU64::new(0),
+            committed_writes: AtomicU64::new(0),
+            hook,
+            #[cfg(test)]
+            before_commit: Mutex::default(),
+        }
+    }
+
+    /// Makes a committed group visible.
+    pub(super) fn publish(&self, changes: Changes, writes: u64) {
+        // The hook may wait for others that read the tables, so the write lock comes after it.
+        let guard = self.hook.before_publish(&changes, &self.tables);
+        self.tables.write().publish(changes);
+        drop(guard);
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.committed_writes.fetch_add(writes, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,261 @@
+//! All tables of the durable data, as committed, and what a group of commands changes in them.
+//!
+//! Knows no resource: tables are registered, and found again by the tag of their definition.
+//! Invariant: a table that is registered stays at its place, so that a tag finds it without a
+//! search.
+
+use std::any::Any;
+
+use super::counters::{Counter, Counters};
+use super::journal::{Effect, Entry};
+use super::memory_rows::{MemoryRows, Pending};
+use super::table::{DurableTable, schema};
+use crate::model::time::Timestamp;
+use crate::store::ResourceStatus;
+use crate::store::embedded::sqlite::SchemaPart;
+
+/// The committed rows of every table.
+pub(in crate::store::embedded) struct Tables {
+    /// By tag.
+    tables: Vec<Option<Box<dyn AnyRows>>>,
+}
+
+impl Tables {
+    /// Makes a set that holds nothing but the counters.
+    pub(in crate::store::embedded) fn new() -> Self {
+        Self { tables: Vec::new() }.with(Counters)
+    }
+
+    /// Registers a table.
+    ///
+    /// # Panics
+    /// When its tag or its name is another table's.
+    #[must_use]
+    pub(in crate::store::embedded) fn with<T: DurableTable>(mut self, table: T) -> Self {
+        let at = usize::from(T::TAG);
+        if self.tables.len() <= at {
+            self.tables.resize_with(at + 1, || None);
+        }
+        let is_new = self.tables[at].is_none() && self.all().all(|other| other.name() != T::NAME);
+        assert!(is_new, "the tag or the name of the table {} is another's", T::NAME);
+        self.tables[at] = Some(Box::new(MemoryRows::new(table)));
+        self
+    }
+
+    /// Returns the committed rows of one table.
+    ///
+    /// # Panics
+    /// When it is not registered.
+    pub(in crate::store::embedded) fn rows<T: DurableTable>(&self) -> &MemoryRows<T> {
+        self.tables
+            .get(usize::from(T::TAG))
+            .and_then(Option::as_ref)
+            .and_then(|rows| rows.as_any().downcast_ref())
+            .expect("every table that is used is registered")
+    }
+
+    /// Returns the value of a counter; 0 when it was never set.
+    pub(in crate::store::embedded) fn counter(&self, counter: &Counter) -> i64 {
+        // Counters never expire.
+        self.rows::<Counters>().get(counter, Timestamp::MIN).copied().unwrap_or(0)
+    }
+
+    /// Sets a counter without writing it down: for [`DurableTable::begin_epoch`] only.
+    pub(in crate::store::embedded) fn set_counter(&mut self, counter: Counter, value: i64) {
+        let mut changes = Changes::default();
+        changes.pending_mut::<Counters>().rows.insert(counter, Some(value));
+        self.publish(changes);
+    }
+
+    /// Prepares every table for a new epoch.
+    pub(super) fn begin_epoch(&mut self, now: Timestamp) {
+        let begin: Vec<_> = self.all().map(|rows| rows.begin_epoch()).collect();
+        for begin in begin {
+            begin(self, now);
+        }
+    }
+
+    /// Makes the changes of a group visible.
+    pub(super) fn publish(&mut self, changes: Changes) {
+        for (rows, pending) in self.tables.iter_mut().zip(changes.tables) {
+            if let (Some(rows), Some(pending)) = (rows, pending) {
+                rows.apply(pending);
+            }
+        }
+    }
+
+    /// Applies a change that was read from the file.
+    pub(super) fn replay(&mut self, effect: &Effect<'_>) -> Result<(), String> {
+        let rows = self.tables.get_mut(usize::from(effect.tag)).and_then(Option::as_mut);
+        let Some(rows) = rows else {
+            return Err(format!("a change of the unknown table {}", effect.tag));
+        };
+        rows.replay(effect).map_err(|error| error.to_string())
+    }
+
+    /// Removes at most `limit` expired rows of each table; returns how many.
+    pub(super) fn delete_expired(
+        &self,
+        changes: &mut Changes,
+        now: Timestamp,
+        limit: usize,
+    ) -> usize {
+        self.all().map(|rows| rows.delete_expired(changes, now, limit)).sum()
+    }
+
+    /// Returns the schema of every table.
+    pub(super) fn schema(&self) -> impl Iterator<Item = SchemaPart> {
+        self.all().map(|rows| rows.schema())
+    }
+
+    /// Returns the tag and the name of every table.
+    pub(super) fn names(&self) -> Vec<(u8, &'static str)> {
+        self.all().map(|rows| (rows.tag(), rows.name())).collect()
+    }
+
+    /// Reports how many live rows each table holds.
+    pub(super) fn status(&self, now: Timestamp) -> Vec<ResourceStatus> {
+        self.all()
+            .filter(|rows| rows.tag() != Counters::TAG)
+            .map(|rows| ResourceStatus::counted(rows.name(), rows.count(now)))
+            .collect()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &dyn AnyRows> {
+        self.tables.iter().flatten().map(|rows| &**rows)
+    }
+}
+
+/// What a group changes in every table.
+#[derive(Default)]
+pub(in crate::store::embedded) struct Changes {
+    /// By tag; only those that the group touches.
+    tables: Vec<Option<Box<dyn AnyPending>>>,
+}
+
+impl Changes {
+    /// Returns what changes in one table; `None` when nothing does.
+    pub(in crate::store::embedded) fn pending<T: DurableTable>(&self) -> Option<&Pending<T>> {
+        self.tables.get(usize::from(T::TAG))?.as_ref()?.as_any().downcast_ref()
+    }
+
+    /// Returns what changes in one table, to be added to.
+    pub(super) fn pending_mut<T: DurableTable>(&mut self) -> &mut Pending<T> {
+        let at = usize::from(T::TAG);
+        if self.tables.len() <= at {
+            self.tables.resize_with(at + 1, || None);
+        }
+        self.tables[at]
+            .get_or_insert_with(|| Box::new(Pending::<T>::default()))
+            .as_any_mut()
+            .downcast_mut()
+            .expect("registering has made sure that no tables share a tag")
+    }
+
+    /// Counts the rows that change.
+    pub(super) fn len(&self) -> usize {
+        self.tables.iter().flatten().map(|pending| pending.len()).sum()
+    }
+
+    /// Writes the changes into an entry of the journal.
+    pub(super) fn encode(&self, entry: &mut Entry) -> serde_json::Result<()> {
+        self.tables.iter().flatten().try_for_each(|pending| pending.encode(entry))
+    }
+}
+
+/// The rows of some table.
+trait AnyRows: Send + Sync {
+    fn as_any(&self) -> &dyn Any;
+    fn tag(&self) -> u8;
+    fn name(&self) -> &'static str;
+    fn schema(&self) -> SchemaPart;
+    fn begin_epoch(&self) -> fn(&mut Tables, Timestamp);
+    fn apply(&mut self, pending: Box<dyn AnyPending>);
+    fn replay(&mut self, effect: &Effect<'_>) -> serde_json::Result<()>;
+    fn delete_expired(&self, changes: &mut Changes, now: Timestamp, limit: usize) -> usize;
+    fn count(&self, now: Timestamp) -> u64;
+}
+
+impl<T: DurableTable> AnyRows for MemoryRows<T> {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn tag(&self) -> u8 {
+        T::TAG
+    }
+
+    fn name(&self) -> &'static str {
+        T::NAME
+    }
+
+    fn schema(&self) -> SchemaPart {
+        schema::<T>()
+    }
+
+    fn begin_epoch(&self) -> fn(&mut Tables, Timestamp) {
+        T::begin_epoch
+    }
+
+    fn apply(&mut self, pending: Box<dyn AnyPending>) {
+        let pending = pending.into_any().downcast::<Pending<T>>();
+        for (key, row) in pending.expect("changes lie at the tag of their table").rows {
+            self.set(key, row);
+        }
+    }
+
+    fn replay(&mut self, effect: &Effect<'_>) -> serde_json::Result<()> {
+        let (key, row) = effect.decode()?;
+        self.set(key, row);
+        Ok(())
+    }
+
+    fn delete_expired(&self, changes: &mut Changes, now: Timestamp, limit: usize) -> usize {
+        let mut expired = self.expired(now).take(limit).peekable();
+        if expired.peek().is_none() {
+            return 0;
+        }
+        let pending = changes.pending_mut::<T>();
+        let before = pending.rows.len();
+        for key in expired {
+            // What the group has written already stands: it may be a new row under that key.
+            pending.rows.entry(key.clone()).or_insert(None);
+        }
+        pending.rows.len() - before
+    }
+
+    fn count(&self, now: Timestamp) -> u64 {
+        MemoryRows::count(self, now)
+    }
+}
+
+/// What changes in some table.
+trait AnyPending: Send {
+    fn as_any(&self) -> &dyn Any;
+    fn as_any_mut(&mut self) -> &mut dyn Any;
+    fn into_any(self: Box<Self>) -> Box<dyn Any>;
+    fn len(&self) -> usize;
+    fn encode(&self, entry: &mut Entry) -> serde_json::Result<()>;
+}
+
+impl<T: DurableTable> AnyPending for Pending<T> {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn encode(&self, entry: &mut Entry) -> serde_json::Result<()> {
+        self.rows.iter().try_for_each(|(key, row)| entry.push(T::TAG, key, row.as_ref()))
+    }
+}

@@ -1,0 +1,38 @@
+//! The rows of leases: fences are checked against them, so they lie below all that is fenced.
+
+use crate::model::leases::{Lease, LeaseName};
+use crate::model::time::Timestamp;
+use crate::store::embedded::durable::{Counter, DurableTable, Tables};
+
+/// The last fencing token that was given. One for all leases, so that a lease that ended needs no
+/// row to keep its tokens growing.
+pub(in crate::store::embedded) const LAST_TOKEN: Counter = Counter::named("leases.last_token");
+
+/// The table of the leases.
+#[derive(Debug)]
+pub(in crate::store::embedded) struct Leases;
+
+impl DurableTable for Leases {
+    type Key = LeaseName;
+    type Row = Lease;
+    const NAME: &'static str = "leases";
+    const TAG: u8 = 3;
+    const MIGRATIONS: &'static [&'static str] =
+        &["CREATE TABLE leases (key TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL)
+            STRICT, WITHOUT ROWID"];
+
+    fn expires_at(&self, row: &Lease) -> Option<Timestamp> {
+        Some(row.expires_at)
+    }
+
+    /// Raises the last token to the microseconds since 1970, where it is below.
+    ///
+    /// A run without files, with a new folder or with a restored backup does not know the tokens of
+    /// the runs before it, and a leader that was paused then may still come. Fewer than one token is
+    /// given in a microsecond, so all of them lie below the time at which this epoch begins.
+    /// The tokens stay below 2^53, exact in every JSON reader, until 2255.
+    fn begin_epoch(tables: &mut Tables, now: Timestamp) {
+        let last = tables.counter(&LAST_TOKEN);
+        tables.set_counter(LAST_TOKEN, last.max(now.as_nanos() / 1_000));
+    }
+}

@@ -1,0 +1,31 @@
+//! The rows of locks.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::locks::LockKey;
+use crate::model::time::Timestamp;
+use crate::store::embedded::durable::DurableTable;
+
+/// The table of the locks.
+#[derive(Debug)]
+pub(in crate::store::embedded) struct Locks;
+
+/// A lock that is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::store::embedded) struct LockRow {
+    pub(in crate::store::embedded) expires_at: Timestamp,
+}
+
+impl DurableTable for Locks {
+    type Key = LockKey;
+    type Row = LockRow;
+    const NAME: &'static str = "locks";
+    const TAG: u8 = 2;
+    const MIGRATIONS: &'static [&'static str] =
+        &["CREATE TABLE locks (key TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL)
+            STRICT, WITHOUT ROWID"];
+
+    fn expires_at(&self, row: &LockRow) -> Option<Timestamp> {
+        Some(row.expires_at)
+    }
+}

@@ -1,0 +1,220 @@
+//! The series on disk, and how they come and go.
+//!
+//! The disk follows memory: a flush writes the newest state of every marked series under its
+//! slot's number. Keys and samples lie in tables of their own, so that a
+//! push of known series rewrites few pages. Values are kept as their bits: SQLite would turn NaN
+//! into NULL. Invariant: what is drained is the state of one moment.
+
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
+use rusqlite::{Connection, Transaction, params};
+
+use super::load::load;
+use super::record::{BuildSlotHasher, State};
+use super::table::{SeriesTable, TableLimits};
+use crate::model::series::Metadata;
+use crate::store::StoreResult;
+use crate::store::embedded::buffered::{BufferedSet, Drained, FlushBatch, LockedSet, Unflushed};
+use crate::store::embedded::sqlite::SchemaPart;
+
+const SCHEMA: SchemaPart = SchemaPart {
+    name: "series",
+    migrations: &["
+    CREATE TABLE names (id INTEGER PRIMARY KEY, name TEXT NOT NULL) STRICT;
+    CREATE TABLE metadata (
+        id INTEGER PRIMARY KEY, type TEXT NOT NULL, help TEXT NOT NULL, unit TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE series (slot INTEGER PRIMARY KEY, name INTEGER NOT NULL, labels TEXT NOT NULL) STRICT;
+    CREATE TABLE samples (
+        slot INTEGER PRIMARY KEY,
+        value_bits INTEGER NOT NULL,
+        updated_at_nanos INTEGER NOT NULL,
+        metadata INTEGER NOT NULL
+    ) STRICT;
+"],
+};
+
+/// The series, as the flusher sees them.
+pub(in crate::store::embedded) struct SeriesSet(Arc<Mutex<SeriesTable>>);
+
+impl SeriesSet {
+    /// Makes an empty set.
+    pub(in crate::store::embedded) fn new(limits: TableLimits) -> Self {
+        Self(Arc::new(Mutex::new(SeriesTable::new(limits))))
+    }
+
+    /// Returns the table that the set shows.
+    pub(super) fn table(&self) -> Arc<Mutex<SeriesTable>> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl BufferedSet for SeriesSet {
+    fn schema(&self) -> SchemaPart {
+        SCHEMA
+    }
+
+    fn load(&self, conn: &Connection) -> StoreResult<()> {
+        load(conn, &mut self.0.lock())
+    }
+
+    fn lock(&self) -> Box<dyn LockedSet + '_> {
+        Box::new(LockedSeries { shared: &self.0, table: self.0.lock() })
+    }
+
+    fn unflushed(&self) -> Unflushed {
+        self.0.lock().dirty.unflushed()
+    }
+}
+
+struct LockedSeries<'a> {
+    shared: &'a Arc<Mutex<SeriesTable>>,
+    table: MutexGuard<'a, SeriesTable>,
+}
+
+impl LockedSet for LockedSeries<'_> {
+    fn drain(&mut self) -> Box<dyn FlushBatch> {
+        let changes = self.table.drain();
+        Box::new(SeriesBatch { table: Arc::clone(self.shared), changes })
+    }
+}
+
+/// What a flush writes. The table is not locked meanwhile: the changes are a copy.
+struct SeriesBatch {
+    table: Arc<Mutex<SeriesTable>>,
+    changes: DrainedSeries,
+}
+
+impl FlushBatch for SeriesBatch {
+    fn len(&self) -> usize {
+        self.changes.samples.len() + self.changes.deleted.len()
+    }
+
+    fn upsert(&self, txn: &Transaction<'_>) -> rusqlite::Result<()> {
+        let mut name = txn.prepare_cached("REPLACE INTO names VALUES (?, ?)")?;
+        for (id, text) in &self.changes.names {
+            name.execute(params![id, text])?;
+        }
+        let mut metadata = txn.prepare_cached("REPLACE INTO metadata VALUES (?, ?, ?, ?)")?;
+        for (id, entry) in &self.changes.metadata {
+            let word = entry.metric_type.as_str();
+            metadata.execute(params![id, word, entry.help, entry.unit])?;
+        }
+        let mut key = txn.prepare_cached("REPLACE INTO series VALUES (?, ?, ?)")?;
+        for (slot, name, labels) in &self.changes.keys {
+            key.execute(params![slot, name, labels])?;
+        }
+        let mut sample = txn.prepare_cached("REPLACE INTO samples VALUES (?, ?, ?, ?)")?;
+        for row in &self.changes.samples {
+            sample.execute(params![
+                row.slot,
+                row.value_bits.cast_signed(),
+                row.updated_at_nanos,
+                row.metadata
+            ])?;
+        }
+        Ok(())
+    }
+
+    fn delete(&self, txn: &Transaction<'_>) -> rusqlite::Result<()> {
+        let mut key = txn.prepare_cached("DELETE FROM series WHERE slot = ?")?;
+        let mut sample = txn.prepare_cached("DELETE FROM samples WHERE slot = ?")?;
+        for slot in &self.changes.deleted {
+            key.execute([slot])?;
+            sample.execute([slot])?;
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, failed: bool) {
+        let Self { table, changes } = *self;
+        let mut table = table.lock();
+        if failed {
+            table.merge_back(changes);
+        } else {
+            table.dirty.flushed();
+        }
+    }
+}
+
+/// The newest state of all marked series.
+#[derive(Debug)]
+pub(super) struct DrainedSeries {
+    marks: Drained<u32, BuildSlotHasher>,
+    names: Vec<(u32, Arc<str>)>,
+    metadata: Vec<(u32, Arc<Metadata>)>,
+    keys: Vec<(u32, u32, Arc<str>)>,
+    samples: Vec<SampleRow>,
+    deleted: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct SampleRow {
+    slot: u32,
+    value_bits: u64,
+    updated_at_nanos: i64,
+    metadata: u32,
+}
+
+impl SeriesTable {
+    /// Takes all marks and reads what they stand for now.
+    fn drain(&mut self) -> DrainedSeries {
+        let marks = self.dirty.drain();
+        let mut slots: Vec<u32> = marks.keys.iter().copied().collect();
+        // In the order of the disk's pages.
+        slots.sort_unstable();
+        let mut drained = DrainedSeries {
+            marks,
+            names: Vec::new(),
+            metadata: Vec::new(),
+            keys: Vec::new(),
+            samples: Vec::new(),
+            deleted: Vec::new(),
+        };
+        for slot in slots {
+            let record = self.core.slab.get_mut(slot);
+            if record.state != State::Live {
+                drained.deleted.push(slot);
+                record.key_saved = false;
+                continue;
+            }
+            drained.samples.push(SampleRow {
+                slot,
+                value_bits: record.value.to_bits(),
+                updated_at_nanos: record.updated_at_nanos,
+                metadata: record.metadata,
+            });
+            let (name, metadata) = (record.name, record.metadata);
+            // Key, name and metadata are written once. They count as saved from here on, before they
+            // are: the flush is one transaction, and a failed one takes it back.
+            if !std::mem::replace(&mut record.key_saved, true) {
+                drained.keys.push((slot, name, Arc::clone(&record.labels)));
+                let entry = self.core.names.get_mut(name);
+                if !std::mem::replace(&mut entry.saved, true) {
+                    drained.names.push((name, Arc::clone(&entry.name)));
+                }
+            }
+            if !self.core.metadata.mark_saved(metadata) {
+                let entry = self.core.metadata.get(metadata).cloned();
+                drained.metadata.extend(entry.map(|entry| (metadata, entry)));
+            }
+        }
+        drained
+    }
+
+    /// Marks again what could not be written.
+    ///
+    /// Meanwhile a slot or a number may have been given to another series, name or metadata. Then
+    /// it counts as unsaved already, and is only written once more.
+    fn merge_back(&mut self, drained: DrainedSeries) {
+        for (slot, name, _) in drained.keys {
+            self.core.slab.get_mut(slot).key_saved = false;
+            self.core.names.get_mut(name).saved = false;
+        }
+        for (id, _) in drained.metadata {
+            self.core.metadata.mark_unsaved(id);
+        }
+        self.dirty.merge_back(drained.marks);
+    }
+}

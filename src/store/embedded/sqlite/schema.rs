@@ -1,0 +1,81 @@
+//! The parts of a file's schema, each with a version of its own.
+//!
+//! The table `schema_versions` names every part that the file has, with the number of migrations
+//! that were applied to it. So a resource brings its migrations with it, and no list of all of
+//! them is needed. Invariant: a part's migration and its new version are one transaction.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, params};
+
+/// The version of the table `schema_versions` itself, in SQLite's `user_version`.
+const FORMAT: i64 = 1;
+
+/// The tables of one resource in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store::embedded) struct SchemaPart {
+    /// Names the part in the file; never given to another one.
+    pub(in crate::store::embedded) name: &'static str,
+    /// `migrations[n]` leads from version n to n + 1. Only ever appended to.
+    pub(in crate::store::embedded) migrations: &'static [&'static str],
+}
+
+/// Brings every part to its newest version.
+pub(super) fn migrate(conn: &Connection, parts: &[SchemaPart]) -> rusqlite::Result<()> {
+    if format(conn)? == 0 {
+        let txn = conn.unchecked_transaction()?;
+        txn.execute_batch(
+            "CREATE TABLE schema_versions (name TEXT PRIMARY KEY, version INTEGER NOT NULL)
+                STRICT, WITHOUT ROWID",
+        )?;
+        txn.pragma_update(None, "user_version", FORMAT)?;
+        txn.commit()?;
+    }
+    let versions = versions(conn)?;
+    for part in parts {
+        let at = versions.get(part.name).map_or(0, |at| usize::try_from(*at).unwrap_or(0));
+        for (version, sql) in part.migrations.iter().enumerate().skip(at) {
+            let txn = conn.unchecked_transaction()?;
+            txn.execute_batch(sql)?;
+            let version = i64::try_from(version + 1).unwrap_or(i64::MAX);
+            txn.execute(
+                "REPLACE INTO schema_versions VALUES (?1, ?2)",
+                params![part.name, version],
+            )?;
+            txn.commit()?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns what in the file's schema is newer than `parts`; `None` when this version knows all.
+pub(super) fn newer(conn: &Connection, parts: &[SchemaPart]) -> rusqlite::Result<Option<String>> {
+    match format(conn)? {
+        // The file was made, and then the server was killed before it wrote any table.
+        0 => return Ok(None),
+        FORMAT => {}
+        found => return Ok(Some(format!("its format is {found}, this version knows {FORMAT}"))),
+    }
+    for (name, found) in versions(conn)? {
+        let Some(part) = parts.iter().find(|part| part.name == name) else {
+            return Ok(Some(format!("this version does not know its table {name}")));
+        };
+        let known = part.migrations.len();
+        if usize::try_from(found).is_ok_and(|found| found > known) {
+            return Ok(Some(format!(
+                "its table {name} has version {found}, this version knows {known}"
+            )));
+        }
+    }
+    Ok(None)
+}
+
+fn format(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+fn versions(conn: &Connection) -> rusqlite::Result<HashMap<String, i64>> {
+    conn.prepare("SELECT name, version FROM schema_versions")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect()
+}
