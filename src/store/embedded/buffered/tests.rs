@@ -237,12 +237,10 @@ fn a_failed_flush_marks_all_again_and_does_not_override_newer_writes() {
 fn a_write_during_a_failed_flush_is_kept() {
     let fixture = Fixture::new();
     fixture.write(1, 1);
-    let drain = |set: &Shared| {
-        let set = Set(PARENTS, Arc::clone(set));
-        let batch = set.lock().drain();
-        batch
-    };
-    let batch = drain(&fixture.parents);
+    let set = Set(PARENTS, Arc::clone(&fixture.parents));
+    let mut locked = set.lock();
+    let batch = locked.drain();
+    drop(locked);
     fixture.parents.lock().write(1, Some(2));
     fixture.parents.lock().write(2, Some(2));
     batch.finish(true);

@@ -3,26 +3,11 @@
 //!
 //! Resources name their counters; only the time of the last commit is the engine's own.
 
-use std::borrow::Cow;
-
-use serde::{Deserialize, Serialize};
-
-use super::table::DurableTable;
+use super::table::{Counter, DurableTable};
 use crate::model::time::Timestamp;
 
 /// The latest time at which something was committed, in nanoseconds since 1970.
 pub(super) const LAST_COMMIT: Counter = Counter::named("last_commit_nanos");
-
-/// Which number. The name stands in the file; no two numbers share one.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub(in crate::store::embedded) struct Counter(Cow<'static, str>);
-
-impl Counter {
-    /// Makes the name of a counter.
-    pub(in crate::store::embedded) const fn named(name: &'static str) -> Self {
-        Self(Cow::Borrowed(name))
-    }
-}
 
 /// The table of the counters.
 #[derive(Debug)]

@@ -21,14 +21,13 @@ mod tables;
 mod transaction;
 mod writer;
 
-pub(super) use self::counters::Counter;
 #[cfg(test)]
 pub(super) use self::file::DurableFile;
 pub(super) use self::shared::{PublishGuard, PublishHook};
 pub(super) use self::store::DurableStore;
 #[cfg(test)]
 pub(super) use self::store::Loaded;
-pub(super) use self::table::DurableTable;
+pub(super) use self::table::{Counter, DurableTable};
 pub(super) use self::tables::{Changes, Tables};
 pub(super) use self::transaction::Txn;
 #[cfg(test)]

@@ -1,15 +1,15 @@
-//! How a resource defines a table of durable rows.
+//! How a resource defines a table of durable rows, and counters beside them.
 //!
 //! A definition lies in a file of its own, apart from the commands that change its rows, and is
 //! registered in the list of `embedded/mod.rs`. Invariant: a name or a tag that was used once is
 //! never given to another table.
 
+use std::borrow::Cow;
 use std::hash::Hash;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
-use super::tables::Tables;
 use crate::model::time::Timestamp;
 use crate::store::embedded::sqlite::SchemaPart;
 
@@ -35,9 +35,22 @@ pub(in crate::store::embedded) trait DurableTable:
     /// Returns when a row expires; `None` when never.
     fn expires_at(&self, row: &Self::Row) -> Option<Timestamp>;
 
-    /// Prepares what was read from the file for a new epoch, which begins at `now`.
-    fn begin_epoch(tables: &mut Tables, now: Timestamp) {
-        let (_, _) = (tables, now);
+    /// Returns the counters that a new epoch, which begins at `now`, sets, and their values; `last`
+    /// reads a counter as the last epoch left it.
+    fn begin_epoch(last: &dyn Fn(&Counter) -> i64, now: Timestamp) -> Vec<(Counter, i64)> {
+        let (_, _) = (last, now);
+        Vec::new()
+    }
+}
+
+/// Which number. The name stands in the file; no two numbers share one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(in crate::store::embedded) struct Counter(Cow<'static, str>);
+
+impl Counter {
+    /// Makes the name of a counter.
+    pub(in crate::store::embedded) const fn named(name: &'static str) -> Self {
+        Self(Cow::Borrowed(name))
     }
 }
 

@@ -6,10 +6,10 @@
 
 use std::any::Any;
 
-use super::counters::{Counter, Counters};
+use super::counters::Counters;
 use super::journal::{Effect, Entry};
 use super::memory_rows::{MemoryRows, Pending};
-use super::table::{DurableTable, schema};
+use super::table::{Counter, DurableTable, schema};
 use crate::model::time::Timestamp;
 use crate::store::ResourceStatus;
 use crate::store::embedded::sqlite::SchemaPart;
@@ -60,19 +60,16 @@ impl Tables {
         self.rows::<Counters>().get(counter, Timestamp::MIN).copied().unwrap_or(0)
     }
 
-    /// Sets a counter without writing it down: for [`DurableTable::begin_epoch`] only.
-    pub(in crate::store::embedded) fn set_counter(&mut self, counter: Counter, value: i64) {
-        let mut changes = Changes::default();
-        changes.pending_mut::<Counters>().rows.insert(counter, Some(value));
-        self.publish(changes);
-    }
-
     /// Prepares every table for a new epoch.
+    ///
+    /// The counters are not written down: the next start sets them anew, at least as high.
     pub(super) fn begin_epoch(&mut self, now: Timestamp) {
-        let begin: Vec<_> = self.all().map(|rows| rows.begin_epoch()).collect();
-        for begin in begin {
-            begin(self, now);
-        }
+        let last = |counter: &Counter| self.counter(counter);
+        let counters: Vec<_> = self.all().flat_map(|rows| rows.begin_epoch(&last, now)).collect();
+        let mut changes = Changes::default();
+        let pending = changes.pending_mut::<Counters>();
+        pending.rows.extend(counters.into_iter().map(|(counter, value)| (counter, Some(value))));
+        self.publish(changes);
     }
 
     /// Makes the changes of a group visible.
@@ -169,7 +166,7 @@ trait AnyRows: Send + Sync {
     fn tag(&self) -> u8;
     fn name(&self) -> &'static str;
     fn schema(&self) -> SchemaPart;
-    fn begin_epoch(&self) -> fn(&mut Tables, Timestamp);
+    fn begin_epoch(&self, last: &dyn Fn(&Counter) -> i64, now: Timestamp) -> Vec<(Counter, i64)>;
     fn apply(&mut self, pending: Box<dyn AnyPending>);
     fn replay(&mut self, effect: &Effect<'_>) -> serde_json::Result<()>;
     fn delete_expired(&self, changes: &mut Changes, now: Timestamp, limit: usize) -> usize;
@@ -193,8 +190,8 @@ impl<T: DurableTable> AnyRows for MemoryRows<T> {
         schema::<T>()
     }
 
-    fn begin_epoch(&self) -> fn(&mut Tables, Timestamp) {
-        T::begin_epoch
+    fn begin_epoch(&self, last: &dyn Fn(&Counter) -> i64, now: Timestamp) -> Vec<(Counter, i64)> {
+        T::begin_epoch(last, now)
     }
 
     fn apply(&mut self, pending: Box<dyn AnyPending>) {

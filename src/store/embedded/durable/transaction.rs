@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use super::counters::{Counter, Counters};
-use super::table::DurableTable;
+use super::counters::Counters;
+use super::table::{Counter, DurableTable};
 use super::tables::{Changes, Tables};
 use crate::model::time::Timestamp;
 

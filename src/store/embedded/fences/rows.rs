@@ -2,7 +2,7 @@
 
 use crate::model::leases::{Lease, LeaseName};
 use crate::model::time::Timestamp;
-use crate::store::embedded::durable::{Counter, DurableTable, Tables};
+use crate::store::embedded::durable::{Counter, DurableTable};
 
 /// The last fencing token that was given. One for all leases, so that a lease that ended needs no
 /// row to keep its tokens growing.
@@ -31,8 +31,7 @@ impl DurableTable for Leases {
     /// the runs before it, and a leader that was paused then may still come. Fewer than one token is
     /// given in a microsecond, so all of them lie below the time at which this epoch begins.
     /// The tokens stay below 2^53, exact in every JSON reader, until 2255.
-    fn begin_epoch(tables: &mut Tables, now: Timestamp) {
-        let last = tables.counter(&LAST_TOKEN);
-        tables.set_counter(LAST_TOKEN, last.max(now.as_nanos() / 1_000));
+    fn begin_epoch(last: &dyn Fn(&Counter) -> i64, now: Timestamp) -> Vec<(Counter, i64)> {
+        vec![(LAST_TOKEN, last(&LAST_TOKEN).max(now.as_nanos() / 1_000))]
     }
 }

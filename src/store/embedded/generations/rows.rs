@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::generations::GenerationKey;
 use crate::model::time::Timestamp;
-use crate::store::embedded::durable::{Counter, DurableTable, Tables};
+use crate::store::embedded::durable::{Counter, DurableTable};
 
 /// The number of the last bump in the order of all bumps.
 pub(super) const LAST_BUMP: Counter = Counter::named("generations.last_bump");
@@ -47,10 +47,9 @@ impl DurableTable for Generations {
     /// the runs before it, and a value that was made then may still come. Fewer than one bump is done
     /// in a microsecond, so the numbers of all of them lie below the time at which this epoch
     /// begins. The numbers stay below 2^53, exact in every JSON reader, until 2255.
-    fn begin_epoch(tables: &mut Tables, now: Timestamp) {
-        let last = tables.counter(&LAST_BUMP).max(now.as_nanos() / 1_000);
+    fn begin_epoch(last: &dyn Fn(&Counter) -> i64, now: Timestamp) -> Vec<(Counter, i64)> {
         // Above every number that a fence of an earlier epoch can name.
-        tables.set_counter(LAST_BUMP, last + 1);
-        tables.set_counter(MINIMUM_FENCE, last + 1);
+        let first = last(&LAST_BUMP).max(now.as_nanos() / 1_000) + 1;
+        vec![(LAST_BUMP, first), (MINIMUM_FENCE, first)]
     }
 }
