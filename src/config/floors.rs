@@ -6,7 +6,6 @@ use super::sections::{Backend, Scope, Token};
 use super::{Config, Secret};
 use crate::engine::EngineSettings;
 use crate::engine::cache::CacheRules;
-use crate::engine::leases::LeaseRules;
 use crate::engine::series::SeriesRules;
 use crate::http::{
     self, AccessSettings, HttpSettings, LimitSettings, TimeoutSettings, TokenSettings,
@@ -60,16 +59,13 @@ impl Config {
     pub fn engine(&self) -> EngineSettings {
         let series = &self.series;
         let guards = series.guards.iter().map(|(role, sources)| (role.clone(), sources.0.clone()));
-        let max_waiting = self.limits.waiting_requests.0;
         EngineSettings {
             series: SeriesRules {
                 guards: guards.collect(),
                 leader_role: series.leader_role.clone(),
                 leader_lease: Some(series.leader_lease.clone()).filter(|lease| !lease.is_empty()),
                 max_future_skew: series.max_future_skew.0,
-                max_waiting,
             },
-            leases: LeaseRules { max_waiting },
             cache: CacheRules {
                 max_value_bytes: self.cache.max_value_bytes.0,
                 ttl: self.cache.ttl.0,

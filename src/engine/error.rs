@@ -31,9 +31,6 @@ pub enum EngineError {
     /// The lease is not held under this token now. Stop writing; acquire the lease again.
     #[error("the lease is not held under this fencing token")]
     FenceRefused,
-    /// Too many requests are waiting already. Try again later.
-    #[error("too many requests are waiting")]
-    TooManyWaiting,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

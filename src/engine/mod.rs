@@ -42,8 +42,6 @@ pub struct Engine {
 pub struct EngineSettings {
     /// Who may write series, and how.
     pub series: series::SeriesRules,
-    /// The limits on waiting for a lease.
-    pub leases: leases::LeaseRules,
     /// The limits on cached values.
     pub cache: cache::CacheRules,
 }
@@ -60,7 +58,7 @@ impl Engine {
         Self {
             series: series::SeriesEngine::new(stores.series, Arc::clone(&roles), &rules, series),
             locks: locks::LockEngine::new(stores.locks),
-            leases: leases::LeaseEngine::new(stores.leases, roles, settings.leases, leases),
+            leases: leases::LeaseEngine::new(stores.leases, roles, leases),
             checkpoints: checkpoints::CheckpointEngine::new(stores.checkpoints),
             generations: generations::GenerationEngine::new(stores.generations),
             cache: cache::CacheEngine::new(stores.cache, settings.cache, clock, shared),

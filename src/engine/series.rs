@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::roles::Roles;
@@ -32,8 +31,6 @@ pub struct SeriesRules {
     pub leader_lease: Option<String>,
     /// How far ahead of the server's clock a point may lie.
     pub max_future_skew: Duration,
-    /// How many requests may wait for changes at a time.
-    pub max_waiting: usize,
 }
 
 impl Default for SeriesRules {
@@ -44,7 +41,6 @@ impl Default for SeriesRules {
             leader_role: "leader".to_owned(),
             leader_lease: None,
             max_future_skew: Duration::from_secs(600),
-            max_waiting: 20_000,
         }
     }
 }
@@ -82,7 +78,6 @@ pub struct SeriesEngine {
     roles: Arc<Roles>,
     max_future_skew: Duration,
     clock: SharedClock,
-    waiting: Semaphore,
 }
 
 impl SeriesEngine {
@@ -92,8 +87,7 @@ impl SeriesEngine {
         rules: &SeriesRules,
         clock: SharedClock,
     ) -> Self {
-        let waiting = Semaphore::new(rules.max_waiting);
-        Self { store, roles, max_future_skew: rules.max_future_skew, clock, waiting }
+        Self { store, roles, max_future_skew: rules.max_future_skew, clock }
     }
 
     /// Returns the store, for the refresher, which needs no rules.
@@ -164,7 +158,7 @@ impl SeriesEngine {
     /// changes after this cursor are no longer known.
     ///
     /// # Errors
-    /// [`EngineError::TooManyWaiting`], and failures of the store.
+    /// When the store fails.
     pub async fn delta(
         &self,
         after: &Cursor,
@@ -177,7 +171,6 @@ impl SeriesEngine {
         if has_news(found.as_ref()) || wait.is_zero() {
             return Ok(found);
         }
-        let _permit = self.waiting.try_acquire().map_err(|_| EngineError::TooManyWaiting)?;
         let deadline = Instant::now() + wait;
         loop {
             match tokio::time::timeout_at(deadline, signal.changed()).await {

@@ -1,8 +1,8 @@
-//! Who may do what: bearer tokens with scopes, and the addresses that may read /metrics.
+//! Access: bearer tokens with scopes, and the addresses that may read /metrics.
 //!
-//! Tokens carry high entropy, so that one fast hash is enough; what is stored is the hash.
-//! Invariant: how long the check takes says nothing about the tokens that are configured:
-//! every one of them is compared, whole, also after a match.
+//! Not what a role may write: that is the engine's. Tokens have high entropy, so one fast hash of them is enough, and
+//! only the hash is kept. Invariant: how long the check takes says nothing about the configured tokens: each of them
+//! is compared as a whole, also after a match.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use subtle::{Choice, ConstantTimeEq};
 
 use super::problem::Problem;
 
-/// What a token allows, and what a route asks for.
+/// What a token allows, and what a route requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// To read the resources.
@@ -29,7 +29,7 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// Returns the word that stands in settings and answers.
+    /// Returns the name of the scope in settings and responses.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -43,7 +43,7 @@ impl Scope {
 /// One token, as its hash.
 #[derive(Debug, Clone)]
 pub struct TokenSettings {
-    /// Who it was given to, for people.
+    /// The name of the client that it was issued to, for people.
     pub name: String,
     /// The SHA-256 of the token.
     pub sha256: [u8; 32],
@@ -53,12 +53,12 @@ pub struct TokenSettings {
     pub role: Option<String>,
 }
 
-/// Who may do what. Without tokens, everybody may do everything.
+/// Who has access. Without tokens, every client has access to everything.
 #[derive(Debug, Clone, Default)]
 pub struct AccessSettings {
     /// The tokens.
     pub tokens: Vec<TokenSettings>,
-    /// The addresses that may read /metrics; none means all.
+    /// The addresses that may read /metrics; all when empty.
     pub metrics_allow: Vec<IpNet>,
 }
 
@@ -70,7 +70,7 @@ pub(crate) struct BoundRole(pub(crate) Arc<str>);
 #[derive(Debug, Clone, Copy)]
 pub struct PeerAddress(pub IpAddr);
 
-/// The check of every request.
+/// Checks the access of each request.
 #[derive(Debug)]
 pub(crate) struct Access {
     tokens: Vec<(TokenSettings, Option<BoundRole>)>,
@@ -94,8 +94,8 @@ impl Access {
         self.tokens.is_empty()
     }
 
-    /// Checks the request's token against the scope that its route asks for; gives the role
-    /// that the token is bound to.
+    /// Checks that the request's token has the scope that its route requires; returns the role that the token is
+    /// bound to.
     ///
     /// # Errors
     /// 401 for a missing or unknown token, 403 for one that lacks the scope.
@@ -121,6 +121,7 @@ impl Access {
     fn find(&self, token: &[u8]) -> Option<&(TokenSettings, Option<BoundRole>)> {
         let hash: [u8; 32] = Sha256::digest(token).into();
         let mut found = None;
+        // No early return: the time would tell how far down the list the token is.
         for entry in &self.tokens {
             let same: Choice = entry.0.sha256.ct_eq(&hash);
             if bool::from(same) {
@@ -130,13 +131,13 @@ impl Access {
         found
     }
 
-    /// Checks whether the address may read /metrics. An unknown address may not when there
-    /// is a list.
+    /// Checks that the address may read /metrics. An unknown address may not when there is a list.
     ///
     /// # Errors
     /// 403.
     pub(crate) fn check_metrics_address(&self, peer: Option<IpAddr>) -> Result<(), Problem> {
         let allowed = |ip: IpAddr| {
+            // An IPv4 client of an IPv6 socket has a mapped address.
             let ip = ip.to_canonical();
             self.metrics_allow.iter().any(|net| net.contains(&ip))
         };
@@ -147,8 +148,8 @@ impl Access {
     }
 }
 
-/// Returns the bearer token. The scheme is case-insensitive (RFC 9110, 11.1); everything
-/// behind it is the token, also what looks like `=`.
+/// Returns the bearer token. The scheme is case-insensitive (RFC 9110, 11.1); everything after it is the token,
+/// including `=`.
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (value, None) = (values.next()?.as_bytes(), values.next()) else { return None };
@@ -194,14 +195,14 @@ mod tests {
     }
 
     #[test]
-    fn every_configured_token_counts_also_one_with_equals_signs() {
+    fn every_configured_token_is_known_also_one_with_equals_signs() {
         assert_eq!(status(Some("Bearer one=1=="), Scope::Read), Ok(None));
         assert_eq!(status(Some("Bearer two"), Scope::Write), Ok(Some("follower".to_owned())));
         assert_eq!(status(Some("bEARER two"), Scope::Read), Ok(Some("follower".to_owned())));
     }
 
     #[test]
-    fn unknown_is_401_and_not_allowed_is_403() {
+    fn an_unknown_token_gets_401_and_a_missing_scope_403() {
         for header in [None, Some("Bearer"), Some("Bearer "), Some("Bearer one"), Some("Basic two")]
         {
             assert_eq!(status(header, Scope::Read), Err(401), "{header:?}");
@@ -211,14 +212,14 @@ mod tests {
     }
 
     #[test]
-    fn without_tokens_everybody_may() {
+    fn without_tokens_every_client_has_access() {
         let open = Access::new(&AccessSettings::default());
         assert!(open.check(&HeaderMap::new(), Scope::Admin).is_ok());
         assert!(open.check_metrics_address(None).is_ok());
     }
 
     #[test]
-    fn metrics_are_for_listed_addresses() {
+    fn only_listed_addresses_read_metrics() {
         let access = access();
         let check = |ip: &str| access.check_metrics_address(Some(ip.parse().expect("an address")));
         assert!(check("10.1.2.3").is_ok());

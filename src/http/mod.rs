@@ -4,15 +4,14 @@
 //! and status codes are chosen in `problem` alone.
 
 mod access;
+mod admission;
 mod body;
 mod extract;
 mod linger;
 mod listen;
-mod middleware;
 mod observe;
 mod offload;
 mod openapi;
-mod place;
 mod problem;
 mod push;
 mod route;

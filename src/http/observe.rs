@@ -1,12 +1,12 @@
-//! Counting requests: the handles of one route, looked up once.
+//! Counting requests: the handles to the metrics of one route, looked up once.
 //!
-//! Not the metrics: their names stand in `exposition::own`. Invariant: the label is the
-//! route that matched, from a fixed list, never what a client wrote.
+//! Not the metrics: their names are in `exposition::own`. Invariant: the label is the template of the route that
+//! matched, never a path that a client sent.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use prometheus::{Histogram, IntCounter, IntGauge};
+use prometheus::{Histogram, IntCounter};
 
 use super::problem::Code;
 use crate::exposition::OwnMetrics;
@@ -50,7 +50,7 @@ impl RouteMetrics {
         }
     }
 
-    /// Counts an answer.
+    /// Counts a response.
     pub(crate) fn observe(&self, status: u16, took: Duration) {
         self.duration.observe(took.as_secs_f64());
         match STATUSES.iter().position(|known| *known == status) {
@@ -64,18 +64,13 @@ impl RouteMetrics {
         self.own.http_requests.with_label_values(&labels)
     }
 
-    /// Counts a request as being served until the answer is dropped.
-    pub(crate) fn begin(&self) -> InFlight<'_> {
+    /// Counts a request as in flight, until [`Self::end`].
+    pub(crate) fn begin(&self) {
         self.own.http_in_flight.inc();
-        InFlight(&self.own.http_in_flight)
     }
-}
 
-/// A request that is being served.
-pub(crate) struct InFlight<'a>(&'a IntGauge);
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.dec();
+    /// Ends what [`Self::begin`] began.
+    pub(crate) fn end(&self) {
+        self.own.http_in_flight.dec();
     }
 }

@@ -11,7 +11,7 @@ use utoipa::openapi::schema::Schema;
 use utoipa_axum::router::UtoipaMethodRouter;
 
 use super::access::Scope;
-use super::middleware::Patience;
+use super::admission::RequestClass;
 use super::problem::Code;
 use super::state::AppState;
 
@@ -36,9 +36,6 @@ pub(crate) const WITH_WRITE: &[Code] = &[Code::StorageFull];
 /// How a request with a body may end.
 pub(crate) const WITH_BODY: &[Code] =
     &[Code::MalformedBody, Code::BodyTimeout, Code::BodyTooLarge, Code::UnsupportedMediaType];
-
-/// How a request that may wait in a queue may end.
-pub(crate) const WITH_WAIT: &[Code] = &[Code::Stopping];
 
 /// How a write that can carry a fence may end.
 pub(crate) const WITH_FENCE: &[Code] = &[Code::FenceRefused];
@@ -106,7 +103,7 @@ pub(crate) struct Route {
     pub(crate) documented: Option<Documented>,
     /// What a token must allow; `None` for routes that are open to everybody.
     pub(crate) scope: Option<Scope>,
-    pub(crate) class: Patience,
+    pub(crate) class: RequestClass,
     pub(crate) compressed: bool,
     pub(crate) takes_body: bool,
     pub(crate) fenced: bool,
@@ -140,12 +137,12 @@ pub(crate) fn admin(routes: UtoipaMethodRouter<AppState>) -> Route {
 
 /// Makes a route that is open to everybody, and responds when the server is busy too.
 pub(crate) fn open(routes: UtoipaMethodRouter<AppState>) -> Route {
-    Route { class: Patience::Unbounded, ..Route::documented(routes, None) }
+    Route { class: RequestClass::Unlimited, ..Route::documented(routes, None) }
 }
 
 /// Makes a `GET` route that the document does not show, open to everybody.
 pub(crate) fn undocumented(path: &str, handler: MethodRouter<AppState>) -> Route {
-    Route { class: Patience::Unbounded, ..Route::new("GET", path.to_owned(), handler) }
+    Route { class: RequestClass::Unlimited, ..Route::new("GET", path.to_owned(), handler) }
 }
 
 impl Route {
@@ -156,7 +153,7 @@ impl Route {
             handler,
             documented: None,
             scope: None,
-            class: Patience::Prompt,
+            class: RequestClass::Prompt,
             compressed: false,
             takes_body: false,
             fenced: false,
@@ -184,7 +181,7 @@ impl Route {
     }
 
     /// Sets what the route's requests count against.
-    pub(crate) fn class(self, class: Patience) -> Self {
+    pub(crate) fn class(self, class: RequestClass) -> Self {
         Self { class, ..self }
     }
 
@@ -216,7 +213,6 @@ impl Route {
             (self.uses_store, WITH_STORE),
             (self.writes, WITH_WRITE),
             (self.takes_body, WITH_BODY),
-            (self.class == Patience::WaitsForTurn, WITH_WAIT),
             (self.fenced, WITH_FENCE),
             (true, self.own_codes),
         ];

@@ -1,10 +1,9 @@
-//! The router: every row of every resource behind its gate.
+//! The router: every row of every resource behind its admission.
 //!
 //! Not the rows: each resource owns its own, see `routes`. `openapi/routes.txt` shows all of them on one screen.
-//! Invariant: no request reaches a handler around its gate, and a request that matches no route gets a problem like
+//! Invariant: no request reaches a handler around its admission, and a request that matches no route gets a problem like
 //! any other.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
@@ -17,7 +16,7 @@ use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::SizeAbove;
 
-use super::middleware::{Gate, GateLayer};
+use super::admission::Admission;
 use super::openapi;
 use super::problem::{Code, Problem};
 use super::route::{Resource, Route};
@@ -26,11 +25,12 @@ use super::state::{AppState, RouterParts};
 
 /// Builds the router of the whole API.
 pub fn router(parts: RouterParts) -> Router {
+    let admission = Admission::new(&parts.settings, parts.pages.own());
     let state = AppState::new(parts);
     let mut router = Router::new();
     for route in resources().into_iter().flat_map(|resource| resource.routes) {
         let path = route.path.clone();
-        router = router.route(&path, served(route, &state));
+        router = router.route(&path, served(route, &admission));
     }
     router.fallback(unknown_path).method_not_allowed_fallback(wrong_method).with_state(state)
 }
@@ -60,14 +60,14 @@ fn resources() -> Vec<Resource> {
 }
 
 /// Puts the layers of a route around its handler.
-fn served(route: Route, state: &AppState) -> MethodRouter<AppState> {
+fn served(route: Route, admission: &Admission) -> MethodRouter<AppState> {
     let codes = route.codes();
-    let gate = Gate::new(state.clone(), route.scope, route.class, route.method, &route.path);
+    let layer = admission.layer(route.scope, route.class, route.method, &route.path);
     let mut handler = route.handler;
     if route.compressed {
         handler = handler.layer(compression());
     }
-    handler = handler.layer(GateLayer(Arc::new(gate)));
+    handler = handler.layer(layer);
     if cfg!(debug_assertions) {
         let row = format!("{} {}", route.method, route.path);
         handler = handler.layer(map_response(move |response: Response| {

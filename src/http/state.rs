@@ -1,15 +1,13 @@
-//! What the handlers share: the engine once it is there, limits, access, the stop signal.
+//! What the handlers share: the engine once the store has loaded, settings, the body budget, the stop signal.
 //!
-//! Invariant: the server answers from its first moment on. Until the store has loaded, health
-//! checks see a live server that is not ready, and everything else gets 503.
+//! Not access and permits: those are admission's. Invariant: the server responds from its start on. Until the store
+//! has loaded, health checks see a live server that is not ready, and all other requests get 503.
 
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::access::Access;
 use super::body::{BodyBudget, BodyLimit};
 use super::observe::RouteMetrics;
 use super::problem::{Code, Problem};
@@ -17,22 +15,22 @@ use super::settings::HttpSettings;
 use crate::engine::Engine;
 use crate::exposition::Pages;
 
-/// The engine, once the store has loaded, and until then the reason why it is not there.
+/// The engine, once the store has loaded, and until then what the start is busy with.
 #[derive(Default)]
 pub struct Readiness {
     engine: OnceLock<Arc<Engine>>,
     reason: Mutex<Option<&'static str>>,
-    /// Why the store could not serve when it was last asked.
-    trouble: Mutex<Option<String>>,
+    /// Why the store could not serve when readiness was last checked.
+    failure: Mutex<Option<String>>,
 }
 
 impl Readiness {
-    /// Makes the resources available, for good. A second call changes nothing.
+    /// Makes the resources available, permanently. A second call changes nothing.
     pub fn set_engine(&self, engine: Arc<Engine>) {
         let _ = self.engine.set(engine);
     }
 
-    /// Says what the start is busy with, for /readyz.
+    /// Sets what the start is busy with, for /readyz.
     pub fn set_reason(&self, reason: &'static str) {
         *self.reason.lock() = Some(reason);
     }
@@ -47,10 +45,9 @@ impl Readiness {
         self.reason.lock().unwrap_or("the store is still loading")
     }
 
-    /// Notes whether the store can serve; tells whether that is a trouble that was not noted
-    /// before.
-    fn is_new_trouble(&self, ready: Result<(), &str>) -> bool {
-        let mut known = self.trouble.lock();
+    /// Records whether the store can serve; returns whether this is a failure that was not recorded before.
+    fn is_new_failure(&self, ready: Result<(), &str>) -> bool {
+        let mut known = self.failure.lock();
         let new = ready.err().filter(|why| known.as_deref() != Some(why)).is_some();
         if new || ready.is_ok() {
             *known = ready.err().map(str::to_owned);
@@ -67,7 +64,7 @@ pub struct RouterParts {
     pub settings: HttpSettings,
     /// The pages of /metrics, with what the server counts about itself.
     pub pages: Arc<Pages>,
-    /// Cancelled when the server begins to stop: whatever waits then ends at once.
+    /// Cancelled when the server begins to stop: requests that wait then end at once.
     pub stop: CancellationToken,
 }
 
@@ -81,13 +78,8 @@ pub(crate) struct Shared {
     pub(crate) settings: HttpSettings,
     pub(crate) pages: Arc<Pages>,
     pub(crate) stop: CancellationToken,
-    pub(crate) access: Access,
     pub(crate) budget: BodyBudget,
-    pub(crate) running: Arc<Semaphore>,
-    pub(crate) waiting: Arc<Semaphore>,
-    pub(crate) waiting_for_turns: Arc<Semaphore>,
-    pub(crate) scraping: Arc<Semaphore>,
-    /// What matched no route.
+    /// The requests that matched no route.
     pub(crate) unmatched: RouteMetrics,
 }
 
@@ -103,15 +95,8 @@ impl AppState {
     /// Puts the parts together.
     pub(crate) fn new(parts: RouterParts) -> Self {
         let RouterParts { readiness, settings, pages, stop } = parts;
-        let limits = &settings.limits;
-        let permits = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
         Self(Arc::new(Shared {
-            access: Access::new(&settings.access),
-            budget: BodyBudget::new(limits.buffered_body_bytes),
-            running: permits(limits.concurrent_requests),
-            waiting: permits(limits.waiting_requests),
-            waiting_for_turns: permits(limits.waiting_requests),
-            scraping: permits(limits.concurrent_scrapes),
+            budget: BodyBudget::new(settings.limits.buffered_body_bytes),
             unmatched: RouteMetrics::new(pages.own(), "any", "unmatched"),
             readiness,
             pages,
@@ -142,7 +127,7 @@ impl Shared {
             return Err(Problem::starting().detail(self.readiness.reason()));
         };
         let ready = engine.operation.ready().await;
-        if self.readiness.is_new_trouble(ready.as_ref().map(|_| ()).map_err(String::as_str)) {
+        if self.readiness.is_new_failure(ready.as_ref().map(|_| ()).map_err(String::as_str)) {
             let cause = ready.as_ref().err().map(String::as_str).unwrap_or_default();
             tracing::warn!(cause, "the store can't serve");
         }
@@ -152,7 +137,7 @@ impl Shared {
         })
     }
 
-    /// Returns the limit on bodies that are not pushes of series.
+    /// Returns the limit on bodies other than pushes of series.
     pub(crate) fn body_limit(&self) -> BodyLimit {
         let bytes = self.settings.limits.body_bytes;
         BodyLimit { sent_bytes: bytes, decoded_bytes: bytes }
@@ -167,7 +152,7 @@ impl Shared {
         }
     }
 
-    /// Returns the number of items of a page that asked for `limit`.
+    /// Returns the number of items of a page with the `limit` that the request asked for.
     ///
     /// # Errors
     /// 400 when that is more than a page may have.
@@ -182,7 +167,7 @@ impl Shared {
         }
     }
 
-    /// Returns how long a request that asked for `wait` may wait.
+    /// Returns how long a request with this `wait` waits.
     ///
     /// # Errors
     /// 400 when that is longer than a request may.
@@ -207,10 +192,10 @@ mod tests {
     use super::Readiness;
 
     #[test]
-    fn a_trouble_is_told_once_while_it_lasts() {
+    fn a_failure_is_new_once_while_it_lasts() {
         let readiness = Readiness::default();
-        let told = [Ok(()), Err("full"), Err("full"), Err("gone"), Ok(()), Err("gone")]
-            .map(|ready| readiness.is_new_trouble(ready));
-        assert_eq!(told, [false, true, false, true, false, true]);
+        let new = [Ok(()), Err("full"), Err("full"), Err("gone"), Ok(()), Err("gone")]
+            .map(|ready| readiness.is_new_failure(ready));
+        assert_eq!(new, [false, true, false, true, false, true]);
     }
 }

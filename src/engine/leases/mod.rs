@@ -28,19 +28,6 @@ const POLL: Duration = Duration::from_secs(1);
 /// it.
 const SETTLE: Duration = Duration::from_millis(5);
 
-/// The limits on waiting for a lease.
-#[derive(Debug, Clone, Copy)]
-pub struct LeaseRules {
-    /// How many requests may wait at a time, over all leases.
-    pub max_waiting: usize,
-}
-
-impl Default for LeaseRules {
-    fn default() -> Self {
-        Self { max_waiting: 20_000 }
-    }
-}
-
 /// What a request finds when it tries to get a lease.
 enum Found {
     /// The lease is the caller's now.
@@ -64,20 +51,15 @@ pub struct LeaseEngine {
 }
 
 impl LeaseEngine {
-    pub(super) fn new(
-        store: Arc<dyn LeaseStore>,
-        roles: Arc<Roles>,
-        rules: LeaseRules,
-        clock: SharedClock,
-    ) -> Self {
-        Self { store, roles, queues: Queues::new(rules.max_waiting), clock }
+    pub(super) fn new(store: Arc<dyn LeaseStore>, roles: Arc<Roles>, clock: SharedClock) -> Self {
+        Self { store, roles, queues: Arc::default(), clock }
     }
 
     /// Acquires the lease; while another holder has it, waits in a fair queue for up to `wait`. The caller's access
     /// token may be bound to a role.
     ///
     /// # Errors
-    /// [`EngineError::GuardRefused`], [`EngineError::TooManyWaiting`], and failures of the store.
+    /// [`EngineError::GuardRefused`], and failures of the store.
     pub async fn acquire(
         &self,
         name: &LeaseName,
@@ -95,7 +77,6 @@ impl LeaseEngine {
         };
         let deadline = Instant::now() + wait;
         let ticket = Arc::new(self.queues.join(name));
-        let mut waiting = None;
         loop {
             let wait_is_over = || deadline <= Instant::now();
             let retry_at = match self.attempt(&request, &ticket).await? {
@@ -113,9 +94,6 @@ impl LeaseEngine {
                 Found::HeldByOther { retry_at, .. } => retry_at.unwrap_or(deadline),
                 Found::FreeForFirst => deadline,
             };
-            if waiting.is_none() {
-                waiting = Some(self.queues.begin_to_wait().ok_or(EngineError::TooManyWaiting)?);
-            }
             drop(timeout_at(deadline.min(retry_at), ticket.woken()).await);
         }
     }

@@ -7,15 +7,14 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 
 use crate::model::leases::LeaseName;
 
 /// All queues, by lease.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Queues {
     state: Mutex<State>,
-    waiting: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
@@ -31,11 +30,6 @@ struct Entry {
 }
 
 impl Queues {
-    pub(super) fn new(max_waiting: usize) -> Arc<Self> {
-        let waiting = Arc::new(Semaphore::new(max_waiting.min(Semaphore::MAX_PERMITS)));
-        Arc::new(Self { state: Mutex::default(), waiting })
-    }
-
     /// Joins the queue of a lease at its end.
     pub(super) fn join(self: &Arc<Self>, name: &LeaseName) -> Ticket {
         let wake = Arc::new(Notify::new());
@@ -57,16 +51,6 @@ impl Queues {
         if let Some(first) = self.state.lock().queues.get(name).and_then(VecDeque::front) {
             first.wake.notify_one();
         }
-    }
-
-    /// Counts one more request as waiting, for as long as the permit lives; `None` when there are too many.
-    pub(super) fn begin_to_wait(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.waiting).try_acquire_owned().ok()
-    }
-
-    #[cfg(test)]
-    pub(super) fn room(&self) -> usize {
-        self.waiting.available_permits()
     }
 
     #[cfg(test)]

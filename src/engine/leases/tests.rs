@@ -9,10 +9,10 @@ use async_trait::async_trait;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
-use super::{LeaseEngine, LeaseRules};
+use super::LeaseEngine;
 use crate::clock::{ManualClock, SharedClock};
+use crate::engine::EngineResult;
 use crate::engine::roles::Roles;
-use crate::engine::{EngineError, EngineResult};
 use crate::model::leases::{FencingToken, Holder, Lease, LeaseName};
 use crate::model::time::Timestamp;
 use crate::store::embedded::{EmbeddedSettings, open_with};
@@ -79,7 +79,7 @@ impl LeaseStore for SlowStore {
 }
 
 impl Fixture {
-    fn new(max_waiting: usize) -> Self {
+    fn new() -> Self {
         let start = Timestamp::parse("2026-11-21T10:00:00Z").expect("valid");
         let clock = Arc::new(ManualClock::at(start));
         let shared: SharedClock = Arc::clone(&clock) as SharedClock;
@@ -92,12 +92,7 @@ impl Fixture {
             granted: Notify::new(),
             go_on: Notify::new(),
         });
-        let engine = LeaseEngine::new(
-            Arc::clone(&store) as Arc<dyn LeaseStore>,
-            roles(),
-            LeaseRules { max_waiting },
-            shared,
-        );
+        let engine = LeaseEngine::new(Arc::clone(&store) as Arc<dyn LeaseStore>, roles(), shared);
         Self { engine: Arc::new(engine), clock, store }
     }
 
@@ -172,7 +167,7 @@ async fn ended<T>(task: JoinHandle<T>) -> T {
 
 #[tokio::test]
 async fn waiters_are_granted_in_the_order_in_which_they_joined() {
-    let fixture = Fixture::new(10);
+    let fixture = Fixture::new();
     let mut lease = fixture.take("first").await;
     let mut waiters = Vec::new();
     for n in 0..5 {
@@ -188,7 +183,7 @@ async fn waiters_are_granted_in_the_order_in_which_they_joined() {
 
 #[tokio::test]
 async fn no_request_overtakes_one_that_waits() {
-    let fixture = Fixture::new(10);
+    let fixture = Fixture::new();
     let lease = fixture.take("first").await;
     let waiter = fixture.queue("waiter", LONG).await;
     let newcomer = held(fixture.acquire("newcomer", Duration::ZERO).await);
@@ -202,7 +197,7 @@ async fn no_request_overtakes_one_that_waits() {
 
 #[tokio::test]
 async fn a_holder_that_acquires_again_does_not_wait_for_itself() {
-    let fixture = Fixture::new(10);
+    let fixture = Fixture::new();
     let lease = fixture.take("me").await;
     let waiter = fixture.queue("waiter", LONG).await;
     let again = acquired(fixture.acquire("me", Duration::ZERO).await);
@@ -213,7 +208,7 @@ async fn a_holder_that_acquires_again_does_not_wait_for_itself() {
 
 #[tokio::test]
 async fn a_lease_that_expires_goes_to_the_first_of_the_queue() {
-    let fixture = Fixture::new(10);
+    let fixture = Fixture::new();
     let lease = fixture.take("first").await;
     let waiter = fixture.queue("waiter", LONG).await;
     fixture.clock.advance(TTL);
@@ -222,7 +217,7 @@ async fn a_lease_that_expires_goes_to_the_first_of_the_queue() {
 
 #[tokio::test]
 async fn a_wait_that_ends_returns_the_holder() {
-    let fixture = Fixture::new(10);
+    let fixture = Fixture::new();
     let lease = fixture.take("first").await;
     let outcome = fixture.acquire("waiter", Duration::from_millis(20)).await;
     assert_eq!(held(outcome), lease);
@@ -231,7 +226,7 @@ async fn a_wait_that_ends_returns_the_holder() {
 
 #[tokio::test]
 async fn a_waiter_that_disconnects_is_never_granted() {
-    let fixture = Fixture::new(10);
+    let fixture = Fixture::new();
     let lease = fixture.take("first").await;
     let gone = fixture.queue("gone", LONG).await;
     let stays = fixture.queue("stays", LONG).await;
@@ -244,7 +239,7 @@ async fn a_waiter_that_disconnects_is_never_granted() {
 
 #[tokio::test]
 async fn a_grant_whose_waiter_disconnects_meanwhile_is_released() {
-    let fixture = Fixture::new(10);
+    let fixture = Fixture::new();
     fixture.store.hold_back.store(true, Ordering::SeqCst);
     let gone = fixture.queue("gone", Duration::ZERO).await;
     fixture.store.granted.notified().await;
@@ -258,25 +253,9 @@ async fn a_grant_whose_waiter_disconnects_meanwhile_is_released() {
     assert_eq!(acquired(ended(stays).await).holder.as_str(), "stays");
 }
 
-#[tokio::test]
-async fn waiters_beyond_the_limit_are_refused() {
-    let fixture = Fixture::new(2);
-    fixture.take("first").await;
-    let waiters = [fixture.queue("a", LONG).await, fixture.queue("b", LONG).await];
-    until(|| fixture.engine.queues.room() == 0).await;
-    let outcome = fixture.acquire("c", LONG).await;
-    assert!(matches!(outcome, Err(EngineError::TooManyWaiting)));
-    held(fixture.acquire("c", Duration::ZERO).await);
-    for waiter in &waiters {
-        waiter.abort();
-    }
-    fixture.until_length(0).await;
-    assert_eq!(fixture.engine.queues.room(), 2);
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn each_of_a_thousand_waiters_is_granted_once() {
-    let fixture = Arc::new(Fixture::new(2_000));
+    let fixture = Arc::new(Fixture::new());
     let lease = fixture.take("first").await;
     let (served, mut order) = mpsc::unbounded_channel();
     let tasks: Vec<_> = (0..1_000)

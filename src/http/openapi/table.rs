@@ -8,8 +8,7 @@ use super::operation::operation_id;
 use crate::http::access::Scope;
 use crate::http::problem::Code;
 use crate::http::route::{
-    EVERY_ROUTE, Resource, Route, WITH_BODY, WITH_FENCE, WITH_SCOPE, WITH_STORE, WITH_WAIT,
-    WITH_WRITE,
+    EVERY_ROUTE, Resource, Route, WITH_BODY, WITH_FENCE, WITH_SCOPE, WITH_STORE, WITH_WRITE,
 };
 
 /// Returns the table of `resources`.
@@ -23,7 +22,6 @@ pub(crate) fn table(resources: &[Resource]) -> String {
         ("with a scope", WITH_SCOPE),
         ("scope read, write or admin", WITH_STORE),
         ("scope write or admin", WITH_WRITE),
-        ("class wait", WITH_WAIT),
         ("body", WITH_BODY),
         ("fenced", WITH_FENCE),
     ] {

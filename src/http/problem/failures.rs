@@ -17,7 +17,6 @@ impl From<EngineError> for Problem {
             EngineError::GuardRefused(_) => Code::GuardRefused,
             EngineError::FenceRequired { .. } => Code::FenceRequired,
             EngineError::FenceRefused => Code::FenceRefused,
-            EngineError::TooManyWaiting => Code::Overloaded,
         };
         Self::new(code).detail(detail)
     }

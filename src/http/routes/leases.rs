@@ -6,9 +6,8 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::routes;
 
 use super::shared::{HandlerResult, cut_page, unknown_page};
+use crate::http::admission::{RequestClass, RunningPermit, WaitFor};
 use crate::http::extract::{Json, Path, Query, Role};
-use crate::http::middleware::Patience;
-use crate::http::place::Place;
 use crate::http::problem::{Code, Problem};
 use crate::http::route::{Resource, read, write};
 use crate::http::state::AppState;
@@ -23,8 +22,8 @@ pub(super) fn resource() -> Resource {
         .route(
             write(routes!(acquire_lease))
                 .body()
-                .class(Patience::WaitsForTurn)
-                .fails(&[Code::GuardRefused]),
+                .class(RequestClass::Wait)
+                .fails(&[Code::GuardRefused, Code::Stopping]),
         )
         .route(write(routes!(renew_lease)).body().fails(&[Code::LeaseNotHeld]))
         .route(write(routes!(release_lease)).body().fails(&[Code::LeaseNotHeld]))
@@ -91,14 +90,14 @@ pub(crate) async fn acquire_lease(
     State(state): State<AppState>,
     Path(name): Path<String>,
     Role(bound): Role,
-    place: Place,
+    permit: RunningPermit,
     Json(body): Json<LeaseAcquireRequest>,
 ) -> HandlerResult<LeaseResponse> {
     let name = field("name", LeaseName::parse(name))?;
     let holder = field("/holder", Holder::parse(body.holder))?;
     let wait = state.wait(body.wait)?;
     if !wait.is_zero() {
-        place.wait_among(&state.waiting_for_turns)?;
+        permit.wait_for(WaitFor::LeaseOrValue)?;
     }
     let bound_role = bound.as_ref().map(|role| &*role.0);
     let leases = &state.engine()?.leases;

@@ -11,7 +11,7 @@ use axum::routing::get;
 
 use crate::exposition::{accepts_gzip, negotiate};
 use crate::http::access::Scope;
-use crate::http::middleware::Patience;
+use crate::http::admission::RequestClass;
 use crate::http::problem::Problem;
 use crate::http::route::{Resource, undocumented};
 use crate::http::state::AppState;
@@ -20,7 +20,7 @@ use crate::http::state::AppState;
 pub(super) fn resource() -> Resource {
     let scrapes = undocumented("/metrics", get(scrape));
     Resource::new("metrics", "The page that Prometheus scrapes")
-        .route(scrapes.scope(Scope::Metrics).class(Patience::Scrapes))
+        .route(scrapes.scope(Scope::Metrics).class(RequestClass::Scrape))
 }
 
 /// Responds to a scrape. It works also while the store is loading or failing: the page then has what was mirrored

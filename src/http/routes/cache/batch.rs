@@ -12,9 +12,9 @@ use utoipa::ToSchema;
 
 use super::request::{Refusal, address, seen, stored};
 use crate::engine::cache::CacheLookup;
+use crate::http::admission::keep_until_sent;
 use crate::http::body::LARGE_BYTES;
 use crate::http::extract::{Json, Path};
-use crate::http::middleware::keep_until_sent;
 use crate::http::offload::offload;
 use crate::http::problem::{Code, Problem};
 use crate::http::routes::shared::{HandlerResult, check_batch};

@@ -17,8 +17,8 @@ use utoipa::{IntoParams, ToSchema};
 use super::request::address;
 use super::tags::{KnownParams, KnownTags};
 use crate::engine::cache::{CacheRules, FillRequest, Miss};
+use crate::http::admission::{RunningPermit, WaitFor};
 use crate::http::extract::{Path, Query};
-use crate::http::place::Place;
 use crate::http::problem::{Code, Problem};
 use crate::http::state::AppState;
 use crate::http::wire::{Span, Ttl, field, given};
@@ -112,7 +112,7 @@ pub(crate) async fn get_cached_value(
     State(state): State<AppState>,
     Path((namespace, key)): Path<(String, String)>,
     Query(query): Query<CacheLookup>,
-    place: Place,
+    permit: RunningPermit,
     known: KnownTags,
 ) -> Result<Response<Body>, Problem> {
     let namespace = field("namespace", Namespace::parse(namespace))?;
@@ -125,7 +125,7 @@ pub(crate) async fn get_cached_value(
     let fill = asks_to_fill.then_some(FillRequest { ttl, wait });
     // Only a lookup that really waits takes one of the permits to wait: hits are served although too many requests
     // wait for one slow value.
-    let lookup = cache.get_waiting(&address, fill, || place.wait_among(&state.waiting_for_turns));
+    let lookup = cache.get_waiting(&address, fill, || permit.wait_for(WaitFor::LeaseOrValue));
     let found = tokio::select! {
         biased;
         found = lookup => found?,

@@ -9,7 +9,7 @@ mod write;
 use utoipa_axum::routes;
 
 use self::lookup::CacheMiss;
-use crate::http::middleware::Patience;
+use crate::http::admission::RequestClass;
 use crate::http::problem::Code;
 use crate::http::route::{Resource, read, write};
 use crate::http::wire::GenerationState;
@@ -27,9 +27,9 @@ pub(super) fn resource() -> Resource {
         )
         .route(
             read(routes!(lookup::get_cached_value))
-                .class(Patience::WaitsForTurn)
+                .class(RequestClass::Wait)
                 // A fill claim is a write of the store.
-                .fails(&[Code::CacheMiss, Code::StorageFull]),
+                .fails(&[Code::CacheMiss, Code::StorageFull, Code::Stopping]),
         )
         .route(write(routes!(write::put_cached_value)).body().fails(write::CODES))
         .route(write(routes!(write::delete_cached_value)).fails(&[Code::NotFound]))

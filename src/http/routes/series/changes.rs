@@ -10,6 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::points::{SeriesEvent, write_changes};
 use crate::engine::series::Changes;
+use crate::http::admission::{RunningPermit, WaitFor};
 use crate::http::extract::{Json, Query, json_response};
 use crate::http::offload::offload;
 use crate::http::problem::{Code, Problem};
@@ -73,10 +74,14 @@ pub(crate) struct SeriesDeltaResponse {
 pub(crate) async fn get_series_delta(
     State(state): State<AppState>,
     Query(query): Query<DeltaQuery>,
+    permit: RunningPermit,
 ) -> Result<Response, Problem> {
     let cursor = parse_cursor(&query.cursor)?;
     let limit = state.page_items(query.limit)?;
     let wait = state.wait(query.wait)?;
+    if !wait.is_zero() {
+        permit.wait_for(WaitFor::Changes)?;
+    }
     let series = &state.engine()?.series;
     let changes = tokio::select! {
         biased;

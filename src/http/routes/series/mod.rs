@@ -10,7 +10,7 @@ mod stream;
 
 use utoipa_axum::routes;
 
-use crate::http::middleware::Patience;
+use crate::http::admission::RequestClass;
 use crate::http::problem::{Code, Problem};
 use crate::http::route::{Resource, read, write};
 use crate::model::series::SeriesId;
@@ -21,7 +21,7 @@ pub(super) fn resource() -> Resource {
         .route(
             write(routes!(push::push_series))
                 .body()
-                .class(Patience::Uploads)
+                .class(RequestClass::Upload)
                 .fenced()
                 .fails(push::CODES),
         )
@@ -29,7 +29,7 @@ pub(super) fn resource() -> Resource {
         .route(read(routes!(changes::get_series_cursor)))
         .route(
             read(routes!(changes::get_series_delta))
-                .class(Patience::Waits)
+                .class(RequestClass::Wait)
                 .compressed()
                 .fails(&[Code::CursorGone]),
         )
@@ -46,7 +46,7 @@ pub(super) fn resource() -> Resource {
 /// Returns the rows of streams, which have a tag of their own: generated clients can't read them.
 pub(super) fn streams() -> Resource {
     Resource::new("streams", "What changed, as server-sent events").route(
-        read(routes!(stream::stream_series)).class(Patience::Waits).fails(&[Code::CursorGone]),
+        read(routes!(stream::stream_series)).class(RequestClass::Wait).fails(&[Code::CursorGone]),
     )
 }
 

@@ -19,6 +19,7 @@ use utoipa::IntoParams;
 use super::changes::{changes_json, cursor_gone, parse_cursor};
 use crate::engine::Engine;
 use crate::engine::series::Changes;
+use crate::http::admission::{RunningPermit, WaitFor};
 use crate::http::extract::Query;
 use crate::http::problem::Problem;
 use crate::http::state::AppState;
@@ -48,6 +49,7 @@ pub(crate) async fn stream_series(
     State(state): State<AppState>,
     headers: HeaderMap,
     Query(query): Query<StreamQuery>,
+    permit: RunningPermit,
 ) -> Result<Response, Problem> {
     let engine = Arc::clone(state.engine()?);
     let limit = state.page_items(query.limit)?;
@@ -59,6 +61,7 @@ pub(crate) async fn stream_series(
         None => query.cursor.as_deref().unwrap_or_default(),
     };
     let cursor = parse_cursor(text)?;
+    permit.wait_for(WaitFor::Changes)?;
     // The first read happens before the stream begins, so that a cursor that is gone is a status.
     let first = engine.series.delta(&cursor, limit, Duration::ZERO).await?;
     let first = Some(first.ok_or_else(cursor_gone)?);

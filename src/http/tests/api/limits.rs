@@ -22,6 +22,13 @@ async fn whoever_waits_for_changes_denies_nobody_a_lease() {
     let stream = api.router.clone().oneshot(get(&path)).await.expect("routers do not fail");
     assert_eq!(stream.status(), 200);
     assert_eq!(code(&ask(&api.router, get(&path)).await), (503, "overloaded"));
+    // A delta that waits counts like a stream; one that does not wait is served.
+    let delta = path.replace("stream", "delta");
+    assert_eq!(
+        code(&ask(&api.router, get(&format!("{delta}&wait=30s"))).await),
+        (503, "overloaded")
+    );
+    assert_eq!(ask(&api.router, get(&delta)).await.status, 200);
     let path = "/v1/leases/x/acquire";
     let taken = api.send("POST", path, &json!({"holder": "one", "ttl": "60s"})).await;
     assert_eq!(taken.json["acquired"], true, "{}", taken.json);

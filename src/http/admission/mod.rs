@@ -1,0 +1,113 @@
+//! Admission: checks access and takes the permit, once for each request, and limits how long it may take.
+//!
+//! Not what a request does, and not how large its body may be: see `body`. What a route needs is looked up when the
+//! router is built, never per request. Invariant: a request counts against one bound at a time, from its admission
+//! until its response is complete, and whatever happens in its handler, the client gets a response.
+
+mod class;
+mod hold;
+mod layer;
+mod permits;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::Request;
+
+use super::access::{Access, PeerAddress, Scope};
+use super::observe::RouteMetrics;
+use super::problem::Problem;
+use super::settings::{HttpSettings, TimeoutSettings};
+use crate::exposition::OwnMetrics;
+
+pub(crate) use self::class::RequestClass;
+pub(crate) use self::hold::keep_until_sent;
+pub(crate) use self::layer::AdmissionLayer;
+use self::permits::{Permit, Permits};
+pub(crate) use self::permits::{RunningPermit, WaitFor};
+
+/// What the admission of all routes shares.
+pub(crate) struct Admission {
+    access: Arc<Access>,
+    permits: Arc<Permits>,
+    timeouts: TimeoutSettings,
+    own: Arc<OwnMetrics>,
+}
+
+impl Admission {
+    /// Makes the bounds that all routes count against.
+    pub(crate) fn new(settings: &HttpSettings, own: &Arc<OwnMetrics>) -> Self {
+        Self {
+            access: Arc::new(Access::new(&settings.access)),
+            permits: Arc::new(Permits::new(&settings.limits)),
+            timeouts: settings.timeouts.clone(),
+            own: Arc::clone(own),
+        }
+    }
+
+    /// Returns the layer of one route. `scope` is what a token must allow; `None` for routes that are open to
+    /// everybody. `path` is the route's template.
+    pub(crate) fn layer(
+        &self,
+        scope: Option<Scope>,
+        class: RequestClass,
+        method: &str,
+        path: &str,
+    ) -> AdmissionLayer {
+        AdmissionLayer::new(RouteAdmission {
+            access: scope.map(|scope| (Arc::clone(&self.access), scope)),
+            permits: Arc::clone(&self.permits),
+            class,
+            time_limit: class.time_limit(&self.timeouts),
+            metrics: RouteMetrics::new(&self.own, method, path),
+            route: format!("{method} {path}"),
+        })
+    }
+}
+
+/// The admission of one route.
+struct RouteAdmission {
+    /// `None` for routes that are open to everybody.
+    access: Option<(Arc<Access>, Scope)>,
+    permits: Arc<Permits>,
+    class: RequestClass,
+    time_limit: Duration,
+    metrics: RouteMetrics,
+    /// The method and the path's template, for the log.
+    route: String,
+}
+
+impl RouteAdmission {
+    /// Checks access, takes the permit, and leaves in the request what handlers ask for: the role that the token is
+    /// bound to, and the permit where it can be exchanged.
+    ///
+    /// # Errors
+    /// 401 or 403 when the client has no access, 503 `overloaded` when there is no permit.
+    fn admit(&self, request: &mut Request<Body>) -> Result<Permit, Problem> {
+        // First, so that a client without access neither takes a permit nor learns how busy the server is.
+        if let Some((access, scope)) = &self.access {
+            check_access(access, *scope, request)?;
+        }
+        let permit = self.permits.acquire(self.class)?;
+        if let Permit::Exchangeable(running) = &permit {
+            request.extensions_mut().insert(running.clone());
+        }
+        Ok(permit)
+    }
+}
+
+fn check_access(access: &Access, scope: Scope, request: &mut Request<Body>) -> Result<(), Problem> {
+    if scope == Scope::Metrics {
+        let peer = request.extensions().get::<PeerAddress>().map(|peer| peer.0);
+        access.check_metrics_address(peer)?;
+    }
+    if let Some(role) = access.check(request.headers(), scope)? {
+        let role = role.clone();
+        request.extensions_mut().insert(role);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
