@@ -69,7 +69,7 @@ async fn what_has_expired_is_removed() {
     let request = server.request(reqwest::Method::PUT, "/v1/checkpoints/a/b").json(&checkpoint);
     assert!(server.send(request).await.status < 300);
     for field in ["series", "locks", "leases", "checkpoints"] {
-        eventually(field, async || (status(&server, field).await == 0).then_some(())).await;
+        eventually(field, async || (entries(&server, field).await == 0).then_some(())).await;
     }
 }
 

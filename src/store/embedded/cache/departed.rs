@@ -1,6 +1,6 @@
 //! Why values that were held are no longer there: a bounded memory, by the hash of the key.
 //!
-//! Only for telling people; nothing depends on it. Invariant: bounded, whatever clients do.
+//! Only reported; nothing depends on it. Invariant: bounded, whatever clients do.
 
 use std::hash::BuildHasher;
 

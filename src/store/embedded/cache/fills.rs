@@ -1,6 +1,6 @@
-//! Whose turn it is to make a value that others wait for.
+//! Fill claims: who makes a value that others are waiting for (single flight).
 //!
-//! Invariant: at most one turn for a key at a time, and none is longer than its time.
+//! Invariant: at most one claim for a key at a time, and none outlives its end.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -13,20 +13,20 @@ use crate::model::cache::{CacheKey, FillToken};
 use crate::model::time::Timestamp;
 use crate::store::FillOutcome;
 
-/// So many turns are remembered; who asks beyond that gets a turn that nobody else knows of.
-const TURNS: usize = 100_000;
+/// So many claims are remembered; beyond that a claim is granted and not remembered.
+const CLAIMS: usize = 100_000;
 
-/// How often all turns are looked at for those that are over, when there are so many: it takes a
-/// millisecond, and turns may be long.
+/// How often expired claims are removed when there are so many: it takes a millisecond, and claims
+/// may be long.
 const SWEEP: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy)]
-struct Turn {
+struct Claim {
     token: FillToken,
     expires_at: Timestamp,
 }
 
-/// The turns.
+/// The claims.
 #[derive(Debug)]
 pub(super) struct Fills(Mutex<State>);
 
@@ -34,18 +34,18 @@ pub(super) struct Fills(Mutex<State>);
 struct State {
     last: u64,
     swept_at: Timestamp,
-    turns: HashMap<CacheKey, Turn, RandomState>,
+    claims: HashMap<CacheKey, Claim, RandomState>,
 }
 
 impl Fills {
-    /// Starts a life at `now`. Its tokens begin there, in nanoseconds, so that one of an earlier life
-    /// does not end a turn of this one: turns are given more slowly than that.
-    pub(super) fn start_life(now: Timestamp) -> Self {
+    /// Begins an epoch at `now`. Its tokens start there, in nanoseconds, so that a token of an earlier
+    /// epoch does not end a claim of this one: fewer than one claim is granted in a nanosecond.
+    pub(super) fn begin_epoch(now: Timestamp) -> Self {
         let last = u64::try_from(now.as_nanos()).unwrap_or(0);
-        Self(Mutex::new(State { last, swept_at: Timestamp::MIN, turns: HashMap::default() }))
+        Self(Mutex::new(State { last, swept_at: Timestamp::MIN, claims: HashMap::default() }))
     }
 
-    /// Takes the turn until `expires_at`, unless somebody has it at `now`.
+    /// Grants the claim until `expires_at`, unless it is held at `now`.
     pub(super) fn claim(
         &self,
         key: &CacheKey,
@@ -53,36 +53,36 @@ impl Fills {
         expires_at: Timestamp,
     ) -> FillOutcome {
         let mut state = self.0.lock();
-        if state.turns.len() >= TURNS && state.swept_at.saturating_add(SWEEP) <= now {
+        if state.claims.len() >= CLAIMS && state.swept_at.saturating_add(SWEEP) <= now {
             state.swept_at = now;
-            state.turns.retain(|_, turn| now < turn.expires_at);
+            state.claims.retain(|_, claim| now < claim.expires_at);
         }
-        let full = state.turns.len() >= TURNS;
+        let full = state.claims.len() >= CLAIMS;
         state.last += 1;
-        let turn = Turn { token: FillToken(state.last), expires_at };
-        match state.turns.entry(key.clone()) {
+        let claim = Claim { token: FillToken(state.last), expires_at };
+        match state.claims.entry(key.clone()) {
             Entry::Occupied(held) if now < held.get().expires_at => {
                 return FillOutcome::Held { expires_at: held.get().expires_at };
             }
-            Entry::Occupied(mut over) => {
-                over.insert(turn);
+            Entry::Occupied(mut expired) => {
+                expired.insert(claim);
             }
             Entry::Vacant(_) if full => {}
             Entry::Vacant(free) => {
-                free.insert(turn);
+                free.insert(claim);
             }
         }
-        FillOutcome::Granted { token: turn.token, expires_at }
+        FillOutcome::Granted { token: claim.token, expires_at }
     }
 
-    /// Ends the turn at a key, that of `token` only where one is given; tells whether it was
-    /// there.
+    /// Ends the claim for a key, if it is that of `token` where one is given; returns whether there
+    /// was one.
     pub(super) fn end(&self, key: &CacheKey, token: Option<FillToken>) -> bool {
         let mut state = self.0.lock();
-        let theirs = |turn: &Turn| token.is_none_or(|token| turn.token == token);
-        let ends = state.turns.get(key).is_some_and(theirs);
+        let is_named = |claim: &Claim| token.is_none_or(|token| claim.token == token);
+        let ends = state.claims.get(key).is_some_and(is_named);
         if ends {
-            state.turns.remove(key);
+            state.claims.remove(key);
         }
         ends
     }
@@ -95,34 +95,34 @@ mod tests {
 
     const SECOND: i64 = 1_000_000_000;
 
-    /// Takes the turn at the n-th key until `over`, both in seconds; tells whether it was free.
-    fn claim(fills: &Fills, n: usize, (now, over): (i64, i64)) -> bool {
+    /// Claims the n-th key until `end`, both in seconds; returns whether it was free.
+    fn claim(fills: &Fills, n: usize, (now, end): (i64, i64)) -> bool {
         let namespace = Namespace::parse("n").expect("valid");
         let key = CacheKey::parse(namespace, n.to_string()).expect("valid");
         let at = |seconds| Timestamp::from_nanos(seconds * SECOND);
-        matches!(fills.claim(&key, at(now), at(over)), FillOutcome::Granted { .. })
+        matches!(fills.claim(&key, at(now), at(end)), FillOutcome::Granted { .. })
     }
 
     #[test]
-    fn turns_are_bounded_and_those_that_are_over_make_room_once_a_second() {
-        let fills = Fills::start_life(Timestamp::from_nanos(0));
-        for n in 0..TURNS {
+    fn claims_are_bounded_and_expired_ones_make_room_once_a_second() {
+        let fills = Fills::begin_epoch(Timestamp::from_nanos(0));
+        for n in 0..CLAIMS {
             assert!(claim(&fills, n, (0, 100)));
         }
-        // They are kept, and further ones are given but not remembered.
-        for n in [TURNS, TURNS, TURNS + 1] {
+        // They are kept, and further ones are granted but not remembered.
+        for n in [CLAIMS, CLAIMS, CLAIMS + 1] {
             assert!(claim(&fills, n, (99, 200)));
         }
         assert!(!claim(&fills, 0, (99, 200)));
-        assert_eq!(fills.0.lock().turns.len(), TURNS);
-        assert!(claim(&fills, TURNS, (100, 200)));
-        assert_eq!(fills.0.lock().turns.len(), 1);
-        for n in 0..TURNS {
+        assert_eq!(fills.0.lock().claims.len(), CLAIMS);
+        assert!(claim(&fills, CLAIMS, (100, 200)));
+        assert_eq!(fills.0.lock().claims.len(), 1);
+        for n in 0..CLAIMS {
             claim(&fills, n, (100, 100));
         }
-        // All but one are over, but it is too soon to look at all of them again.
-        assert!(claim(&fills, TURNS + 1, (100, 200)) && claim(&fills, TURNS + 1, (100, 200)));
-        assert!(claim(&fills, TURNS + 1, (101, 200)) && !claim(&fills, TURNS + 1, (101, 200)));
-        assert_eq!(fills.0.lock().turns.len(), 2);
+        // All but one have expired, but it is too soon to remove them.
+        assert!(claim(&fills, CLAIMS + 1, (100, 200)) && claim(&fills, CLAIMS + 1, (100, 200)));
+        assert!(claim(&fills, CLAIMS + 1, (101, 200)) && !claim(&fills, CLAIMS + 1, (101, 200)));
+        assert_eq!(fills.0.lock().claims.len(), 2);
     }
 }

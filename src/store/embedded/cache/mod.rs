@@ -40,7 +40,7 @@ impl EmbeddedCache {
     pub(super) fn new(settings: CacheSettings, durable: Arc<DurableStore>, now: Timestamp) -> Self {
         let departed = Arc::new(Departed::default());
         let namespaces = Namespaces::new(settings, Arc::clone(&departed));
-        Self { durable, namespaces, departed, fills: Fills::start_life(now) }
+        Self { durable, namespaces, departed, fills: Fills::begin_epoch(now) }
     }
 
     /// Reports how much is held.
@@ -88,7 +88,8 @@ impl EmbeddedCache {
         let expires_at = now.saturating_add(ttl);
         let value = Arc::new(CachedValue { bytes, content_type, hash, expires_at });
         let held = Held::new(Arc::clone(&value), &key, generation_key, last_bump);
-        // Under the hold of the tables: a value that was made later can't be replaced by this one.
+        // While the tables are held, so that no bump comes in between: a value that was made after a
+        // bump is never replaced by one that was made before it.
         let insertion = self.namespaces.insert(&key, held);
         drop(tables);
         Ok(match insertion {
@@ -109,7 +110,7 @@ impl CacheStore for EmbeddedCache {
         let (key, fill) = (put.address.key.clone(), put.fill);
         let outcome = self.put_now(put)?;
         match (&outcome, fill) {
-            // Whoever made it: it is there, and nobody needs to make it.
+            // The value is there, whoever made it: the claim has no purpose any more.
             (PutOutcome::Stored(_), _) => self.fills.end(&key, None),
             (_, Some(token)) => self.fills.end(&key, Some(token)),
             (_, None) => false,

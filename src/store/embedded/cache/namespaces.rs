@@ -31,7 +31,7 @@ const STEPS: u64 = 64;
 /// A value in the cache.
 #[derive(Debug)]
 pub(super) struct Held {
-    /// What lookups give.
+    /// What lookups return.
     pub(super) value: Arc<CachedValue>,
     /// The last bump of all when it was put.
     pub(super) seen: GenerationFence,
@@ -83,7 +83,7 @@ impl Weighter<CacheKey, Arc<Held>> for ByBytes {
     }
 }
 
-/// Notes what was dropped to make room, and drops it when nobody waits for the namespace.
+/// Notes what was evicted, and frees it after the namespace's lock was released.
 #[derive(Clone)]
 struct NoteEvicted(Arc<Departed>);
 
@@ -126,7 +126,7 @@ pub(super) struct Namespaces {
     settings: CacheSettings,
     departed: Arc<Departed>,
     by_name: RwLock<HashMap<Namespace, Arc<Values>, RandomState>>,
-    /// Who changes capacities; also the bytes that no namespace has.
+    /// The bytes that no namespace has; locked while capacities change.
     free_bytes: Mutex<u64>,
 }
 
@@ -219,7 +219,7 @@ impl Namespaces {
         Some(values)
     }
 
-    /// Returns the namespace the capacity for `more` bytes, as far as it is entitled to.
+    /// Gives the namespace the capacity for `more` bytes, as far as it is entitled to it.
     fn make_room(&self, values: &Arc<Values>, more: u64) {
         let held = values.weight();
         let enough = |capacity| held + more <= capacity && more <= largest_entry(capacity);
@@ -266,7 +266,7 @@ impl Namespaces {
     }
 }
 
-/// Returns the largest entry that a namespace with this capacity takes: what holds the values refuses
+/// Returns the largest entry that a namespace with this capacity takes: quick_cache refuses
 /// one that would leave it no room for newcomers, which is some 3 % of the capacity.
 fn largest_entry(capacity: u64) -> u64 {
     capacity - capacity / 16

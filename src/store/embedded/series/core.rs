@@ -62,11 +62,11 @@ impl Core {
         record.seq == seq && record.state == State::Tombstone
     }
 
-    /// Returns the slot of a point's series, or the hash to reserve one with. `leader` is the series
+    /// Returns the slot of a point's series, or the hash to reserve one with. `before` is the series
     /// of the point before.
-    pub(super) fn find_behind(&self, leader: u32, point: &BatchPoint<'_>) -> Result<u32, u32> {
-        if leader != NO_SLOT {
-            let guess = self.slab.get(leader).follower;
+    pub(super) fn find_after(&self, before: u32, point: &BatchPoint<'_>) -> Result<u32, u32> {
+        if before != NO_SLOT {
+            let guess = self.slab.get(before).follower;
             if guess != NO_SLOT && self.is(guess, point.name, point.labels) {
                 return Ok(guess);
             }
@@ -99,17 +99,17 @@ impl Core {
             .copied()
     }
 
-    /// Makes a series that nobody sees yet.
+    /// Makes a series that is not visible yet.
     pub(super) fn reserve(
         &mut self,
         point: &BatchPoint<'_>,
         hash: u32,
-        leader: u32,
+        before: u32,
     ) -> Option<u32> {
         // Most points have the name of the one before.
-        let name_id = Some(leader)
-            .filter(|leader| *leader != NO_SLOT)
-            .map(|leader| self.slab.get(leader).name)
+        let name_id = Some(before)
+            .filter(|before| *before != NO_SLOT)
+            .map(|before| self.slab.get(before).name)
             .filter(|id| *self.names.get(*id).name == *point.name)
             .unwrap_or_else(|| self.names.intern(point.name));
         let shared = self.labels.find(point.labels, &self.slab);

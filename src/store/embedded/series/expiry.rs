@@ -49,7 +49,7 @@ pub(super) struct ExpiryWheel {
     current: Vec<(i64, u32)>,
 }
 
-/// What the owner of the series tells the wheel about one of them.
+/// What the wheel needs to know about each series.
 pub(super) trait Expiring {
     /// Returns when the series is due, in nanoseconds since 1970; `None` when it isn't live.
     fn due_nanos(&self, slot: u32) -> Option<i64>;

@@ -12,8 +12,8 @@ use crate::model::series::{Metadata, MetricType, SeriesId};
 use crate::store::embedded::sqlite::failed_to;
 use crate::store::{ErrorKind, StoreError, StoreResult};
 
-/// Fills an empty table from disk, every number as it stands there. What has expired meanwhile
-/// is taken too: the first access turns it into deletions.
+/// Fills an empty table from disk, every number as it is there. What has expired meanwhile
+/// is loaded too: the first access turns it into deletions.
 pub(super) fn load(conn: &Connection, table: &mut SeriesTable) -> StoreResult<()> {
     load_names(conn, table)
         .and_then(|()| load_metadata(conn, table))

@@ -36,7 +36,8 @@ impl ChangeLog {
         self.head
     }
 
-    /// Appends a change of `slot` and gives its number. `valid` tells whether an entry is.
+    /// Appends a change of `slot` and returns its number. `valid` returns whether an entry is still
+    /// its series' newest change.
     pub(super) fn append(&mut self, slot: u32, valid: impl Fn(u64, u32) -> bool) -> u64 {
         self.head += 1;
         let full = self.segments.back().is_none_or(|segment| !segment.takes(self.head));
@@ -51,7 +52,7 @@ impl ChangeLog {
         self.head
     }
 
-    /// Walks the entries behind `after`, oldest first, also those that were overtaken.
+    /// Returns the entries after number `after`, oldest first, including those that were overtaken.
     pub(super) fn since(&self, after: u64) -> impl Iterator<Item = (u64, u32)> {
         let first = self.segments.partition_point(|s| s.last_seq() <= after);
         self.segments
@@ -63,6 +64,7 @@ impl ChangeLog {
     /// Drops overtaken entries from one segment, and merges it with its older neighbour when
     /// both fit into one.
     fn sweep_step(&mut self, valid: impl Fn(u64, u32) -> bool) {
+        // Round and round: each segment is swept about once while the log grows by half its length.
         if self.sweep >= self.segments.len() {
             self.sweep = 0;
         }
@@ -71,6 +73,7 @@ impl ChangeLog {
         let base = segment.base;
         segment.entries.retain(|e| valid(base + u64::from(e.distance), e.slot));
         segment.entries.shrink_to(0);
+        // Without merging, a log of few long-lived series would become many small segments.
         if at > 0 && self.segments[at - 1].absorbs(&self.segments[at]) {
             if let Some(segment) = self.segments.remove(at) {
                 let older = &mut self.segments[at - 1];

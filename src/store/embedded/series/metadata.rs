@@ -48,8 +48,8 @@ impl MetadataTable {
         id
     }
 
-    /// Takes an entry that was read from disk, under the number that it has there: at or
-    /// behind all that were taken before. Nothing refers to it yet; something must.
+    /// Takes an entry that was read from disk, under the number that it has there: above all that
+    /// were taken before. Nothing refers to it yet; a series that is loaded next must.
     pub(super) fn load(&mut self, id: u32, metadata: Metadata) {
         while self.entries.len() < id as usize {
             self.free.extend(u32::try_from(self.entries.len()));
@@ -82,12 +82,12 @@ impl MetadataTable {
         id == NO_METADATA || (id as usize) < self.entries.len()
     }
 
-    /// Returns the metadata behind a number; `None` for [`NO_METADATA`].
+    /// Returns the metadata of a number; `None` for [`NO_METADATA`].
     pub(super) fn get(&self, id: u32) -> Option<&Arc<Metadata>> {
         self.entries.get(id as usize).map(|entry| &entry.metadata)
     }
 
-    /// Returns whether the entry is on disk, and notes that from now on it is.
+    /// Returns whether the entry was on disk, and notes that from now on it is.
     pub(super) fn mark_saved(&mut self, id: u32) -> bool {
         self.entries
             .get_mut(id as usize)

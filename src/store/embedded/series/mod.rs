@@ -107,8 +107,8 @@ impl EmbeddedSeries {
         ]
     }
 
-    /// Does `work` here when it is `short` and the table is free, elsewhere otherwise: an async
-    /// thread that waited for the table would keep all its other requests waiting, too.
+    /// Does `work` on this thread when it is `short` and the table is free, otherwise on another one: an
+    /// async thread that waited for the table would keep all its other requests waiting, too.
     async fn small<T: Send + 'static>(
         &self,
         short: bool,
@@ -244,7 +244,7 @@ impl SeriesStore for EmbeddedSeries {
         };
         let (outcome, batch) = self.small(short, upsert).await?;
         if batch.len() > INLINE_POINTS {
-            // Giving a large batch back to the system takes milliseconds; nobody should wait for it.
+            // Freeing a large batch takes milliseconds, for which the caller should not wait.
             tokio::task::spawn_blocking(move || drop(batch));
         }
         outcome

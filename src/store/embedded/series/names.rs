@@ -1,7 +1,7 @@
 //! The metric names in use, and for each name its series in the order of their labels.
 //!
-//! The order is made when somebody reads it: a push only appends. Invariant: every series that
-//! is live or a tombstone stands in its name's list exactly once; forgotten ones stand there
+//! The order is made when it is read: a push only appends. Invariant: every series that
+//! is live or a tombstone is in its name's list exactly once; forgotten ones are there
 //! until [`Names::purge`], and only then is their slot free.
 
 use std::cmp::Ordering;
@@ -43,7 +43,7 @@ impl Names {
         self.entries.get(id as usize).is_some_and(|entry| !entry.name.is_empty())
     }
 
-    /// Returns the entry of a number that [`Self::find`] or [`Self::intern`] gave.
+    /// Returns the entry of a number that [`Self::find`] or [`Self::intern`] returned.
     pub(super) fn get(&self, id: u32) -> &NameEntry {
         &self.entries[id as usize]
     }
@@ -74,8 +74,8 @@ impl Names {
         id
     }
 
-    /// Takes a name that was read from disk, under the number that it has there: at or
-    /// behind all that were taken before. The numbers that are skipped become free.
+    /// Takes a name that was read from disk, under the number that it has there: above
+    /// all that were taken before. The numbers that are skipped become free.
     pub(super) fn load(&mut self, id: u32, name: &str) {
         while self.entries.len() < id as usize {
             self.free.extend(u32::try_from(self.entries.len()));
@@ -86,7 +86,7 @@ impl Names {
         self.ids.insert(name, id);
     }
 
-    /// Walks the names from `first` on, in their order, as numbers.
+    /// Returns the numbers of the names from `first` on, in the order of the names.
     pub(super) fn from(&self, first: Option<&str>) -> impl Iterator<Item = u32> {
         let start = first.map_or(Bound::Unbounded, Bound::Included);
         self.ids.range::<str, _>((start, Bound::Unbounded)).map(|(_, id)| *id)
@@ -128,7 +128,7 @@ impl NameEntry {
         Self { name, saved, slots: Vec::new(), sorted: 0, forgotten: 0, reserved: 0 }
     }
 
-    /// Notes that a batch is about to create a series of this name, or gave it up.
+    /// Notes that a batch is about to create a series of this name.
     pub(super) fn reserve(&mut self) {
         self.reserved += 1;
     }
@@ -143,13 +143,13 @@ impl NameEntry {
         self.slots.push(slot);
     }
 
-    /// Notes that a series of this name was forgotten; tells whether it is time to purge.
+    /// Notes that a series of this name was forgotten; returns whether it is time to purge.
     pub(super) fn forget(&mut self) -> bool {
         self.forgotten += 1;
         self.forgotten > 64 + self.slots.len() / 4 || self.forgotten == self.slots.len()
     }
 
-    /// Returns the series behind `after`, in the order of their labels, forgotten ones included.
+    /// Returns the series after `after`, in the order of their labels, forgotten ones included.
     pub(super) fn sorted_after(&mut self, after: Option<&str>, slab: &Slab) -> &[u32] {
         self.sort(slab);
         let first = after.map_or(0, |after| {

@@ -8,7 +8,7 @@ use crate::model::selector::Selector;
 use crate::model::series::{Point, SeriesKey};
 use crate::store::Change;
 
-/// What changed behind a number.
+/// What changed after a sequence number.
 #[derive(Debug)]
 pub(super) struct TableDelta {
     pub(super) changes: Vec<Change>,
@@ -18,7 +18,7 @@ pub(super) struct TableDelta {
 
 impl SeriesTable {
     /// Reads live series that any of `selectors` matches (all when there is none), in
-    /// the order of their keys, behind `after`; also tells whether more follow.
+    /// the order of their keys, from after `after` on; also returns whether more follow.
     pub(super) fn snapshot(
         &mut self,
         selectors: &[Selector],
@@ -47,7 +47,7 @@ impl SeriesTable {
         slots
     }
 
-    /// Shows `visit` the live series that match, in order, until it says that it has enough.
+    /// Calls `visit` with the live series that match, in order, until it returns false.
     fn select(
         &mut self,
         selectors: &[Selector],
@@ -87,10 +87,10 @@ impl SeriesTable {
         }
     }
 
-    /// Reads what changed behind the change with the number `after`, oldest first, at most
-    /// `limit` series; `None` when deletions behind it have been forgotten, or it has not been.
+    /// Reads what changed after the change with the number `after`, oldest first, at most `limit`
+    /// series; `None` when deletions after it have been forgotten, or there was no such change yet.
     pub(super) fn delta(&mut self, after: u64, limit: usize) -> Option<TableDelta> {
-        if after < self.tombstones.floor() || after > self.log.head() {
+        if after < self.tombstones.low_watermark() || after > self.log.head() {
             return None;
         }
         let mut changes = Vec::new();

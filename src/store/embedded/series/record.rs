@@ -18,15 +18,15 @@ pub(super) const NO_METADATA: u32 = u32::MAX;
 pub(super) enum State {
     /// Nothing.
     Free,
-    /// A series that a batch is about to create; seen by nobody yet.
+    /// A series that a batch is about to create; not visible yet.
     Reserved,
     /// A live series.
     Live,
     /// A deleted series whose deletion is still remembered.
     Tombstone,
-    /// A tombstone that a batch is about to bring back to life.
+    /// A tombstone whose series a batch is about to create again.
     Reviving,
-    /// A deleted series that is forgotten, but still stands in its name's order.
+    /// A deleted series that is forgotten, but is still in its name's list.
     Forgotten,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Record {
     pub(super) hash: u32,
     pub(super) name: u32,
     pub(super) metadata: u32,
-    /// The series that came behind it in the last batch: most writers keep their order, so it
+    /// The series that came after it in the last batch: most writers keep their order, so it
     /// is the first guess for the next point.
     pub(super) follower: u32,
     pub(super) bucket: BucketRef,
@@ -61,7 +61,7 @@ pub(super) struct Slab {
 }
 
 impl Slab {
-    /// Returns the record in `slot`, which was given out by [`Self::insert`].
+    /// Returns the record in `slot`, which was returned by [`Self::insert`].
     pub(super) fn get(&self, slot: u32) -> &Record {
         &self.chunks[(slot >> CHUNK_BITS) as usize][slot as usize & (CHUNK_RECORDS - 1)]
     }
@@ -82,7 +82,7 @@ impl Slab {
         Some(slot)
     }
 
-    /// Puts a record into a slot that was read from disk: at or behind [`Self::slots`].
+    /// Puts a record into a slot that was read from disk: not below [`Self::slots`].
     /// The slots that are skipped become free.
     pub(super) fn insert_at(&mut self, slot: u32, record: Record) {
         while self.slots() < slot as usize {
@@ -155,7 +155,7 @@ impl Hasher for SlotHasher {
     }
 
     fn write_u32(&mut self, slot: u32) {
-        // hashbrown takes the place from the low bits, and a tag from the highest seven.
+        // hashbrown takes the position from the low bits, and a tag from the highest seven.
         let tag = u64::from(slot).wrapping_mul(0x9E37_79B9_7F4A_7C15) & (0x7F << 57);
         self.0 = u64::from(slot) | tag;
     }

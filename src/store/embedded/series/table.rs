@@ -2,7 +2,7 @@
 //! Not thread-safe and not on disk: [`super::EmbeddedSeries`] adds both.
 //!
 //! Every method that is given `now` first turns what has expired into deletions, so that expiry
-//! is exact and has its place in the order of changes.
+//! is exact and has its sequence number in the order of changes.
 //! Invariant: `live + tombstones` series are in the hash table, each with its newest
 //! change in the log; no batch is ever applied in part.
 
@@ -105,13 +105,13 @@ impl SeriesTable {
         let oldest = self.oldest_live_nanos(now);
         let mut targets = Vec::with_capacity(batch.len());
         let mut new = 0;
-        let mut leader = NO_SLOT;
+        let mut before = NO_SLOT;
         for point in batch.iter() {
             if point.sample(now).updated_at.as_nanos() <= oldest {
                 targets.push(Target::Stale);
                 continue;
             }
-            let slot = match self.core.find_behind(leader, &point) {
+            let slot = match self.core.find_after(before, &point) {
                 Ok(slot) => {
                     let record = self.core.slab.get_mut(slot);
                     if record.state == State::Tombstone {
@@ -123,7 +123,7 @@ impl SeriesTable {
                 Err(hash) => {
                     new += 1;
                     let reserved =
-                        (new <= room).then(|| self.core.reserve(&point, hash, leader)).flatten();
+                        (new <= room).then(|| self.core.reserve(&point, hash, before)).flatten();
                     // Every slot there can be is taken: over any budget.
                     new = if reserved.is_none() { new.max(room.saturating_add(1)) } else { new };
                     reserved
@@ -131,10 +131,10 @@ impl SeriesTable {
             };
             let Some(slot) = slot else { continue };
             targets.push(Target::Slot(slot));
-            if leader != NO_SLOT {
-                self.core.slab.get_mut(leader).follower = slot;
+            if before != NO_SLOT {
+                self.core.slab.get_mut(before).follower = slot;
             }
-            leader = slot;
+            before = slot;
         }
         (targets, new)
     }
@@ -202,7 +202,7 @@ impl SeriesTable {
         self.changed(slot, now);
     }
 
-    /// Returns a series' change its number, and marks it for the disk.
+    /// Gives a series' change its number, and marks the series for the next flush.
     fn changed(&mut self, slot: u32, now: Timestamp) {
         let slab = &self.core.slab;
         let seq = self.log.append(slot, |seq, slot| slab.get(slot).seq == seq);
@@ -221,7 +221,7 @@ impl SeriesTable {
         self.tombstones.push(self.core.slab.get(slot).seq, slot);
     }
 
-    /// Deletes what has expired; gives how many series that were.
+    /// Deletes what has expired; returns how many series.
     pub(super) fn expire(&mut self, now: Timestamp) -> usize {
         let mut expired = 0;
         while let Some(slot) = self.wheel.pop_due(now.as_nanos(), &mut self.core) {
@@ -252,7 +252,7 @@ impl SeriesTable {
     }
 }
 
-/// Returns when a point was taken. "Now" is a whole millisecond; where the sample that is held was given
+/// Returns the time of a point's sample. "Now" is a whole millisecond; where the sample that is held was given
 /// a finer time within it, the new one is not older.
 fn arrival(point: &BatchPoint<'_>, held: &Record, now: Timestamp) -> Timestamp {
     let held = Timestamp::from_nanos(held.updated_at_nanos);

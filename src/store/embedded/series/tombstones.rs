@@ -1,7 +1,7 @@
 //! The deletions that are remembered, oldest first.
 //!
-//! Invariant: every tombstone's newest change is behind [`Tombstones::floor`]; a cursor before
-//! the floor may have missed a deletion, and is not honoured.
+//! Invariant: every tombstone's newest change is above [`Tombstones::low_watermark`]; a cursor below
+//! it may have missed a deletion, and is refused.
 
 use std::collections::VecDeque;
 
@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 pub(super) struct Tombstones {
     queue: VecDeque<(u64, u32)>,
     revived: usize,
-    floor: u64,
+    low_watermark: u64,
 }
 
 impl Tombstones {
@@ -20,8 +20,8 @@ impl Tombstones {
     }
 
     /// Returns the number of the newest deletion that was forgotten; 0 when none was.
-    pub(super) fn floor(&self) -> u64 {
-        self.floor
+    pub(super) fn low_watermark(&self) -> u64 {
+        self.low_watermark
     }
 
     /// Remembers a deletion.
@@ -29,13 +29,13 @@ impl Tombstones {
         self.queue.push_back((seq, slot));
     }
 
-    /// Notes that some tombstone came back to life; its entry in the queue is void now.
+    /// Notes that the series of a tombstone is live again; its entry in the queue is void now.
     pub(super) fn revive(&mut self) {
         self.revived += 1;
     }
 
-    /// Drops the void entries once they are many, so that a series which comes and goes does
-    /// not grow the queue.
+    /// Drops the void entries once they are many, so that a series which is deleted and created
+    /// again and again does not grow the queue.
     pub(super) fn sweep(&mut self, is_current: impl Fn(u64, u32) -> bool) {
         if self.revived > 64 + self.queue.len() / 2 {
             self.queue.retain(|(seq, slot)| is_current(*seq, *slot));
@@ -43,12 +43,12 @@ impl Tombstones {
         }
     }
 
-    /// Forgets the oldest deletion and gives its slot. `is_current` tells whether an entry
+    /// Forgets the oldest deletion and returns its slot. `is_current` tells whether an entry
     /// still means a deleted series.
     pub(super) fn pop_oldest(&mut self, is_current: impl Fn(u64, u32) -> bool) -> Option<u32> {
         while let Some((seq, slot)) = self.queue.pop_front() {
             if is_current(seq, slot) {
-                self.floor = seq;
+                self.low_watermark = seq;
                 return Some(slot);
             }
             self.revived -= 1;
