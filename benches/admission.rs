@@ -66,15 +66,16 @@ fn lock_request() -> Request<Body> {
 fn api() -> Router {
     let config = holdall::config::load(None, std::iter::empty()).expect("the defaults are valid");
     let config = config.config;
-    let (stores, clock) = open(&EmbeddedSettings::in_memory()).expect("opens in memory");
+    let (stores, clock) =
+        open(&EmbeddedSettings::in_memory(), &config.store).expect("opens in memory");
     let own = OwnMetrics::register(&prometheus::Registry::new()).expect("no name twice");
     let readiness = Arc::new(Readiness::default());
-    let engine = Engine::new(stores, config.engine(), Arc::clone(&clock));
+    let engine = Engine::new(stores, config.engine.clone(), Arc::clone(&clock));
     readiness.set_engine(Arc::new(engine));
     let pages = Arc::new(Pages::new(Arc::new(own), clock));
     router(RouterParts {
         readiness,
-        settings: config.http(),
+        settings: config.http.clone(),
         pages,
         stop: CancellationToken::new(),
     })

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use holdall::model::cache::{CacheKey, ContentType, MissReason, Namespace};
 use holdall::model::generations::{GenerationFence, GenerationKey, Seen};
-use holdall::store::CacheSettings;
 use holdall::store::embedded::{EmbeddedSettings, open};
 use holdall::store::{CacheAddress, CachePut, PutOutcome, Stores};
+use holdall::store::{CacheSettings, StoreSettings};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -44,7 +44,8 @@ enum Work {
 fn open_stores(max_bytes: usize) -> Stores {
     let cache =
         CacheSettings { max_bytes, namespace_max_bytes: max_bytes, ..CacheSettings::default() };
-    open(&EmbeddedSettings { cache, ..EmbeddedSettings::in_memory() }).expect("opens").0
+    let settings = StoreSettings { cache, ..StoreSettings::for_tests() };
+    open(&EmbeddedSettings::in_memory(), &settings).expect("opens").0
 }
 
 fn address(namespace: &Namespace, number: usize) -> CacheAddress {

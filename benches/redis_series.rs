@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use holdall::model::batch::PointBatch;
 use holdall::store::redis::{RedisSettings, open};
-use holdall::store::{CacheSettings, Delta, Stores};
+use holdall::store::{Delta, SeriesSettings, StoreSettings, Stores};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -172,25 +172,21 @@ fn batch(from: usize, count: usize, value: f64) -> PointBatch {
 }
 
 fn store(port: u16) -> Stores {
+    let url = format!("redis://127.0.0.1:{port}");
     let settings = RedisSettings {
-        urls: vec![format!("redis://127.0.0.1:{port}")],
-        cluster: false,
-        username: None,
-        password: None,
-        database: None,
-        ca_file: None,
-        namespace: "bench".to_owned(),
         index_shards: SHARDS,
-        connect_timeout: Duration::from_secs(10),
         timeout: Duration::from_secs(60),
-        series_retention: Duration::from_secs(86_400),
-        max_series: 10_000_000,
-        max_tombstones: 1_000_000,
-        checkpoint_retention: Duration::from_secs(86_400),
-        cache: CacheSettings::default(),
-        clock: None,
+        ..RedisSettings::for_tests(&[url], "bench")
     };
-    open(&settings).expect("opens")
+    let store = StoreSettings {
+        series: SeriesSettings {
+            retention: Duration::from_secs(86_400),
+            max_series: 10_000_000,
+            max_tombstones: 1_000_000,
+        },
+        ..StoreSettings::for_tests()
+    };
+    open(&settings, &store).expect("opens")
 }
 
 /// A server that ends with this.

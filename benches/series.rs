@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use holdall::model::batch::PointBatch;
-use holdall::store::CacheSettings;
 use holdall::store::embedded::{EmbeddedSettings, SyncMode, open};
+use holdall::store::{SeriesSettings, StoreSettings};
 use holdall::store::{SeriesStore, Stores};
 
 #[global_allocator]
@@ -23,19 +23,18 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
     let folder = tempfile::tempdir().expect("a folder");
-    let settings = EmbeddedSettings {
-        path: Some(folder.path().to_owned()),
-        sync: SyncMode::Full,
-        series_retention: Duration::from_secs(86_400),
-        max_series: 10_000_000,
-        max_tombstones: 1_000_000,
-        checkpoint_retention: Duration::from_secs(86_400),
-        flush_threshold: usize::MAX,
-        cache: CacheSettings::default(),
+    let settings = EmbeddedSettings { path: Some(folder.path().to_owned()), sync: SyncMode::Full };
+    let store = StoreSettings {
+        series: SeriesSettings {
+            retention: Duration::from_secs(86_400),
+            max_series: 10_000_000,
+            max_tombstones: 1_000_000,
+        },
+        ..StoreSettings::for_tests()
     };
     let before = resident_bytes();
     runtime.block_on(async {
-        let (stores, _) = open(&settings).expect("opens");
+        let (stores, _) = open(&settings, &store).expect("opens");
         measure(&stores, count).await;
         report("flush of all", count, time(stores.operation.flush()).await);
         let settled = resident_bytes();
@@ -43,7 +42,7 @@ fn main() {
         stores.operation.close().await.expect("closes");
     });
     let start = Instant::now();
-    let (stores, _) = open(&settings).expect("opens again");
+    let (stores, _) = open(&settings, &store).expect("opens again");
     report("start", count, start.elapsed());
     runtime.block_on(stores.operation.close()).expect("closes");
 }

@@ -15,7 +15,7 @@ use holdall::model::generations::GenerationKey;
 use holdall::model::leases::{Holder, LeaseName};
 use holdall::model::locks::{LockKey, LockKind};
 use holdall::model::time::Timestamp;
-use holdall::store::CacheSettings;
+use holdall::store::StoreSettings;
 use holdall::store::embedded::{EmbeddedSettings, SyncMode, open};
 use holdall::store::{AcquireOutcome, Stores};
 
@@ -106,17 +106,8 @@ async fn call(stores: &Stores, work: Work, caller: usize, stop: &AtomicBool) -> 
 
 async fn measure(name: &str, sync: SyncMode, work: Work, seconds: u64, callers: usize) {
     let folder = tempfile::tempdir_in("target").expect("a folder");
-    let settings = EmbeddedSettings {
-        path: Some(folder.path().to_owned()),
-        sync,
-        series_retention: TTL,
-        max_series: 1,
-        max_tombstones: 1,
-        checkpoint_retention: TTL,
-        flush_threshold: 1,
-        cache: CacheSettings::default(),
-    };
-    let (stores, _) = open(&settings).expect("opens");
+    let settings = EmbeddedSettings { path: Some(folder.path().to_owned()), sync };
+    let (stores, _) = open(&settings, &StoreSettings::for_tests()).expect("opens");
     let stop = Arc::new(AtomicBool::new(false));
     let start = Instant::now();
     let tasks: Vec<_> = (0..callers)
@@ -140,7 +131,7 @@ async fn measure(name: &str, sync: SyncMode, work: Work, seconds: u64, callers: 
     stores.operation.close().await.expect("closes");
     let close_ms = start.elapsed().as_millis();
     let start = Instant::now();
-    drop(open(&settings).expect("opens again"));
+    drop(open(&settings, &StoreSettings::for_tests()).expect("opens again"));
     let open_ms = start.elapsed().as_millis();
     println!(
         "{name:24} {rate:9.0} ops/s, {group:5.1} in a commit, p99 {p99} us, most {most} us, close {close_ms} ms, open {open_ms} ms"

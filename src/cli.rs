@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::config::{self, Config, Loaded, Mistakes};
+use crate::config::{self, Config, Loaded, SettingErrors};
 use crate::{app, http};
 
 /// The exit code of a bad command line or configuration; clap's own.
@@ -80,7 +80,7 @@ pub fn run(cli: &Cli) -> ExitCode {
         Err(error) => {
             // Not the log: it may not have been started. Nothing helps when this fails as well.
             let _ = writeln!(std::io::stderr(), "holdall: {error:#}");
-            ExitCode::from(if error.is::<Mistakes>() { ASKED_WRONGLY } else { 1 })
+            ExitCode::from(if error.is::<SettingErrors>() { ASKED_WRONGLY } else { 1 })
         }
     }
 }
@@ -126,7 +126,7 @@ fn healthcheck(cli: &Cli, url: Option<&str>) -> anyhow::Result<()> {
     let (address, host, path) = match url {
         Some(url) => parse_url(url)?,
         None => {
-            let listen = load(cli)?.config.server.listen;
+            let listen = load(cli)?.config.http.server.listen;
             (reachable(listen), listen.to_string(), "/readyz".to_owned())
         }
     };

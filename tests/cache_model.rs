@@ -13,9 +13,8 @@ use holdall::engine::cache::FillRequest;
 use holdall::engine::{Engine, EngineSettings};
 use holdall::model::cache::{CacheKey, ContentType, FillToken, Namespace};
 use holdall::model::generations::{GenerationKey, Seen};
-use holdall::store::CacheAddress;
 use holdall::store::embedded::{EmbeddedSettings, SyncMode, open};
-use holdall::store::{CachePut, PutOutcome};
+use holdall::store::{CacheAddress, CachePut, PutOutcome, StoreSettings};
 use parking_lot::Mutex;
 
 use crate::conformance::fixture::Random;
@@ -203,7 +202,7 @@ fn world(cache: Cache) -> Arc<World> {
 }
 
 async fn no_lookup_is_stale(settings: EmbeddedSettings) {
-    let (stores, clock) = open(&settings).expect("opens");
+    let (stores, clock) = open(&settings, &StoreSettings::for_tests()).expect("opens");
     let operation = Arc::clone(&stores.operation);
     let engine = Engine::new(stores, EngineSettings::default(), clock);
     let world = world(Cache::Fenced(Box::new(engine)));
@@ -225,12 +224,7 @@ async fn half_a_million_steps_in_memory_find_nothing_stale() {
 async fn half_a_million_steps_on_files_find_nothing_stale() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = Some(folder.path().to_owned());
-    no_lookup_is_stale(EmbeddedSettings {
-        path,
-        sync: SyncMode::Normal,
-        ..EmbeddedSettings::in_memory()
-    })
-    .await;
+    no_lookup_is_stale(EmbeddedSettings { path, sync: SyncMode::Normal }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -243,7 +237,8 @@ async fn the_same_steps_without_fences_find_what_is_stale() {
 /// The interleaving itself, step by step.
 #[tokio::test]
 async fn who_is_too_late_is_refused_with_a_fence_and_not_without() {
-    let (stores, clock) = open(&EmbeddedSettings::in_memory()).expect("opens");
+    let (stores, clock) =
+        open(&EmbeddedSettings::in_memory(), &StoreSettings::for_tests()).expect("opens");
     let engine = Engine::new(stores, EngineSettings::default(), clock);
     for (cache, takes) in
         [(Cache::Fenced(Box::new(engine)), false), (Cache::Deleted(Mutex::default()), true)]

@@ -1,4 +1,4 @@
-//! Settings: their layers, their mistakes, and how they are shown.
+//! Settings: their sources, their errors, and how they are shown.
 
 use crate::harness::process::holdall;
 use crate::harness::{Exit, Launch};
@@ -57,7 +57,7 @@ fn the_file_can_be_named_in_the_environment() {
 }
 
 #[test]
-fn every_mistake_is_named_at_once_with_its_origin() {
+fn every_error_is_reported_at_once_with_its_origin() {
     let (_folder, path) = file(
         "colour = 1\n\
          [series]\nretention = \"soon\"\nmax_series = 0\nguards = {}\n\
@@ -104,11 +104,11 @@ fn every_mistake_is_named_at_once_with_its_origin() {
         });
         assert!(named, "{setting} is not named with {what:?} and {origin:?}:\n{log}");
     }
-    assert!(log.contains("has 15 mistake(s)"), "{log}");
+    assert!(log.contains("has 15 errors"), "{log}");
 }
 
 #[test]
-fn a_file_that_is_missing_or_no_toml_is_named() {
+fn a_file_that_is_missing_or_not_toml_is_reported() {
     let (code, _, log) = check_with(&["check-config", "--config", "/nowhere/holdall.toml"], &[]);
     assert_eq!(code, Some(2));
     assert!(log.contains("/nowhere/holdall.toml: can't be read"), "{log}");
@@ -156,7 +156,7 @@ fn secrets_are_shown_to_nobody() {
 }
 
 #[test]
-fn every_mistake_in_a_token_is_named() {
+fn every_error_in_a_token_is_reported() {
     let (code, _, log) = check(&[(
         "HOLDALL_ACCESS__TOKENS",
         r#"[{name = "a", token = "short", scopes = []},
@@ -232,7 +232,7 @@ fn a_level_with_a_typing_error_does_not_silence_the_log() {
 
 #[test]
 fn the_bounds_of_the_cache_fit_into_each_other() {
-    for (setting, value, mistake) in [
+    for (setting, value, error) in [
         (
             "NAMESPACE_MAX_BYTES",
             "300MiB",
@@ -243,7 +243,7 @@ fn the_bounds_of_the_cache_fit_into_each_other() {
             "1MiB",
             "cache.max_value_bytes: must be at most 980352: cache.namespace_max_bytes holds",
         ),
-        ("MAX_VALUE_BYTES", "128MiB", "a sixteenth of it is kept for newcomers"),
+        ("MAX_VALUE_BYTES", "128MiB", "a sixteenth of it is kept for new values"),
         ("MAX_NAMESPACES", "0", "cache.max_namespaces: must be at least 1"),
         ("MAX_BYTES", "0", "cache.max_bytes: not a size"),
         ("TTL", "0s", "cache.ttl: must be longer than zero"),
@@ -254,15 +254,15 @@ fn the_bounds_of_the_cache_fit_into_each_other() {
     ] {
         let (code, _, log) = check(&[(&format!("HOLDALL_CACHE__{setting}"), value)]);
         assert_eq!(code, Some(2), "{setting}={value}");
-        assert!(log.contains(mistake), "{setting}={value}: {log}");
+        assert!(log.contains(error), "{setting}={value}: {log}");
     }
     let (code, _, log) = check(&[
         ("HOLDALL_CACHE__MAX_VALUE_BYTES", "8MiB"),
         ("HOLDALL_LIMITS__BUFFERED_BODY_BYTES", "4MiB"),
     ]);
     assert_eq!(code, Some(2));
-    let mistake = "cache.max_value_bytes: must not be larger than limits.buffered_body_bytes";
-    assert!(log.contains(mistake), "{log}");
+    let error = "cache.max_value_bytes: must not be larger than limits.buffered_body_bytes";
+    assert!(log.contains(error), "{log}");
     let small = [
         ("HOLDALL_CACHE__MAX_BYTES", "4KiB"),
         ("HOLDALL_CACHE__NAMESPACE_MAX_BYTES", "4KiB"),
@@ -293,6 +293,12 @@ fn settings_of_redis_must_fit_together_and_keep_their_secrets() {
     let url = ("HOLDALL_STORE__REDIS__URL", "rediss://user:hunter2hunter2@redis.example:6380/1");
     let (valid, shown) = check(&[url, ("HOLDALL_STORE__REDIS__PASSWORD", "correct horse")]);
     assert!(valid && !shown.contains("hunter2") && !shown.contains("correct horse"), "{shown}");
+    let (_folder, path) = file(
+        "[store.redis]\ncluster = [\"redis://:hunter2@one:1\", \"redis://:hunter2@two:2\"]\n\
+         password = 31337\n",
+    );
+    let (valid, shown) = check(&[("HOLDALL_CONFIG", &path)]);
+    assert!(valid && !shown.contains("hunter2") && !shown.contains("31337"), "{shown}");
     for (setting, value, why) in [
         ("URL", "http://redis.example", "redis://"),
         ("CLUSTER", "redis://one:1,two:2", "redis://"),

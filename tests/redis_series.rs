@@ -10,10 +10,10 @@ use holdall::model::leases::{Fence, Holder, LeaseName};
 use holdall::model::selector::Selector;
 use holdall::model::series::SeriesId;
 use holdall::model::time::Timestamp;
-use holdall::store::redis::{RedisSettings, open};
+use holdall::store::redis::{RedisSettings, open_with};
 use holdall::store::{
-    AcquireOutcome, CacheSettings, Change, Delta, Fenced, StoreResult, Stores, UpsertCounts,
-    UpsertOutcome,
+    AcquireOutcome, Change, Delta, Fenced, SeriesSettings, StoreResult, StoreSettings, Stores,
+    UpsertCounts, UpsertOutcome,
 };
 
 use crate::harness::eventually;
@@ -29,24 +29,20 @@ const HOLD_OVER: Duration = Duration::from_secs(120);
 
 fn replica(url: &str, namespace: &str, clock: &Arc<ManualClock>) -> Stores {
     let settings = RedisSettings {
-        urls: vec![url.to_owned()],
-        cluster: false,
-        username: None,
-        password: None,
-        database: None,
-        ca_file: None,
-        namespace: namespace.to_owned(),
         index_shards: SHARDS,
-        connect_timeout: Duration::from_secs(10),
         timeout: Duration::from_secs(10),
-        series_retention: RETENTION,
-        max_series: MAX_SERIES,
-        max_tombstones: 1000,
-        checkpoint_retention: RETENTION,
-        cache: CacheSettings::default(),
-        clock: Some(Arc::clone(clock) as SharedClock),
+        ..RedisSettings::for_tests(&[url.to_owned()], namespace)
     };
-    open(&settings).expect("the store opens")
+    let store = StoreSettings {
+        series: SeriesSettings {
+            retention: RETENTION,
+            max_series: MAX_SERIES,
+            max_tombstones: 1000,
+        },
+        ..StoreSettings::for_tests()
+    };
+    let clock = Arc::clone(clock) as SharedClock;
+    open_with(&settings, &store, Some(clock)).expect("the store opens")
 }
 
 fn clock() -> Arc<ManualClock> {

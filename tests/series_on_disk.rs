@@ -11,20 +11,19 @@ use holdall::model::selector::Selector;
 use holdall::model::series::{Metadata, MetricType, Point, SeriesId};
 use holdall::model::time::Timestamp;
 use holdall::store::embedded::{EmbeddedSettings, open_with};
-use holdall::store::{Delta, Stores};
+use holdall::store::{Delta, StoreSettings, Stores};
 
 use crate::conformance::fixture::Random;
 
 type View = BTreeMap<String, Point>;
 
 fn open(folder: &Path, clock: &Arc<ManualClock>) -> Stores {
-    let settings = EmbeddedSettings {
-        path: Some(folder.to_owned()),
-        max_tombstones: 10,
-        ..EmbeddedSettings::in_memory()
-    };
+    let settings =
+        EmbeddedSettings { path: Some(folder.to_owned()), ..EmbeddedSettings::in_memory() };
+    let mut store = StoreSettings::for_tests();
+    store.series.max_tombstones = 10;
     let clock = Arc::clone(clock) as SharedClock;
-    open_with(&settings, |_| clock).expect("the store opens").0
+    open_with(&settings, &store, |_| clock).expect("the store opens").0
 }
 
 async fn view(stores: &Stores) -> View {

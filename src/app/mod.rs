@@ -30,7 +30,7 @@ use crate::engine::Engine;
 use crate::exposition::{CacheRegistry, OwnMetrics, Pages, Refresher};
 use crate::http::{self, Readiness, RouterParts};
 use crate::model::time::Timestamp;
-use crate::store::{Operation, Stores, embedded, redis};
+use crate::store::{Operation, backends};
 
 /// What a shell shows for a program that SIGINT ended.
 const ENDED_AT_ONCE: i32 = 130;
@@ -44,14 +44,14 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// When the server can't start, when a part of it fails for good, or when the last writes can't be
 /// brought to disk.
 pub fn run_until_signal(config: &Config) -> anyhow::Result<()> {
-    file_limit::raise(config.limits.connections.0);
+    file_limit::raise(config.http.limits.connections);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("the threads can't be started")?;
     let outcome = runtime.block_on(async {
         let stop = stop_on_signal().context("signals can't be received")?;
-        let listener = bind(config.server.listen).await?;
+        let listener = bind(config.http.server.listen).await?;
         run(config, listener, stop).await
     });
     // Everything is on disk; what still renders a page for nobody need not be waited for.
@@ -98,7 +98,7 @@ pub async fn run(
     listener: TcpListener,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let settings = config.http();
+    let settings = config.http.clone();
     let readiness = Arc::new(Readiness::default());
     let address = listener.local_addr().context("the listener has no address")?;
     let pages = pages()?;
@@ -118,10 +118,13 @@ pub async fn run(
     });
     tracing::info!(addr = %address, version = env!("CARGO_PKG_VERSION"), "listening");
 
-    let worked = match open(config).await {
+    let worked = match backends::open(&config.backend, &config.store)
+        .await
+        .context("the store can't be opened")
+    {
         Ok((stores, clock)) => {
             let operation = Arc::clone(&stores.operation);
-            let engine = Arc::new(Engine::new(stores, config.engine(), Arc::clone(&clock)));
+            let engine = Arc::new(Engine::new(stores, config.engine.clone(), Arc::clone(&clock)));
             let work = work(config, engine, Arc::clone(&clock), pages, &readiness, &stop);
             let worked = while_whole(work, &served, operation.lost(), &stop).await;
             // The requests that still run need the store.
@@ -139,17 +142,6 @@ pub async fn run(
         tracing::info!("stopped");
     }
     worked
-}
-
-/// Opens the store, off the async threads: it may take seconds.
-async fn open(config: &Config) -> anyhow::Result<(Stores, SharedClock)> {
-    if let Some(settings) = config.redis() {
-        let stores = redis::open(&settings).context("the store can't be opened")?;
-        return Ok((stores, Arc::new(SystemClock::start(Timestamp::MIN))));
-    }
-    let settings = config.embedded();
-    let opened = tokio::task::spawn_blocking(move || embedded::open(&settings)).await;
-    opened.context("opening the store failed")?.context("the store can't be opened")
 }
 
 /// Keeps the server working until it is told to stop.
@@ -199,7 +191,7 @@ async fn refresh(
     readiness.set_reason("the first page of /metrics is being made");
     // A failure is logged and counted there, and the next tick tries again.
     let _ = stop.run_until_cancelled(refresher.tick()).await;
-    let (interval, stop) = (config.refresh.interval.0, stop.clone());
+    let (interval, stop) = (config.exposition.refresh.interval, stop.clone());
     background.run(async move { refresher.run(interval, stop).await });
 }
 
@@ -210,7 +202,7 @@ fn collect_garbage(
     stop: &CancellationToken,
 ) {
     let operation = Arc::clone(operation);
-    background.every("gc", config.gc.interval.0, stop.clone(), move || {
+    background.every("gc", config.store.gc.interval, stop.clone(), move || {
         let operation = Arc::clone(&operation);
         async move {
             let removed = operation.collect_garbage().await?;
@@ -246,13 +238,19 @@ fn flush(
         let operation = Arc::clone(&waited_on);
         async move { operation.flush_wanted().await }
     };
-    background.every_or_when("flush", config.flush.interval.0, wanted, stop.clone(), move || {
-        let operation = Arc::clone(&flushed);
-        async move {
-            operation.flush().await?;
-            Ok(())
-        }
-    });
+    background.every_or_when(
+        "flush",
+        config.store.flush.interval,
+        wanted,
+        stop.clone(),
+        move || {
+            let operation = Arc::clone(&flushed);
+            async move {
+                operation.flush().await?;
+                Ok(())
+            }
+        },
+    );
 }
 
 /// Forgets the generations that nobody bumps any more, unless one of the two settings is off.
@@ -262,9 +260,8 @@ fn clean_up_generations(
     engine: &Arc<Engine>,
     stop: &CancellationToken,
 ) {
-    let settings = &config.generations;
-    let (Some(interval), Some(retention)) = (settings.cleanup_interval.0, settings.retention.0)
-    else {
+    let settings = &config.engine.generations;
+    let (Some(interval), Some(retention)) = (settings.cleanup_interval, settings.retention) else {
         return;
     };
     let engine = Arc::clone(engine);

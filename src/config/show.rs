@@ -1,4 +1,4 @@
-//! The effective settings as text, for the one who runs `check-config`.
+//! The effective settings as text, for `check-config`.
 //!
 //! Invariant: what is printed holds no secret.
 
@@ -6,58 +6,54 @@ use std::fmt::Write as _;
 
 use config::{Map, Value, ValueKind};
 
-use super::layers;
+use super::composed::SECRETS;
+use super::tree;
 
 const REDACTED: &str = "\"[redacted]\"";
-/// Keys whose values are secrets wherever they stand.
-const SECRET_KEYS: [&str; 2] = ["token", "token_sha256"];
-/// Settings that may hold a secret.
-const SECRET_SETTINGS: [&str; 4] =
-    ["access.tokens", "store.redis.url", "store.redis.cluster", "store.redis.password"];
-
-/// Returns whether a setting may hold a secret.
-pub(super) fn is_secret(setting: &str) -> bool {
-    SECRET_SETTINGS.contains(&setting)
-}
 
 /// Prints one setting a line, with its origin.
 pub(super) fn show(tree: &Map<String, Value>) -> String {
     let mut text = String::new();
-    for name in layers::names(tree) {
-        let Some(value) = layers::get(tree, &name) else { continue };
-        let origin = value.origin().unwrap_or(layers::DEFAULT_ORIGIN);
-        let shown = match &value.kind {
-            // A list that came in one text: it can't be told apart from here where its secrets are.
-            ValueKind::String(text) if is_secret(&name) && !text.trim().is_empty() => {
-                REDACTED.to_owned()
-            }
-            _ => literal(value),
-        };
+    for name in tree::names(tree) {
+        let Some(value) = tree::get(tree, &name) else { continue };
+        let origin = value.origin().unwrap_or(tree::DEFAULT_ORIGIN);
         // Writing to a String can't fail.
-        let _ = writeln!(text, "{name} = {shown}  # from {origin}");
+        let _ = writeln!(text, "{name} = {}  # from {origin}", literal(&name, value));
     }
     text
 }
 
-fn literal(value: &Value) -> String {
+/// Returns whether a setting, or a part of it, is a secret.
+pub(super) fn holds_secrets(name: &str) -> bool {
+    SECRETS.into_iter().flatten().any(|secret| {
+        secret.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    })
+}
+
+/// Prints the value of `name`, which is that of a setting or of a part of one, such as
+/// `access.tokens.token`.
+fn literal(name: &str, value: &Value) -> String {
     match &value.kind {
+        // Also a list or a table that was given as one text: where the secrets are in it is not known here.
+        ValueKind::String(text) if holds_secrets(name) && !text.trim().is_empty() => {
+            REDACTED.to_owned()
+        }
         ValueKind::String(text) => format!("{text:?}"),
         ValueKind::Array(items) => {
-            let items: Vec<_> = items.iter().map(literal).collect();
+            let items: Vec<_> = items.iter().map(|item| literal(name, item)).collect();
             format!("[{}]", items.join(", "))
         }
         ValueKind::Table(table) => {
             let mut entries: Vec<_> = table.iter().collect();
             entries.sort_by_key(|(key, _)| key.as_str());
-            let entries: Vec<_> =
-                entries.into_iter().map(|(key, value)| entry(key, value)).collect();
+            let entry = |(key, value): (&String, &Value)| {
+                format!("{key} = {}", literal(&format!("{name}.{key}"), value))
+            };
+            let entries: Vec<_> = entries.into_iter().map(entry).collect();
             format!("{{ {} }}", entries.join(", "))
         }
+        // A number can be a secret as well: a password of digits.
+        _ if holds_secrets(name) => REDACTED.to_owned(),
         _ => value.to_string(),
     }
-}
-
-fn entry(key: &str, value: &Value) -> String {
-    let shown = if SECRET_KEYS.contains(&key) { REDACTED.to_owned() } else { literal(value) };
-    format!("{key} = {shown}")
 }

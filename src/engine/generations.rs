@@ -3,9 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use super::EngineResult;
 use crate::model::generations::{Generation, GenerationKey};
+use crate::model::settings;
 use crate::store::GenerationStore;
+
+/// `[generations]`: the cleanup, which is off where one of the two is `None`.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+pub struct GenerationRules {
+    /// How long a generation is kept that is not bumped.
+    #[serde(deserialize_with = "settings::optional_duration")]
+    pub retention: Option<Duration>,
+    /// The time between two cleanups.
+    #[serde(deserialize_with = "settings::optional_duration")]
+    pub cleanup_interval: Option<Duration>,
+}
 
 /// Generations.
 pub struct GenerationEngine {

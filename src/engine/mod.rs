@@ -14,9 +14,12 @@ pub mod series;
 
 use std::sync::Arc;
 
+use serde::Deserialize;
+
 pub use self::error::{EngineError, EngineResult};
 use self::roles::Roles;
 use crate::clock::SharedClock;
+use crate::model::settings::{Settings, Violations};
 use crate::store::{Fenced, Operation, Stores};
 
 /// The rules of every resource, over one set of stores.
@@ -37,13 +40,22 @@ pub struct Engine {
     pub operation: Arc<dyn Operation>,
 }
 
-/// The settings of the rules.
-#[derive(Debug, Clone, Default)]
+/// The settings of the rules. Each field is read from the section of its name.
+#[derive(Debug, Clone, Default, Deserialize)]
 pub struct EngineSettings {
     /// Who may write series, and how.
     pub series: series::SeriesRules,
+    /// When generations are cleaned up.
+    pub generations: generations::GenerationRules,
     /// The limits on cached values.
     pub cache: cache::CacheRules,
+}
+
+impl Settings for EngineSettings {
+    fn check(&mut self, violations: &mut Violations) {
+        self.series.check(violations);
+        self.cache.check(violations);
+    }
 }
 
 impl Engine {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Deserializer};
 use tokio::time::Instant;
 
 use super::roles::Roles;
@@ -15,22 +16,52 @@ use super::{EngineError, EngineResult, unfence};
 use crate::clock::SharedClock;
 use crate::model::batch::{PointBatch, PointErrors, Position};
 use crate::model::cursor::Cursor;
-use crate::model::leases::Fence;
+use crate::model::leases::{Fence, LeaseName};
 use crate::model::selector::Selector;
 use crate::model::series::{Point, SeriesId, SeriesKey};
+use crate::model::settings::{self, List, Settings, Violations};
 use crate::store::{Change, Delta, SeriesStore, Snapshot, UpsertCounts, UpsertOutcome};
 
-/// Who may write series, and how.
-#[derive(Debug, Clone)]
+/// `[series]`, as far as the rules need it: who may write series, and how.
+#[derive(Debug, Clone, Deserialize)]
 pub struct SeriesRules {
     /// For each role the sources that it may write.
+    #[serde(deserialize_with = "guards")]
     pub guards: BTreeMap<String, Vec<String>>,
     /// The role whose writes must carry the fencing token of `leader_lease`.
     pub leader_role: String,
     /// The lease that makes a leader; `None` lets leaders write unfenced.
+    #[serde(deserialize_with = "settings::optional")]
     pub leader_lease: Option<String>,
     /// How far ahead of the server's clock a point may lie.
+    #[serde(deserialize_with = "settings::duration")]
     pub max_future_skew: Duration,
+}
+
+fn guards<'de, D>(deserializer: D) -> Result<BTreeMap<String, Vec<String>>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    let guards = BTreeMap::<String, List<String>>::deserialize(deserializer)?;
+    Ok(guards.into_iter().map(|(role, sources)| (role, sources.0)).collect())
+}
+
+impl Settings for SeriesRules {
+    fn check(&mut self, violations: &mut Violations) {
+        violations.require(!self.guards.is_empty(), &["series.guards"], || {
+            "names no role, so all writes would be refused".to_owned()
+        });
+        let Some(lease) = &self.leader_lease else { return };
+        violations.require(LeaseName::parse(lease).is_ok(), &["series.leader_lease"], || {
+            "is too long for a lease's name".to_owned()
+        });
+        let role = self.leader_role.as_str();
+        violations.require(
+            self.guards.contains_key(role),
+            &["series.leader_role", "series.guards"],
+            || format!("{role:?} is not a role of series.guards"),
+        );
+    }
 }
 
 impl Default for SeriesRules {

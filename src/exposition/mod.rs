@@ -22,6 +22,7 @@ mod page;
 mod process;
 pub mod refresher;
 mod scrape;
+mod settings;
 pub mod store_client;
 pub mod totals;
 
@@ -30,4 +31,5 @@ pub use self::negotiate::{Format, accepts_gzip, negotiate};
 pub use self::own::OwnMetrics;
 pub use self::refresher::Refresher;
 pub use self::scrape::{Pages, RenderFailed};
+pub use self::settings::{ExpositionSettings, RefreshSettings};
 pub use self::totals::{CacheRegistry, CacheTotal, CacheTotals, GaugeFamily};

@@ -26,5 +26,5 @@ mod wire;
 pub use self::access::{AccessSettings, PeerAddress, Scope, TokenSettings};
 pub use self::listen::serve;
 pub use self::router::{openapi_3_0, openapi_3_1, route_table, router};
-pub use self::settings::{HttpSettings, LimitSettings, TimeoutSettings};
+pub use self::settings::{HttpSettings, LimitSettings, ServerSettings, TimeoutSettings};
 pub use self::state::{Readiness, RouterParts};

@@ -69,7 +69,7 @@ pub(crate) async fn parse_push(
     body: WholeBody,
     settings: &HttpSettings,
 ) -> Result<Pushed, Problem> {
-    let limits = InputLimits { points: settings.limits.batch_points, point: settings.points };
+    let limits = InputLimits { points: settings.limits.batch_points, point: settings.limits.point };
     if body.bytes.len() <= LARGE_BYTES {
         return parse(format, body, &limits);
     }

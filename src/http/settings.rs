@@ -1,88 +1,186 @@
-//! The settings of this floor, as plain values. Not how they are written: `config` reads
-//! them, and `config/default.toml` holds the only defaults.
+//! The settings of the HTTP layer: the listener, limits and timeouts.
 //!
-//! Invariant: every limit is a number that somebody can read and change.
+//! Not the defaults: `config/default.toml` holds the only ones, and says what each setting means.
 
+use std::net::SocketAddr;
 use std::time::Duration;
+
+use serde::Deserialize;
 
 use super::access::AccessSettings;
 use crate::model::series::PointLimits;
+use crate::model::settings::{self, Settings, Violations};
 
-/// How much one request may ask for, and all of them together.
-#[derive(Debug, Clone)]
-pub struct LimitSettings {
-    /// The largest body of a push of series, in bytes as sent.
-    pub series_body_bytes: usize,
-    /// The largest body of a push of series, in bytes after decompression.
-    pub series_decoded_bytes: usize,
-    /// The largest body of any other request, in bytes, before and after decompression.
-    pub body_bytes: usize,
-    /// How many bytes of request bodies, and of points that were read from them, may lie in memory
-    /// at a time, over all requests.
-    pub buffered_body_bytes: usize,
-    /// How many requests may run at a time; those that wait for something do not count.
-    pub concurrent_requests: usize,
-    /// How many requests may wait for changes at a time, and how many for a lease or a value.
-    pub waiting_requests: usize,
-    /// How many scrapes of /metrics may be answered at a time.
-    pub concurrent_scrapes: usize,
-    /// How many connections may be open at a time; more wait to be accepted.
-    pub connections: usize,
-    /// The largest head of a request, in bytes; at least 8 KiB.
-    pub head_bytes: usize,
-    /// The most keys of one batch of locks, generations or cached values.
-    pub batch_keys: usize,
-    /// The most points of one push.
-    pub batch_points: usize,
-    /// The most selectors of one request.
-    pub selectors: usize,
-    /// The most regular expressions in all selectors of one request.
-    pub selector_regexes: usize,
-    /// The items of a page when the request names no `limit`.
-    pub page_items: usize,
-    /// The most items of a page.
-    pub max_page_items: usize,
-}
+/// The least that the HTTP parser needs to read any head.
+const MIN_HEAD_BYTES: usize = 8192;
 
-/// How long things may take.
-#[derive(Debug, Clone)]
-pub struct TimeoutSettings {
-    /// How long a request may take, beside what it asked to wait for.
-    pub request: Duration,
-    /// How long a push of series may take, with the reading of its body.
-    pub upload: Duration,
-    /// How long a client may stay silent in the middle of a body.
-    pub body: Duration,
-    /// How long a connection may be idle, or take to send the head of a request.
-    pub idle: Duration,
-    /// How long a client may take nothing of what is sent to it.
-    pub write: Duration,
-    /// The longest `wait` that a request may ask for.
-    pub max_wait: Duration,
-    /// How often a stream with no changes shows that it is alive.
-    pub heartbeat: Duration,
-    /// How long running requests may go on after the server was told to stop.
-    pub shutdown: Duration,
-}
-
-/// Everything that the router and the listener are built from.
-#[derive(Debug, Clone)]
+/// Everything that the router and the listener are built from. Each field is read from the section of its
+/// name.
+#[derive(Debug, Clone, Deserialize)]
 pub struct HttpSettings {
+    /// The listener.
+    pub server: ServerSettings,
     /// How much.
     pub limits: LimitSettings,
     /// How long.
     pub timeouts: TimeoutSettings,
     /// Who.
     pub access: AccessSettings,
-    /// The limits on one point of a push.
-    pub points: PointLimits,
 }
 
-/// Settings for tests of this floor.
+impl Settings for HttpSettings {
+    fn check(&mut self, violations: &mut Violations) {
+        self.limits.check(violations);
+        self.timeouts.check(violations);
+        self.access.check(violations);
+        let listen = self.server.listen;
+        violations.require(
+            listen.ip().is_loopback()
+                || !self.access.tokens.is_empty()
+                || self.access.open_to_the_network_without_tokens,
+            &["server.listen", "access.tokens", "access.open_to_the_network_without_tokens"],
+            || {
+                format!(
+                    "{listen} is not a loopback address, and without access.tokens everybody there \
+                     could read and delete everything; configure tokens, or set \
+                     access.open_to_the_network_without_tokens = true"
+                )
+            },
+        );
+    }
+}
+
+/// `[server]`: the listener.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub struct ServerSettings {
+    /// The address and port to listen on.
+    pub listen: SocketAddr,
+}
+
+/// How much one request may ask for, and all of them together.
+#[derive(Debug, Clone, Deserialize)]
+pub struct LimitSettings {
+    /// The largest body of a push of series, in bytes as sent.
+    #[serde(deserialize_with = "settings::bytes")]
+    pub series_body_bytes: usize,
+    /// The largest body of a push of series, in bytes after decompression.
+    #[serde(deserialize_with = "settings::bytes")]
+    pub series_decoded_bytes: usize,
+    /// The largest body of any other request, in bytes, before and after decompression.
+    #[serde(deserialize_with = "settings::bytes")]
+    pub body_bytes: usize,
+    /// How many bytes of request bodies, and of points that were read from them, may lie in memory
+    /// at a time, over all requests.
+    #[serde(deserialize_with = "settings::bytes")]
+    pub buffered_body_bytes: usize,
+    /// How many requests may run at a time; those that wait for something do not count.
+    #[serde(deserialize_with = "settings::count")]
+    pub concurrent_requests: usize,
+    /// How many requests may wait for changes at a time, and how many for a lease or a value.
+    #[serde(deserialize_with = "settings::count")]
+    pub waiting_requests: usize,
+    /// How many scrapes of /metrics may be answered at a time.
+    #[serde(deserialize_with = "settings::count")]
+    pub concurrent_scrapes: usize,
+    /// How many connections may be open at a time; more wait to be accepted.
+    #[serde(deserialize_with = "settings::count")]
+    pub connections: usize,
+    /// The largest head of a request, in bytes; at least 8 KiB.
+    #[serde(deserialize_with = "settings::bytes")]
+    pub head_bytes: usize,
+    /// The most keys of one batch of locks, generations or cached values.
+    #[serde(deserialize_with = "settings::count")]
+    pub batch_keys: usize,
+    /// The most points of one push.
+    #[serde(deserialize_with = "settings::count")]
+    pub batch_points: usize,
+    /// The most selectors of one request.
+    #[serde(deserialize_with = "settings::count")]
+    pub selectors: usize,
+    /// The most regular expressions in all selectors of one request.
+    #[serde(deserialize_with = "settings::count")]
+    pub selector_regexes: usize,
+    /// The items of a page when the request names no `limit`.
+    #[serde(deserialize_with = "settings::count")]
+    pub page_items: usize,
+    /// The most items of a page.
+    #[serde(deserialize_with = "settings::count")]
+    pub max_page_items: usize,
+    /// The limits on one point.
+    pub point: PointLimits,
+}
+
+impl Settings for LimitSettings {
+    fn check(&mut self, violations: &mut Violations) {
+        violations.require(
+            self.page_items <= self.max_page_items,
+            &["limits.page_items", "limits.max_page_items"],
+            || "must not be larger than limits.max_page_items".to_owned(),
+        );
+        let bodies: [(usize, &[&str]); 3] = [
+            (self.series_body_bytes, &["limits.series_body_bytes", "limits.buffered_body_bytes"]),
+            (
+                self.series_decoded_bytes,
+                &["limits.series_decoded_bytes", "limits.buffered_body_bytes"],
+            ),
+            (self.body_bytes, &["limits.body_bytes", "limits.buffered_body_bytes"]),
+        ];
+        for (bytes, settings) in bodies {
+            violations.require(bytes <= self.buffered_body_bytes, settings, || {
+                "must not be larger than limits.buffered_body_bytes".to_owned()
+            });
+        }
+        violations.require(self.head_bytes >= MIN_HEAD_BYTES, &["limits.head_bytes"], || {
+            format!("must be at least {MIN_HEAD_BYTES}")
+        });
+    }
+}
+
+/// How long things may take.
+#[derive(Debug, Clone, Deserialize)]
+pub struct TimeoutSettings {
+    /// How long a request may take, beside what it asked to wait for.
+    #[serde(deserialize_with = "settings::duration")]
+    pub request: Duration,
+    /// How long a push of series may take, with the reading of its body.
+    #[serde(deserialize_with = "settings::duration")]
+    pub upload: Duration,
+    /// How long a client may stay silent in the middle of a body.
+    #[serde(deserialize_with = "settings::duration")]
+    pub body: Duration,
+    /// How long a connection may be idle, or take to send the head of a request.
+    #[serde(deserialize_with = "settings::duration")]
+    pub idle: Duration,
+    /// How long a client may take nothing of what is sent to it.
+    #[serde(deserialize_with = "settings::duration")]
+    pub write: Duration,
+    /// The longest `wait` that a request may ask for.
+    #[serde(deserialize_with = "settings::duration")]
+    pub max_wait: Duration,
+    /// How often a stream with no changes shows that it is alive.
+    #[serde(deserialize_with = "settings::duration")]
+    pub heartbeat: Duration,
+    /// How long running requests may go on after the server was told to stop.
+    #[serde(deserialize_with = "settings::duration")]
+    pub shutdown: Duration,
+}
+
+impl Settings for TimeoutSettings {
+    fn check(&mut self, violations: &mut Violations) {
+        violations.require(
+            self.upload >= self.request,
+            &["timeouts.upload", "timeouts.request"],
+            || "must not be shorter than timeouts.request".to_owned(),
+        );
+    }
+}
+
+/// Settings for tests of this layer.
 #[cfg(test)]
 pub(crate) fn for_tests() -> HttpSettings {
     let second = Duration::from_secs(1);
     HttpSettings {
+        server: ServerSettings { listen: ([127, 0, 0, 1], 0).into() },
         limits: LimitSettings {
             series_body_bytes: 4 << 20,
             series_decoded_bytes: 4 << 20,
@@ -99,6 +197,7 @@ pub(crate) fn for_tests() -> HttpSettings {
             selector_regexes: 10,
             page_items: 100,
             max_page_items: 1000,
+            point: PointLimits::default(),
         },
         timeouts: TimeoutSettings {
             request: second * 30,
@@ -111,6 +210,5 @@ pub(crate) fn for_tests() -> HttpSettings {
             shutdown: second * 5,
         },
         access: AccessSettings::default(),
-        points: PointLimits::default(),
     }
 }

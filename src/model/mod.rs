@@ -12,6 +12,7 @@ pub mod leases;
 pub mod locks;
 pub mod selector;
 pub mod series;
+pub mod settings;
 pub mod time;
 
 use std::fmt;

@@ -8,7 +8,7 @@ use holdall::clock::{Clock, ManualClock, SharedClock};
 use holdall::model::time::Timestamp;
 use holdall::store::embedded::{EmbeddedSettings, SyncMode, open_with};
 use holdall::store::redis::RedisSettings;
-use holdall::store::{CacheSettings, Stores};
+use holdall::store::{CacheSettings, CheckpointSettings, SeriesSettings, StoreSettings, Stores};
 use tempfile::TempDir;
 
 use crate::harness::redis;
@@ -57,7 +57,7 @@ enum Place {
     /// In memory, or in files that live as long as this.
     Files(Option<TempDir>),
     /// Under a namespace of its own in a Redis that all cases share.
-    Redis { urls: Vec<String>, cluster: bool, namespace: String },
+    Redis { urls: Vec<String>, namespace: String },
 }
 
 /// How many shards a Redis store has here.
@@ -81,40 +81,29 @@ impl Fixture {
             namespace_max_bytes: CACHE_NAMESPACE_BYTES,
             max_namespaces: CACHE_NAMESPACES,
         };
+        let store = StoreSettings {
+            series: SeriesSettings {
+                retention: RETENTION,
+                max_series: MAX_SERIES,
+                max_tombstones: MAX_TOMBSTONES,
+            },
+            checkpoints: CheckpointSettings { retention: CHECKPOINT_RETENTION },
+            cache,
+            ..StoreSettings::for_tests()
+        };
         let stores = match &place {
             Place::Files(folder) => {
-                let settings = EmbeddedSettings {
-                    path: folder.as_ref().map(|folder| folder.path().to_owned()),
-                    sync: SyncMode::Normal,
-                    series_retention: RETENTION,
-                    max_series: MAX_SERIES,
-                    max_tombstones: MAX_TOMBSTONES,
-                    checkpoint_retention: CHECKPOINT_RETENTION,
-                    flush_threshold: usize::MAX,
-                    cache,
-                };
-                open_with(&settings, |_| shared).expect("the store opens").0
+                let path = folder.as_ref().map(|folder| folder.path().to_owned());
+                let settings = EmbeddedSettings { path, sync: SyncMode::Normal };
+                open_with(&settings, &store, |_| shared).expect("the store opens").0
             }
-            Place::Redis { urls, cluster, namespace } => {
+            Place::Redis { urls, namespace } => {
                 let settings = RedisSettings {
-                    urls: urls.clone(),
-                    cluster: *cluster,
-                    username: None,
-                    password: None,
-                    database: None,
-                    ca_file: None,
-                    namespace: namespace.clone(),
                     index_shards: SHARDS,
-                    connect_timeout: Duration::from_secs(10),
-                    timeout: Duration::from_secs(20),
-                    series_retention: RETENTION,
-                    max_series: MAX_SERIES,
-                    max_tombstones: MAX_TOMBSTONES,
-                    checkpoint_retention: CHECKPOINT_RETENTION,
-                    cache,
-                    clock: Some(shared),
+                    ..RedisSettings::for_tests(urls, namespace)
                 };
-                holdall::store::redis::open(&settings).expect("the store opens")
+                holdall::store::redis::open_with(&settings, &store, Some(shared))
+                    .expect("the store opens")
             }
         };
         Self { stores, clock: Time(clock), place }
@@ -137,11 +126,11 @@ impl Fixture {
             Place::Files(folder) => {
                 Place::Files(folder.map(|_| tempfile::tempdir().expect("a folder")))
             }
-            Place::Redis { urls, cluster, namespace } => {
+            Place::Redis { urls, namespace } => {
                 for url in &urls {
                     redis::wipe(url, &namespace);
                 }
-                Place::Redis { urls, cluster, namespace }
+                Place::Redis { urls, namespace }
             }
         };
         Self::open(place, now)
@@ -205,16 +194,16 @@ pub(crate) enum Backend {
 impl Backend {
     /// Opens a fresh store.
     pub(crate) fn open(self) -> Fixture {
-        let shared = |urls: &[String], cluster| {
+        let shared = |urls: &[String]| {
             static CASES: AtomicUsize = AtomicUsize::new(0);
             let namespace = format!("case{}", CASES.fetch_add(1, Ordering::Relaxed));
-            Place::Redis { urls: urls.to_vec(), cluster, namespace }
+            Place::Redis { urls: urls.to_vec(), namespace }
         };
         let place = match self {
             Self::Memory => Place::Files(None),
             Self::Embedded => Place::Files(Some(tempfile::tempdir().expect("a folder"))),
-            Self::Redis => shared(&[redis::shared().to_owned()], false),
-            Self::RedisCluster => shared(redis::shared_cluster(), true),
+            Self::Redis => shared(&[redis::shared().to_owned()]),
+            Self::RedisCluster => shared(redis::shared_cluster()),
         };
         let start = Timestamp::parse("2026-11-21T10:00:00Z").expect("valid");
         Fixture::open(place, start)

@@ -11,10 +11,11 @@ use holdall::model::generations::{Generation, GenerationKey, Seen};
 use holdall::model::time::Timestamp;
 use holdall::store::redis::{RedisSettings, open};
 use holdall::store::{
-    CacheAddress, CachePut, CacheRead, CacheSettings, FillOutcome, PutOutcome, Stores,
+    CacheAddress, CachePut, CacheRead, CacheSettings, FillOutcome, PutOutcome, StoreSettings,
+    Stores,
 };
 
-use super::{replica, replica_at, settings};
+use super::{replica, replica_at, store_settings};
 use crate::harness::redis::{self, Redis};
 use crate::harness::rng::Rng;
 
@@ -216,8 +217,9 @@ async fn replicas_together_hold_what_one_may() {
     let cache =
         CacheSettings { max_bytes: BYTES, namespace_max_bytes: BYTES / 2, max_namespaces: 10 };
     let urls = [redis::shared().to_owned()];
-    let settings = RedisSettings { cache, ..settings(&urls, "bounds") };
-    let replicas = [open(&settings).expect("sensible"), open(&settings).expect("sensible")];
+    let settings = RedisSettings::for_tests(&urls, "bounds");
+    let store = StoreSettings { cache, ..store_settings() };
+    let replicas = [(); 2].map(|()| open(&settings, &store).expect("sensible"));
     for n in 0..600 {
         let namespace = ["a", "b", "c"][n % 3];
         fill(&replicas[n % 2], &address(namespace, &format!("{n}")), vec![0; 8 << 10]).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use holdall::model::locks::{LockKey, LockKind};
 use holdall::store::redis::{RedisSettings, open};
 
-use super::settings;
+use super::store_settings;
 use crate::harness::redis;
 use crate::harness::redis::Redis;
 use crate::harness::{Launch, eventually};
@@ -13,9 +13,11 @@ use crate::harness::{Launch, eventually};
 #[tokio::test]
 async fn a_replica_that_divides_otherwise_does_nothing() {
     let urls = [redis::shared().to_owned()];
-    let right = settings(&urls, "layout");
+    let store = store_settings();
+    let right = RedisSettings::for_tests(&urls, "layout");
     let wrong = RedisSettings { index_shards: right.index_shards + 1, ..right.clone() };
-    let (right, wrong) = (open(&right).expect("valid"), open(&wrong).expect("valid"));
+    let (right, wrong) =
+        (open(&right, &store).expect("valid"), open(&wrong, &store).expect("valid"));
     let keys = || vec![LockKey::parse(LockKind::Job, "one").expect("valid")];
     let ttl = Duration::from_secs(60);
     let locked = right.locks.acquire(keys(), ttl).await.expect("the store works");

@@ -4,10 +4,10 @@
 use holdall::model::cache::MissReason;
 use holdall::model::generations::{GenerationFence, Seen};
 use holdall::store::redis::{RedisSettings, open};
-use holdall::store::{CacheSettings, PutOutcome, Stores};
+use holdall::store::{CacheSettings, PutOutcome, StoreSettings, Stores};
 
 use super::cache::{address, bump, fill, generation_key, put, read, snapshot};
-use super::{replica, settings};
+use super::{replica, store_settings};
 use crate::harness::eventually;
 use crate::harness::redis::{Cluster, Redis};
 
@@ -224,8 +224,9 @@ async fn no_fence_holds_when_single_keys_are_lost() {
         namespace_max_bytes: CACHE_BYTES / 2,
         max_namespaces: 8,
     };
-    let settings = RedisSettings { cache, ..settings(&[server.url()], NAMESPACE) };
-    let stores = open(&settings).expect("sensible");
+    let settings = RedisSettings::for_tests(&[server.url()], NAMESPACE);
+    let store = StoreSettings { cache, ..store_settings() };
+    let stores = open(&settings, &store).expect("sensible");
     let keys = [
         "info",
         "generations",

@@ -13,38 +13,27 @@ mod replica;
 use std::time::Duration;
 
 use holdall::clock::SharedClock;
-use holdall::store::redis::{RedisSettings, open};
-use holdall::store::{CacheSettings, Stores};
+use holdall::store::redis::{RedisSettings, open, open_with};
+use holdall::store::{CheckpointSettings, SeriesSettings, StoreSettings, Stores};
 
-/// Settings that suit tests, with few shards.
-pub(crate) fn settings(urls: &[String], namespace: &str) -> RedisSettings {
-    RedisSettings {
-        urls: urls.to_vec(),
-        cluster: urls.len() > 1,
-        username: None,
-        password: None,
-        database: None,
-        ca_file: None,
-        namespace: namespace.to_owned(),
-        index_shards: 4,
-        connect_timeout: Duration::from_secs(10),
-        timeout: Duration::from_secs(20),
-        series_retention: Duration::from_secs(3600),
-        max_series: 1_000,
-        max_tombstones: 1_000,
-        checkpoint_retention: Duration::from_secs(3600),
-        cache: CacheSettings::default(),
-        clock: None,
+/// Returns the settings that all replicas share here.
+pub(crate) fn store_settings() -> StoreSettings {
+    let retention = Duration::from_secs(3600);
+    StoreSettings {
+        series: SeriesSettings { retention, max_series: 1_000, max_tombstones: 1_000 },
+        checkpoints: CheckpointSettings { retention },
+        ..StoreSettings::for_tests()
     }
 }
 
 /// Opens the store of one replica, on the clock of Redis.
 pub(crate) fn replica(urls: &[String], namespace: &str) -> Stores {
-    open(&settings(urls, namespace)).expect("the settings make sense")
+    let settings = RedisSettings::for_tests(urls, namespace);
+    open(&settings, &store_settings()).expect("the settings make sense")
 }
 
 /// Opens the store of one replica, on a test's clock.
 pub(crate) fn replica_at(urls: &[String], namespace: &str, clock: SharedClock) -> Stores {
-    let settings = RedisSettings { clock: Some(clock), ..settings(urls, namespace) };
-    open(&settings).expect("the settings make sense")
+    let settings = RedisSettings::for_tests(urls, namespace);
+    open_with(&settings, &store_settings(), Some(clock)).expect("the settings make sense")
 }

@@ -9,7 +9,7 @@ use holdall::clock::{Clock, ManualClock, SharedClock};
 use holdall::model::checkpoints::CheckpointKey;
 use holdall::model::leases::{Fence, FencingToken, Holder, Lease, LeaseName};
 use holdall::model::time::Timestamp;
-use holdall::store::redis::{RedisSettings, open};
+use holdall::store::redis::{RedisSettings, open_with};
 use holdall::store::{AcquireOutcome, CheckpointOutcome, Fenced, StoreResult, Stores};
 use parking_lot::Mutex;
 
@@ -47,8 +47,9 @@ impl Place {
 
     /// Opens a replica; it goes by the time of Redis where there is no clock.
     pub(super) fn replica(&self, clock: Option<SharedClock>) -> Replica {
-        let settings = RedisSettings { clock, ..super::settings(&self.urls, &self.namespace) };
-        Replica(open(&settings).expect("the store opens"))
+        let settings = RedisSettings::for_tests(&self.urls, &self.namespace);
+        let stores = open_with(&settings, &super::store_settings(), clock);
+        Replica(stores.expect("the store opens"))
     }
 
     /// Returns the Redis key of something in a shard.

@@ -10,6 +10,7 @@ mod waiters;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 
 pub use self::totals::{NamespaceTotals, Totals};
@@ -18,6 +19,7 @@ use super::{EngineError, EngineResult};
 use crate::clock::SharedClock;
 use crate::model::cache::{CacheKey, CachedValue, FillToken, MissReason};
 use crate::model::generations::Generation;
+use crate::model::settings::{self, Settings, Violations};
 use crate::model::time::Timestamp;
 use crate::store::{
     CacheAddress, CachePut, CacheRead, CacheStore, ErrorKind, FillOutcome, PutOutcome, StoreError,
@@ -28,19 +30,34 @@ const POLL: Duration = Duration::from_millis(50);
 /// ... and one of many waiters after this long at the latest.
 const MAX_POLL: Duration = Duration::from_secs(1);
 
-/// The limits on cached values.
-#[derive(Debug, Clone, Copy)]
+/// `[cache]`, as far as the rules need it: the limits on cached values.
+#[derive(Debug, Clone, Copy, Deserialize)]
 pub struct CacheRules {
     /// The largest value, in bytes.
+    #[serde(deserialize_with = "settings::bytes")]
     pub max_value_bytes: usize,
     /// How long a value without a ttl of its own lives.
+    #[serde(deserialize_with = "settings::duration")]
     pub ttl: Duration,
     /// How long a fill claim without a ttl of its own lasts.
+    #[serde(deserialize_with = "settings::duration")]
     pub fill_ttl: Duration,
     /// How long a fill claim may last.
+    #[serde(deserialize_with = "settings::duration")]
     pub max_fill_ttl: Duration,
     /// The most namespaces. So many that hold values are counted separately, and so many others.
+    #[serde(deserialize_with = "settings::count")]
     pub max_namespaces: usize,
+}
+
+impl Settings for CacheRules {
+    fn check(&mut self, violations: &mut Violations) {
+        violations.require(
+            self.fill_ttl <= self.max_fill_ttl,
+            &["cache.fill_ttl", "cache.max_fill_ttl"],
+            || "must not be longer than cache.max_fill_ttl".to_owned(),
+        );
+    }
 }
 
 impl Default for CacheRules {

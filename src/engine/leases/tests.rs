@@ -15,6 +15,7 @@ use crate::engine::EngineResult;
 use crate::engine::roles::Roles;
 use crate::model::leases::{FencingToken, Holder, Lease, LeaseName};
 use crate::model::time::Timestamp;
+use crate::store::StoreSettings;
 use crate::store::embedded::{EmbeddedSettings, open_with};
 use crate::store::{AcquireOutcome, LeaseStore, StoreResult};
 
@@ -83,8 +84,9 @@ impl Fixture {
         let start = Timestamp::parse("2026-11-21T10:00:00Z").expect("valid");
         let clock = Arc::new(ManualClock::at(start));
         let shared: SharedClock = Arc::clone(&clock) as SharedClock;
-        let settings = EmbeddedSettings::in_memory();
-        let (stores, _) = open_with(&settings, |_| Arc::clone(&shared)).expect("opens in memory");
+        let (settings, store) = (EmbeddedSettings::in_memory(), StoreSettings::for_tests());
+        let (stores, _) =
+            open_with(&settings, &store, |_| Arc::clone(&shared)).expect("opens in memory");
         let inner = stores.leases;
         let store = Arc::new(SlowStore {
             inner,

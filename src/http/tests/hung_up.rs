@@ -17,6 +17,7 @@ use crate::model::cursor::Cursor;
 use crate::model::leases::Fence;
 use crate::model::selector::Selector;
 use crate::model::series::{Point, SeriesId, SeriesKey};
+use crate::store::StoreSettings;
 use crate::store::embedded::{EmbeddedSettings, open};
 use crate::store::{Delta, Fenced, SeriesStore, Snapshot, StoreResult, UpsertOutcome};
 
@@ -90,7 +91,8 @@ fn push() -> Request<Body> {
 
 #[tokio::test]
 async fn the_points_of_a_client_that_hung_up_still_count() {
-    let (mut stores, clock) = open(&EmbeddedSettings::in_memory()).expect("opens in memory");
+    let (mut stores, clock) =
+        open(&EmbeddedSettings::in_memory(), &StoreSettings::for_tests()).expect("opens in memory");
     let inner = Arc::clone(&stores.series);
     let stalled = Arc::new(Stalled { inner, reached: Notify::new(), permits: Semaphore::new(0) });
     stores.series = Arc::clone(&stalled) as Arc<dyn SeriesStore>;

@@ -11,7 +11,6 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
 use http_body_util::BodyExt;
-use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -102,15 +101,11 @@ async fn what_matches_no_route_is_a_problem() {
 }
 
 fn with_tokens() -> Router {
-    let token = |text: &str, scopes: &[Scope]| TokenSettings {
-        name: text.to_owned(),
-        sha256: Sha256::digest(text.as_bytes()).into(),
-        scopes: scopes.to_vec(),
-        role: None,
-    };
     let mut settings = for_tests();
-    settings.access.tokens =
-        vec![token("reader", &[Scope::Read]), token("writer=", &[Scope::Read, Scope::Write])];
+    settings.access.tokens = vec![
+        TokenSettings::for_tests("reader", &[Scope::Read], None),
+        TokenSettings::for_tests("writer=", &[Scope::Read, Scope::Write], None),
+    ];
     router(parts(settings))
 }
 

@@ -8,6 +8,7 @@ use super::{ask, get, is_problem, parts};
 use crate::engine::{Engine, EngineSettings};
 use crate::http::router;
 use crate::http::settings::for_tests;
+use crate::store::StoreSettings;
 use crate::store::embedded::{EmbeddedSettings, open};
 use crate::store::{Capabilities, Operation, StoreResult, StoreStatus};
 
@@ -46,7 +47,8 @@ impl Operation for Broken {
 
 #[tokio::test]
 async fn the_causes_stay_in_the_log() {
-    let (mut stores, clock) = open(&EmbeddedSettings::in_memory()).expect("opens in memory");
+    let (mut stores, clock) =
+        open(&EmbeddedSettings::in_memory(), &StoreSettings::for_tests()).expect("opens in memory");
     stores.operation = Arc::new(Broken(stores.operation));
     let parts = parts(for_tests());
     parts.readiness.set_engine(Arc::new(Engine::new(stores, EngineSettings::default(), clock)));

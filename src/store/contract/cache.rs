@@ -5,21 +5,36 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use serde::Deserialize;
 
 use super::StoreResult;
 use crate::model::cache::{CacheKey, CachedValue, ContentType, FillToken, MissReason};
 use crate::model::generations::{Generation, GenerationKey, Seen};
+use crate::model::settings::{self, Settings, Violations};
 use crate::model::time::Timestamp;
 
-/// How much is cached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// `[cache]`, as far as the store needs it: how much is cached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct CacheSettings {
     /// The most bytes of values and keys over all namespaces.
+    #[serde(deserialize_with = "settings::bytes")]
     pub max_bytes: usize,
     /// The most bytes of values and keys of one namespace.
+    #[serde(deserialize_with = "settings::bytes")]
     pub namespace_max_bytes: usize,
     /// The most namespaces.
+    #[serde(deserialize_with = "settings::count")]
     pub max_namespaces: usize,
+}
+
+impl Settings for CacheSettings {
+    fn check(&mut self, violations: &mut Violations) {
+        violations.require(
+            self.namespace_max_bytes <= self.max_bytes,
+            &["cache.namespace_max_bytes", "cache.max_bytes"],
+            || "must not be larger than cache.max_bytes".to_owned(),
+        );
+    }
 }
 
 impl Default for CacheSettings {

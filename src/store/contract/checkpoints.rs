@@ -1,11 +1,23 @@
 //! The contract of checkpoints. What holds for all resources is said in the parent module.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
+use serde::Deserialize;
 
 use super::{Fenced, StoreResult};
 use crate::model::checkpoints::{Checkpoint, CheckpointKey};
 use crate::model::leases::Fence;
+use crate::model::settings;
 use crate::model::time::Timestamp;
+
+/// `[checkpoints]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct CheckpointSettings {
+    /// How long a checkpoint lives from its last write.
+    #[serde(deserialize_with = "settings::duration")]
+    pub retention: Duration,
+}
 
 /// How a write of a checkpoint ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -24,20 +24,24 @@ mod leases;
 mod locks;
 mod operation;
 mod series;
+mod settings;
 
 use std::sync::Arc;
 
 pub use self::cache::{
     CacheAddress, CachePut, CacheRead, CacheSettings, CacheStore, FillOutcome, PutOutcome,
 };
-pub use self::checkpoints::{CheckpointOutcome, CheckpointStore};
+pub use self::checkpoints::{CheckpointOutcome, CheckpointSettings, CheckpointStore};
 pub use self::error::{ErrorKind, StoreError};
 pub use self::fenced::Fenced;
 pub use self::generations::GenerationStore;
 pub use self::leases::{AcquireOutcome, LeaseStore};
 pub use self::locks::{LockOutcome, LockStore};
 pub use self::operation::{Capabilities, ClientStatus, Operation, ResourceStatus, StoreStatus};
-pub use self::series::{Change, Delta, SeriesStore, Snapshot, UpsertCounts, UpsertOutcome};
+pub use self::series::{
+    Change, Delta, SeriesSettings, SeriesStore, Snapshot, UpsertCounts, UpsertOutcome,
+};
+pub use self::settings::{FlushSettings, PurgeSettings, StoreSettings};
 
 /// What a method of a store returns.
 pub type StoreResult<T> = Result<T, StoreError>;

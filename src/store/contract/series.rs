@@ -1,6 +1,9 @@
 //! The contract of series. What holds for all resources is said in the parent module.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
+use serde::Deserialize;
 use tokio::sync::watch;
 
 use super::{Fenced, StoreResult};
@@ -9,6 +12,21 @@ use crate::model::cursor::Cursor;
 use crate::model::leases::Fence;
 use crate::model::selector::Selector;
 use crate::model::series::{Point, SeriesId, SeriesKey};
+use crate::model::settings;
+
+/// `[series]`, as far as the store needs it: what is kept, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct SeriesSettings {
+    /// How long a series lives from its last update.
+    #[serde(deserialize_with = "settings::duration")]
+    pub retention: Duration,
+    /// The most live series.
+    #[serde(deserialize_with = "settings::count")]
+    pub max_series: usize,
+    /// The most tombstones that are kept for cursors.
+    #[serde(deserialize_with = "settings::count")]
+    pub max_tombstones: usize,
+}
 
 /// How an upsert ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -23,7 +23,6 @@ mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use self::buffered::{FlushSignal, Flusher};
 use self::cache::EmbeddedCache;
@@ -33,11 +32,12 @@ use self::fences::{FenceLatches, Fences, Leases};
 use self::generations::Generations;
 use self::locks::Locks;
 use self::operation::EmbeddedOperation;
-use self::series::{EmbeddedSeries, SeriesSet, TableLimits};
+use self::series::{EmbeddedSeries, SeriesSet};
 use self::sqlite::FolderLock;
 pub use self::sqlite::{OpenError, SyncMode};
-use super::{CacheSettings, Stores};
+use super::{CacheSettings, StoreSettings, Stores};
 use crate::clock::{SharedClock, SystemClock};
+use crate::model::settings::Violations;
 use crate::model::time::Timestamp;
 
 /// The settings of the embedded backend.
@@ -47,49 +47,41 @@ pub struct EmbeddedSettings {
     pub path: Option<PathBuf>,
     /// See [`SyncMode`].
     pub sync: SyncMode,
-    /// A series that was not updated for this long expires.
-    pub series_retention: Duration,
-    /// The most live series.
-    pub max_series: usize,
-    /// The most deletions that are remembered for cursors.
-    pub max_tombstones: usize,
-    /// A checkpoint that was not written for this long expires.
-    pub checkpoint_retention: Duration,
-    /// So many buffered writes are brought to disk without waiting for the flush interval.
-    pub flush_threshold: usize,
-    /// How much is cached.
-    pub cache: CacheSettings,
 }
 
 impl EmbeddedSettings {
-    /// Returns settings for a store without files, roomy enough for tests and throw-away runs.
+    /// Returns the settings of a store without files.
     pub fn in_memory() -> Self {
-        const DAY: Duration = Duration::from_secs(86_400);
-        Self {
-            path: None,
-            sync: SyncMode::Normal,
-            series_retention: DAY,
-            max_series: 1_000_000,
-            max_tombstones: 100_000,
-            checkpoint_retention: DAY,
-            flush_threshold: usize::MAX,
-            cache: CacheSettings::default(),
-        }
+        Self { path: None, sync: SyncMode::Normal }
     }
+}
 
-    /// Returns the largest cached value that has room beside the longest names, in bytes.
-    pub fn largest_cached_value(&self) -> usize {
-        cache::largest_value(&self.cache)
-    }
+/// Checks that a namespace of the cache has room for the largest value.
+pub fn check_cached_value(
+    max_value_bytes: usize,
+    settings: &CacheSettings,
+    violations: &mut Violations,
+) {
+    let largest = cache::largest_value(settings);
+    violations.require(
+        max_value_bytes <= largest,
+        &["cache.max_value_bytes", "cache.namespace_max_bytes", "cache.max_bytes"],
+        || {
+            format!(
+                "must be at most {largest}: cache.namespace_max_bytes holds a value along with its \
+                 names, and a sixteenth of it is kept for new values"
+            )
+        },
+    );
 }
 
 /// The tables of the durable data. A new one gets a tag and a name that none of them has, nor those
 /// that were removed (none so far).
-fn durable_tables(settings: &EmbeddedSettings) -> Tables {
+fn durable_tables(settings: &StoreSettings) -> Tables {
     Tables::new()
         .with(Locks)
         .with(Leases)
-        .with(Checkpoints { retention: settings.checkpoint_retention })
+        .with(Checkpoints { retention: settings.checkpoints.retention })
         .with(Generations)
 }
 
@@ -99,8 +91,11 @@ fn durable_tables(settings: &EmbeddedSettings) -> Tables {
 ///
 /// # Errors
 /// See [`OpenError`]; nothing was changed then.
-pub fn open(settings: &EmbeddedSettings) -> Result<(Stores, SharedClock), OpenError> {
-    open_with(settings, |earliest| Arc::new(SystemClock::start(earliest)))
+pub fn open(
+    settings: &EmbeddedSettings,
+    store: &StoreSettings,
+) -> Result<(Stores, SharedClock), OpenError> {
+    open_with(settings, store, |earliest| Arc::new(SystemClock::start(earliest)))
 }
 
 /// As [`open`], with a clock of the caller's. `start_clock` is called with the time of the last
@@ -110,22 +105,19 @@ pub fn open(settings: &EmbeddedSettings) -> Result<(Stores, SharedClock), OpenEr
 /// See [`OpenError`]; nothing was changed then.
 pub fn open_with(
     settings: &EmbeddedSettings,
+    store: &StoreSettings,
     start_clock: impl FnOnce(Timestamp) -> SharedClock,
 ) -> Result<(Stores, SharedClock), OpenError> {
     let folder = settings.path.as_deref();
     let lock = folder.map(FolderLock::take).transpose()?;
     let path = folder.map(|folder| folder.join("durable.db"));
-    let loaded = DurableStore::load(path.as_deref(), settings.sync, durable_tables(settings))?;
+    let loaded = DurableStore::load(path.as_deref(), settings.sync, durable_tables(store))?;
     let clock = start_clock(loaded.last_commit());
     let latches = Arc::new(FenceLatches::default());
     let durable = loaded.serve(Arc::clone(&clock), Arc::clone(&latches) as _)?;
 
-    let signal = Arc::new(FlushSignal::new(settings.flush_threshold));
-    let series = Arc::new(SeriesSet::new(TableLimits {
-        retention: settings.series_retention,
-        max_series: settings.max_series,
-        max_tombstones: settings.max_tombstones,
-    }));
+    let signal = Arc::new(FlushSignal::new(store.flush.threshold));
+    let series = Arc::new(SeriesSet::new(store.series));
     let flusher = Arc::new(Flusher::open(
         folder.map(|folder| folder.join("buffered.db")).as_deref(),
         settings.sync,
@@ -136,7 +128,7 @@ pub fn open_with(
     let fences = Fences::new(Arc::clone(&durable), latches);
     let series = EmbeddedSeries::new(&series, fences, signal, Arc::clone(&clock))?;
     let series = Arc::new(series);
-    let cache = Arc::new(EmbeddedCache::new(settings.cache, Arc::clone(&durable), clock.now()));
+    let cache = Arc::new(EmbeddedCache::new(store.cache, Arc::clone(&durable), clock.now()));
     let operation = EmbeddedOperation {
         on_disk: folder.is_some(),
         sync: settings.sync,

@@ -18,12 +18,12 @@ use super::{CacheEngine, CacheLookup, CacheRules, FillClaim, FillRequest};
 use crate::clock::SharedClock;
 use crate::model::cache::{CacheKey, ContentType, FillToken, MissReason, Namespace};
 use crate::model::generations::{Generation, GenerationKey, Seen};
-use crate::store::CacheSettings;
 use crate::store::embedded::{EmbeddedSettings, open};
 use crate::store::{
     CacheAddress, CachePut, CacheRead, CacheStore, ErrorKind, FillOutcome, PutOutcome, StoreError,
     StoreResult, Stores,
 };
+use crate::store::{CacheSettings, StoreSettings};
 
 /// Longer than any test waits: a waiter that only this time would end was not woken.
 const LONG: Duration = Duration::from_secs(600);
@@ -94,8 +94,8 @@ impl Fixture {
 
     fn with(shared: bool) -> Self {
         let cache = CacheSettings { max_namespaces: 2, ..CacheSettings::default() };
-        let settings = EmbeddedSettings { cache, ..EmbeddedSettings::in_memory() };
-        let (stores, clock) = open(&settings).expect("opens");
+        let settings = StoreSettings { cache, ..StoreSettings::for_tests() };
+        let (stores, clock) = open(&EmbeddedSettings::in_memory(), &settings).expect("opens");
         let store = Arc::new(Watched {
             inner: Arc::clone(&stores.cache),
             gets: AtomicUsize::new(0),

@@ -11,7 +11,7 @@ use super::{Api, Seen, api, api_of, ask, code, get, metrics_say, send};
 use crate::engine::EngineSettings;
 use crate::engine::cache::CacheRules;
 use crate::http::settings::for_tests;
-use crate::store::embedded::EmbeddedSettings;
+use crate::store::StoreSettings;
 
 const VALUE: &str = "/v1/cache/pages/a%2Fb";
 
@@ -156,7 +156,7 @@ async fn a_value_may_depend_on_another_key() {
 #[tokio::test]
 async fn large_values_and_many_namespaces_are_refused() {
     let cache = CacheRules { max_value_bytes: 10, ..CacheRules::default() };
-    let mut store = EmbeddedSettings::in_memory();
+    let mut store = StoreSettings::for_tests();
     store.cache.max_namespaces = 1;
     let api = api_of(for_tests(), rules(cache), &store);
     let fence = fence(&api, VALUE).await;
@@ -241,7 +241,7 @@ async fn waiting_for_a_value_is_bounded_and_ends_when_the_server_stops() {
     let mut settings = for_tests();
     settings.limits.waiting_requests = 1;
     settings.timeouts.max_wait = Duration::from_secs(60);
-    let api = api_of(settings, EngineSettings::default(), &EmbeddedSettings::in_memory());
+    let api = api_of(settings, EngineSettings::default(), &StoreSettings::for_tests());
     let too_long = api.get(&format!("{VALUE}?wait=61s")).await;
     assert_eq!(code(&too_long), (400, "invalid_request"));
     for fill in ["5m1s", "0s", ""] {
@@ -270,7 +270,7 @@ async fn waiting_for_a_value_is_bounded_and_ends_when_the_server_stops() {
 async fn a_large_value_keeps_its_place_until_it_is_sent() {
     let mut settings = for_tests();
     settings.limits.concurrent_requests = 1;
-    let api = api_of(settings, EngineSettings::default(), &EmbeddedSettings::in_memory());
+    let api = api_of(settings, EngineSettings::default(), &StoreSettings::for_tests());
     let value = vec![b'x'; 100 << 10];
     assert_eq!(put(&api, VALUE, &fence(&api, VALUE).await, &[], &value).await.status, 200);
     let sending = api.router.clone().oneshot(get(VALUE)).await.expect("routers do not fail");

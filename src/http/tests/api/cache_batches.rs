@@ -7,7 +7,7 @@ use super::{api, api_of, ask, code, send};
 use crate::engine::EngineSettings;
 use crate::engine::cache::CacheRules;
 use crate::http::settings::for_tests;
-use crate::store::embedded::EmbeddedSettings;
+use crate::store::StoreSettings;
 
 const GET: &str = "/v1/batch/cache/n/get";
 const PUT: &str = "/v1/batch/cache/n/put";
@@ -94,7 +94,7 @@ async fn a_batch_that_is_not_what_it_should_be_changes_nothing() {
 async fn an_answer_is_bounded_before_it_is_made() {
     let cache = CacheRules { max_value_bytes: 4000, ..CacheRules::default() };
     let rules = EngineSettings { cache, ..EngineSettings::default() };
-    let api = api_of(for_tests(), rules, &EmbeddedSettings::in_memory());
+    let api = api_of(for_tests(), rules, &StoreSettings::for_tests());
     let large = json!({"values": [{"key": "k", "generation": 0, "value": "eHh4".repeat(1333)}]});
     assert_eq!(api.send("POST", PUT, &large).await.json["stored"], json!(["k"]));
     let times = async |count| api.send("POST", GET, &json!({"keys": vec!["k"; count]})).await;
@@ -110,7 +110,7 @@ async fn an_answer_is_bounded_before_it_is_made() {
 async fn all_answers_that_are_sent_at_a_time_are_bounded() {
     let mut settings = for_tests();
     settings.limits.buffered_body_bytes = 512 << 10;
-    let api = api_of(settings, EngineSettings::default(), &EmbeddedSettings::in_memory());
+    let api = api_of(settings, EngineSettings::default(), &StoreSettings::for_tests());
     let value = json!({"values": [{"key": "k", "generation": 0, "value": "eHh4".repeat(2000)}]});
     assert_eq!(api.send("POST", PUT, &value).await.json["stored"], json!(["k"]));
     let times = |count| {

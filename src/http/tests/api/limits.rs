@@ -9,14 +9,14 @@ use tower::ServiceExt;
 use super::{api, api_with, ask, code, get, metrics_say, send};
 use crate::engine::series::SeriesRules;
 use crate::http::settings::for_tests;
-use crate::store::embedded::EmbeddedSettings;
+use crate::store::StoreSettings;
 
 #[tokio::test]
 async fn whoever_waits_for_changes_denies_nobody_a_lease() {
     let mut settings = for_tests();
     settings.limits.waiting_requests = 1;
     settings.limits.concurrent_requests = 1;
-    let api = api_with(settings, SeriesRules::default(), &EmbeddedSettings::in_memory());
+    let api = api_with(settings, SeriesRules::default(), &StoreSettings::for_tests());
     let cursor = api.get("/v1/series/cursor").await.json["cursor"].clone();
     let path = format!("/v1/series/stream?cursor={}", cursor.as_str().expect("a cursor"));
     let stream = api.router.clone().oneshot(get(&path)).await.expect("routers do not fail");
@@ -50,7 +50,7 @@ async fn whoever_waits_for_changes_denies_nobody_a_lease() {
 async fn a_push_over_a_slow_line_arrives() {
     let mut settings = for_tests();
     settings.timeouts.request = Duration::from_millis(20);
-    let api = api_with(settings, SeriesRules::default(), &EmbeddedSettings::in_memory());
+    let api = api_with(settings, SeriesRules::default(), &StoreSettings::for_tests());
     let slow = |lines: &'static [&'static str]| {
         Body::from_stream(futures_util::stream::unfold(lines.iter(), |mut lines| async move {
             let pause = Duration::from_millis(50);

@@ -21,6 +21,7 @@ use crate::engine::series::SeriesRules;
 use crate::engine::{Engine, EngineSettings};
 use crate::http::settings::{HttpSettings, for_tests};
 use crate::http::{Scope, TokenSettings, router};
+use crate::store::StoreSettings;
 use crate::store::embedded::{EmbeddedSettings, open};
 
 struct Api {
@@ -28,12 +29,13 @@ struct Api {
     stop: CancellationToken,
 }
 
-fn api_with(settings: HttpSettings, rules: SeriesRules, store: &EmbeddedSettings) -> Api {
+fn api_with(settings: HttpSettings, rules: SeriesRules, store: &StoreSettings) -> Api {
     api_of(settings, EngineSettings { series: rules, ..EngineSettings::default() }, store)
 }
 
-fn api_of(settings: HttpSettings, rules: EngineSettings, store: &EmbeddedSettings) -> Api {
-    let (stores, clock) = open(store).expect("a store in memory opens");
+fn api_of(settings: HttpSettings, rules: EngineSettings, store: &StoreSettings) -> Api {
+    let (stores, clock) =
+        open(&EmbeddedSettings::in_memory(), store).expect("a store in memory opens");
     let parts = parts(settings);
     parts.readiness.set_engine(Arc::new(Engine::new(stores, rules, clock)));
     let stop = parts.stop.clone();
@@ -41,7 +43,7 @@ fn api_of(settings: HttpSettings, rules: EngineSettings, store: &EmbeddedSetting
 }
 
 fn api() -> Api {
-    api_with(for_tests(), SeriesRules::default(), &EmbeddedSettings::in_memory())
+    api_with(for_tests(), SeriesRules::default(), &StoreSettings::for_tests())
 }
 
 fn send(
@@ -150,7 +152,8 @@ async fn every_format_reads_the_same() {
 
 #[tokio::test]
 async fn refused_pushes_change_nothing_and_say_why() {
-    let store = EmbeddedSettings { max_series: 2, ..EmbeddedSettings::in_memory() };
+    let mut store = StoreSettings::for_tests();
+    store.series.max_series = 2;
     let api = api_with(for_tests(), SeriesRules::default(), &store);
     let good = json!({"name": "a", "labels": {}, "value": 1});
     let bad = json!({"name": "0", "labels": {}, "value": 1});
@@ -371,15 +374,10 @@ async fn lists_are_paged() {
 
 #[tokio::test]
 async fn tokens_bind_roles_and_leader_writes_need_the_lease() {
-    use sha2::{Digest, Sha256};
     let mut settings = for_tests();
-    settings.access.tokens = vec![TokenSettings {
-        name: "follower".to_owned(),
-        sha256: Sha256::digest(b"secret").into(),
-        scopes: vec![Scope::Read, Scope::Write],
-        role: Some("follower".to_owned()),
-    }];
-    let bound = api_with(settings, SeriesRules::default(), &EmbeddedSettings::in_memory());
+    let scopes = [Scope::Read, Scope::Write];
+    settings.access.tokens = vec![TokenSettings::for_tests("secret", &scopes, Some("follower"))];
+    let bound = api_with(settings, SeriesRules::default(), &StoreSettings::for_tests());
     let push = |role: &str, source: &str| {
         let body = json!({"role": role, "source": source, "points": [{"name": "a", "value": 1}]});
         let headers = [("authorization", "Bearer secret"), ("content-type", "application/json")];
@@ -391,7 +389,7 @@ async fn tokens_bind_roles_and_leader_writes_need_the_lease() {
     assert_eq!(seen.status, 200, "{}", seen.json);
 
     let rules = SeriesRules { leader_lease: Some("lead".to_owned()), ..SeriesRules::default() };
-    let led = api_with(for_tests(), rules, &EmbeddedSettings::in_memory());
+    let led = api_with(for_tests(), rules, &StoreSettings::for_tests());
     let points = json!([{"name": "a", "value": 1}]);
     assert_eq!(code(&led.push(points.clone()).await), (428, "fence_required"));
     let lease = json!({"holder": "one", "ttl": "60s"});
@@ -408,7 +406,7 @@ async fn large_pushes_and_answers_are_compressed_and_whole() {
     use std::io::{Read, Write};
     let mut settings = for_tests();
     settings.limits.max_page_items = 10_000;
-    let api = api_with(settings, SeriesRules::default(), &EmbeddedSettings::in_memory());
+    let api = api_with(settings, SeriesRules::default(), &StoreSettings::for_tests());
     let text: String = (0..5000).map(|i| format!("metric{{series=\"{i:05}\"}} {i}\n")).collect();
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(text.as_bytes()).expect("to memory");

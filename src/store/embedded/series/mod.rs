@@ -29,7 +29,6 @@ use tokio::sync::watch;
 
 pub(super) use self::rows::SeriesSet;
 use self::table::SeriesTable;
-pub(super) use self::table::TableLimits;
 use super::blocking::off_thread;
 use super::buffered::FlushSignal;
 use super::fences::Fences;

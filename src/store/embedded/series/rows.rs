@@ -12,11 +12,11 @@ use rusqlite::{Connection, Transaction, params};
 
 use super::load::load;
 use super::record::{BuildSlotHasher, State};
-use super::table::{SeriesTable, TableLimits};
+use super::table::SeriesTable;
 use crate::model::series::Metadata;
-use crate::store::StoreResult;
 use crate::store::embedded::buffered::{BufferedSet, Drained, FlushBatch, LockedSet, Unflushed};
 use crate::store::embedded::sqlite::SchemaPart;
+use crate::store::{SeriesSettings, StoreResult};
 
 const SCHEMA: SchemaPart = SchemaPart {
     name: "series",
@@ -40,8 +40,8 @@ pub(in crate::store::embedded) struct SeriesSet(Arc<Mutex<SeriesTable>>);
 
 impl SeriesSet {
     /// Makes an empty set.
-    pub(in crate::store::embedded) fn new(limits: TableLimits) -> Self {
-        Self(Arc::new(Mutex::new(SeriesTable::new(limits))))
+    pub(in crate::store::embedded) fn new(settings: SeriesSettings) -> Self {
+        Self(Arc::new(Mutex::new(SeriesTable::new(settings))))
     }
 
     /// Returns the table that the set shows.

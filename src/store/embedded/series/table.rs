@@ -6,8 +6,6 @@
 //! Invariant: `live + tombstones` series are in the hash table, each with its newest
 //! change in the log; no batch is ever applied in part.
 
-use std::time::Duration;
-
 use super::core::Core;
 use super::expiry::ExpiryWheel;
 use super::log::ChangeLog;
@@ -17,26 +15,15 @@ use crate::model::batch::{BatchPoint, PointBatch};
 use crate::model::series::{Sample, SeriesId};
 use crate::model::time::Timestamp;
 use crate::store::embedded::buffered::DirtySet;
-use crate::store::{UpsertCounts, UpsertOutcome};
+use crate::store::{SeriesSettings, UpsertCounts, UpsertOutcome};
 
 /// A slot's number must fit 32 bits, tombstones included.
 const MOST_SERIES: usize = 1 << 31;
 
-/// What bounds the table.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::store::embedded) struct TableLimits {
-    /// A series that was not updated for this long expires; zero: never.
-    pub(in crate::store::embedded) retention: Duration,
-    /// The most live series.
-    pub(in crate::store::embedded) max_series: usize,
-    /// The most deletions that are remembered.
-    pub(in crate::store::embedded) max_tombstones: usize,
-}
-
 /// The series.
 #[derive(Debug)]
 pub(super) struct SeriesTable {
-    pub(super) limits: TableLimits,
+    pub(super) settings: SeriesSettings,
     pub(super) core: Core,
     pub(super) wheel: ExpiryWheel,
     pub(super) log: ChangeLog,
@@ -54,15 +41,16 @@ enum Target {
 
 impl SeriesTable {
     /// Makes an empty table.
-    pub(super) fn new(limits: TableLimits) -> Self {
-        let limits = TableLimits {
-            max_series: limits.max_series.min(MOST_SERIES),
-            max_tombstones: limits.max_tombstones.min(MOST_SERIES),
-            ..limits
+    pub(super) fn new(settings: SeriesSettings) -> Self {
+        let settings = SeriesSettings {
+            max_series: settings.max_series.min(MOST_SERIES),
+            max_tombstones: settings.max_tombstones.min(MOST_SERIES),
+            ..settings
         };
-        let retention = i64::try_from(limits.retention.as_nanos()).ok().filter(|nanos| *nanos > 0);
+        let retention =
+            i64::try_from(settings.retention.as_nanos()).ok().filter(|nanos| *nanos > 0);
         Self {
-            limits,
+            settings,
             core: Core::new(retention),
             wheel: ExpiryWheel::default(),
             log: ChangeLog::default(),
@@ -75,7 +63,7 @@ impl SeriesTable {
     /// Applies a batch, all or nothing.
     pub(super) fn upsert(&mut self, batch: &PointBatch, now: Timestamp) -> UpsertOutcome {
         self.expire(now);
-        let room = self.limits.max_series.saturating_sub(self.live);
+        let room = self.settings.max_series.saturating_sub(self.live);
         let (targets, new) = self.locate(batch, now, room);
         if new > room {
             self.give_up(&targets);
@@ -237,7 +225,7 @@ impl SeriesTable {
     /// Forgets the oldest deletions beyond the limit.
     pub(super) fn trim(&mut self) {
         self.tombstones.sweep(|seq, slot| self.core.is_tombstone(seq, slot));
-        while self.tombstones.len() > self.limits.max_tombstones {
+        while self.tombstones.len() > self.settings.max_tombstones {
             let core = &self.core;
             let current = |seq, slot| core.is_tombstone(seq, slot);
             let Some(slot) = self.tombstones.pop_oldest(current) else { return };

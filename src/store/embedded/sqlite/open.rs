@@ -14,18 +14,27 @@ use super::check::check;
 use super::error::OpenError;
 use super::format::{APPLICATION_ID, BUSY_TIMEOUT, open_flags, with_suffix};
 use super::schema::{self, SchemaPart};
+use crate::model::settings::one_of;
 
 /// The page cache of each connection. Data is served from memory of our own.
 const CACHE_KIB: i64 = 4096;
 
 /// When a durable write counts as on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(try_from = "String")]
 pub enum SyncMode {
     /// After `fsync`: it survives a power cut.
     Full,
     /// After the operating system has it: it survives `kill -9`.
     Normal,
+}
+
+impl TryFrom<String> for SyncMode {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        one_of(&text, &[("full", Self::Full), ("normal", Self::Normal)])
+    }
 }
 
 impl SyncMode {

@@ -14,14 +14,14 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::durable::{DurableFile, DurableStore, Loaded};
+use super::durable_tables;
 use super::fences::{FenceLatches, Fences};
 use super::sqlite::{OpenError, SyncMode};
-use super::{EmbeddedSettings, durable_tables};
 use crate::clock::ManualClock;
 use crate::model::leases::{Holder, Lease, LeaseName};
 use crate::model::locks::{LockKey, LockKind};
 use crate::model::time::Timestamp;
-use crate::store::{AcquireOutcome, LeaseStore, LockStore, StoreError};
+use crate::store::{AcquireOutcome, LeaseStore, LockStore, StoreError, StoreSettings};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -99,7 +99,7 @@ impl Fixture {
 /// Reads the durable data; without a folder, there is none.
 fn load(folder: Option<&Path>) -> Result<Loaded, OpenError> {
     let path = folder.map(|folder| folder.join("durable.db"));
-    let settings = EmbeddedSettings { checkpoint_retention: DAY, ..EmbeddedSettings::in_memory() };
+    let settings = StoreSettings::for_tests();
     DurableStore::load(path.as_deref(), SyncMode::Normal, durable_tables(&settings))
 }
 

@@ -17,6 +17,7 @@ use redis::{
     PushInfo, PushKind, RedisError, ServerErrorKind, TlsCertificates, Value,
 };
 
+use crate::model::settings::Secret;
 use crate::store::redis::RedisSettings;
 use crate::store::{ErrorKind, StoreError, StoreResult};
 
@@ -177,7 +178,7 @@ fn peer(settings: &RedisSettings) -> StoreResult<Peer> {
     let tcp = TcpSettings::default().set_nodelay(true);
     let mut nodes = nodes(settings).map_err(|error| wrong(&error))?;
     let certificates = certificates(settings)?;
-    if settings.cluster {
+    if settings.is_cluster() {
         let mut builder = ClusterClientBuilder::new(nodes)
             .connection_timeout(settings.connect_timeout)
             .response_timeout(settings.timeout)
@@ -192,7 +193,7 @@ fn peer(settings: &RedisSettings) -> StoreResult<Peer> {
             builder = builder.username(user);
         }
         if let Some(password) = &settings.password {
-            builder = builder.password(password);
+            builder = builder.password(password.expose());
         }
         return Ok(Peer::Cluster(Box::new(builder.build().map_err(|error| wrong(&error))?)));
     }
@@ -212,22 +213,22 @@ fn peer(settings: &RedisSettings) -> StoreResult<Peer> {
 }
 
 fn nodes(settings: &RedisSettings) -> Result<Vec<ConnectionInfo>, RedisError> {
-    let node = |url: &String| {
-        let info = url.as_str().into_connection_info()?;
+    let node = |url: &Secret| {
+        let info = url.expose().into_connection_info()?;
         // The third version tells when a connection is closed.
         let mut redis = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         if let Some(user) = &settings.username {
             redis = redis.set_username(user);
         }
         if let Some(password) = &settings.password {
-            redis = redis.set_password(password);
+            redis = redis.set_password(password.expose());
         }
-        if let Some(database) = settings.database {
-            redis = redis.set_db(database);
+        if settings.database != 0 {
+            redis = redis.set_db(settings.database);
         }
         Ok(info.set_redis_settings(redis))
     };
-    settings.urls.iter().map(node).collect()
+    settings.urls().iter().map(node).collect()
 }
 
 fn certificates(settings: &RedisSettings) -> StoreResult<Option<TlsCertificates>> {

@@ -25,7 +25,6 @@ use self::parts::shard_of;
 use self::read::{Piece, Place, Reader};
 use self::scripts::{Answer, Limits, Scripts, Words, strange};
 use self::signal::Signal;
-use super::RedisSettings;
 use super::leases::{self, Passed};
 use super::link::Weight;
 use super::script::Script;
@@ -36,7 +35,8 @@ use crate::model::leases::Fence;
 use crate::model::selector::Selector;
 use crate::model::series::{Point, SeriesId, SeriesKey};
 use crate::store::{
-    Change, Delta, ErrorKind, Fenced, SeriesStore, Snapshot, StoreError, StoreResult, UpsertOutcome,
+    Change, Delta, ErrorKind, Fenced, SeriesSettings, SeriesStore, Snapshot, StoreError,
+    StoreResult, UpsertOutcome,
 };
 
 /// Work on at most this many points is done on the async thread that brings it.
@@ -74,17 +74,17 @@ impl std::fmt::Debug for Inner {
 
 /// Returns how many deletions one shard remembers: twice its part, since shards are not alike. So at
 /// least about as many are remembered as the setting says, and at most twice as many.
-fn tombstones_of_a_shard(settings: &RedisSettings) -> usize {
-    let twice = settings.max_tombstones.saturating_mul(2);
-    twice.div_ceil(settings.index_shards.max(1)).min(settings.max_tombstones)
+fn tombstones_of_a_shard(max_tombstones: usize, shards: usize) -> usize {
+    let twice = max_tombstones.saturating_mul(2);
+    twice.div_ceil(shards.max(1)).min(max_tombstones)
 }
 
 impl RedisSeries {
-    pub(super) fn new(shards: Arc<Shards>, settings: &RedisSettings) -> Self {
-        let retention = settings.series_retention.as_nanos().div_ceil(1_000_000);
+    pub(super) fn new(shards: Arc<Shards>, settings: &SeriesSettings) -> Self {
+        let retention = settings.retention.as_nanos().div_ceil(1_000_000);
         let limits = Limits {
             retention_ms: i64::try_from(retention).unwrap_or(0),
-            max_tombstones: tombstones_of_a_shard(settings),
+            max_tombstones: tombstones_of_a_shard(settings.max_tombstones, shards.count()),
             max_series: settings.max_series,
         };
         let signal = Signal::new(shards.count());

@@ -1,16 +1,14 @@
-//! What is wrong with a configuration, in words for the one who wrote it.
+//! What is wrong with a configuration, for whoever wrote it.
 //!
-//! Invariant: a mistake never holds the value of a secret.
+//! Invariant: an error never holds the value of a secret.
 
 use std::fmt;
 
-use config::{ConfigError, Map, Value};
-
-use super::layers;
+use config::ConfigError;
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Mistake {
+pub struct SettingError {
     /// The setting's full name; empty when the whole file is meant.
     pub setting: String,
     /// Where it was given.
@@ -19,25 +17,13 @@ pub struct Mistake {
     pub what: String,
 }
 
-impl Mistake {
+impl SettingError {
     pub(super) fn new(setting: &str, origin: &str, what: impl Into<String>) -> Self {
         Self { setting: setting.to_owned(), origin: origin.to_owned(), what: what.into() }
     }
 
     pub(super) fn of_file(origin: &str, what: impl Into<String>) -> Self {
         Self::new("", origin, what)
-    }
-
-    pub(super) fn unknown(setting: &str, origin: &str, defaults: &Map<String, Value>) -> Self {
-        let meant = layers::names(defaults)
-            .into_iter()
-            .find(|known| known.replace('.', "_") == setting.replace('.', "_"))
-            .map(|known| {
-                let variable = known.to_uppercase().replace('.', "__");
-                format!("; {known} is HOLDALL_{variable} in the environment")
-            })
-            .unwrap_or_default();
-        Self::new(setting, origin, format!("is not a setting{meant}"))
     }
 
     pub(super) fn of_value(setting: &str, origin: &str, error: &ConfigError, secret: bool) -> Self {
@@ -47,7 +33,7 @@ impl Mistake {
 }
 
 /// Prints `server.listen: not an address (in holdall.toml)`.
-impl fmt::Display for Mistake {
+impl fmt::Display for SettingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.setting.as_str() {
             "" => write!(f, "{}: {}", self.origin, self.what),
@@ -56,19 +42,21 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// Every mistake of a configuration; never empty.
+/// Every error of a configuration; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mistakes(pub Vec<Mistake>);
+pub struct SettingErrors(pub Vec<SettingError>);
 
-/// Prints one mistake a line.
-impl fmt::Display for Mistakes {
+/// Prints one error a line.
+impl fmt::Display for SettingErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the configuration has {} mistake(s)", self.0.len())?;
-        self.0.iter().try_for_each(|mistake| write!(f, "\n  {mistake}"))
+        let count = self.0.len();
+        let errors = if count == 1 { "error" } else { "errors" };
+        write!(f, "the configuration has {count} {errors}")?;
+        self.0.iter().try_for_each(|error| write!(f, "\n  {error}"))
     }
 }
 
-impl std::error::Error for Mistakes {}
+impl std::error::Error for SettingErrors {}
 
 fn reason(error: &ConfigError) -> String {
     match error {

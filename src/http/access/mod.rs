@@ -4,6 +4,8 @@
 //! only the hash is kept. Invariant: how long the check takes says nothing about the configured tokens: each of them
 //! is compared as a whole, also after a match.
 
+mod settings;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -13,54 +15,8 @@ use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
+pub use self::settings::{AccessSettings, Scope, TokenSettings};
 use super::problem::Problem;
-
-/// What a token allows, and what a route requires.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
-    /// To read the resources.
-    Read,
-    /// To change the resources.
-    Write,
-    /// To read /metrics.
-    Metrics,
-    /// To operate the server.
-    Admin,
-}
-
-impl Scope {
-    /// Returns the name of the scope in settings and responses.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::Metrics => "metrics",
-            Self::Admin => "admin",
-        }
-    }
-}
-
-/// One token, as its hash.
-#[derive(Debug, Clone)]
-pub struct TokenSettings {
-    /// The name of the client that it was issued to, for people.
-    pub name: String,
-    /// The SHA-256 of the token.
-    pub sha256: [u8; 32],
-    /// What it allows.
-    pub scopes: Vec<Scope>,
-    /// The only role that it may write series as.
-    pub role: Option<String>,
-}
-
-/// Who has access. Without tokens, every client has access to everything.
-#[derive(Debug, Clone, Default)]
-pub struct AccessSettings {
-    /// The tokens.
-    pub tokens: Vec<TokenSettings>,
-    /// The addresses that may read /metrics; all when empty.
-    pub metrics_allow: Vec<IpNet>,
-}
 
 /// The role that the request's token is bound to, as a request extension.
 #[derive(Debug, Clone)]
@@ -70,23 +26,36 @@ pub(crate) struct BoundRole(pub(crate) Arc<str>);
 #[derive(Debug, Clone, Copy)]
 pub struct PeerAddress(pub IpAddr);
 
+/// A token as requests are compared with it.
+#[derive(Debug)]
+struct KnownToken {
+    sha256: [u8; 32],
+    scopes: Vec<Scope>,
+    role: Option<BoundRole>,
+}
+
 /// Checks the access of each request.
 #[derive(Debug)]
 pub(crate) struct Access {
-    tokens: Vec<(TokenSettings, Option<BoundRole>)>,
+    tokens: Vec<KnownToken>,
     metrics_allow: Vec<IpNet>,
 }
 
 impl Access {
     /// Builds the check.
     pub(crate) fn new(settings: &AccessSettings) -> Self {
-        let tokens = settings
-            .tokens
-            .iter()
-            .map(|t| (t.clone(), t.role.as_deref().map(|role| BoundRole(role.into()))))
-            .collect();
-        let metrics_allow = settings.metrics_allow.clone();
-        Self { tokens, metrics_allow }
+        let known = |token: &TokenSettings| {
+            Some(KnownToken {
+                // Every token has one, once the settings have been checked.
+                sha256: token.sha256()?,
+                scopes: token.scopes.clone(),
+                role: token.role.as_deref().map(|role| BoundRole(role.into())),
+            })
+        };
+        Self {
+            tokens: settings.tokens.iter().filter_map(known).collect(),
+            metrics_allow: settings.metrics_allow.clone(),
+        }
     }
 
     /// Returns whether requests need a token at all.
@@ -108,24 +77,24 @@ impl Access {
             return Ok(None);
         }
         let token = bearer(headers).ok_or_else(Problem::unauthorized)?;
-        let (found, role) = self.find(token).ok_or_else(Problem::unauthorized)?;
+        let found = self.find(token).ok_or_else(Problem::unauthorized)?;
         if !found.scopes.contains(&scope) {
             return Err(Problem::forbidden(format!(
                 "this token lacks the scope {:?}",
                 scope.as_str()
             )));
         }
-        Ok(role.as_ref())
+        Ok(found.role.as_ref())
     }
 
-    fn find(&self, token: &[u8]) -> Option<&(TokenSettings, Option<BoundRole>)> {
+    fn find(&self, token: &[u8]) -> Option<&KnownToken> {
         let hash: [u8; 32] = Sha256::digest(token).into();
         let mut found = None;
         // No early return: the time would tell how far down the list the token is.
-        for entry in &self.tokens {
-            let same: Choice = entry.0.sha256.ct_eq(&hash);
+        for known in &self.tokens {
+            let same: Choice = known.sha256.ct_eq(&hash);
             if bool::from(same) {
-                found = Some(entry);
+                found = Some(known);
             }
         }
         found
@@ -165,22 +134,15 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
 mod tests {
     use super::*;
 
-    fn token(name: &str, text: &str, scopes: &[Scope], role: Option<&str>) -> TokenSettings {
-        TokenSettings {
-            name: name.to_owned(),
-            sha256: Sha256::digest(text.as_bytes()).into(),
-            scopes: scopes.to_vec(),
-            role: role.map(str::to_owned),
-        }
-    }
-
     fn access() -> Access {
-        let tokens = vec![
-            token("first", "one=1==", &[Scope::Read], None),
-            token("second", "two", &[Scope::Read, Scope::Write], Some("follower")),
-        ];
-        let metrics_allow = vec!["10.0.0.0/8".parse().expect("a network")];
-        Access::new(&AccessSettings { tokens, metrics_allow })
+        Access::new(&AccessSettings {
+            tokens: vec![
+                TokenSettings::for_tests("one=1==", &[Scope::Read], None),
+                TokenSettings::for_tests("two", &[Scope::Read, Scope::Write], Some("follower")),
+            ],
+            metrics_allow: vec!["10.0.0.0/8".parse().expect("a network")],
+            ..AccessSettings::default()
+        })
     }
 
     fn status(authorization: Option<&str>, scope: Scope) -> Result<Option<String>, u16> {

@@ -1,0 +1,164 @@
+//! The sources of settings: the defaults, the user's file, the environment.
+//!
+//! Knows where each setting was given, not what it means. Invariant: nothing that the user wrote is dropped
+//! in silence; it becomes a setting or an error.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::Path;
+
+use config::{ConfigError, File, FileFormat, Map, Source, Value, ValueKind};
+
+use super::error::SettingError;
+use super::tree::{self, DEFAULT_ORIGIN, DEFAULT_TOML, Known, WHOLE_TABLES};
+
+/// Variables that begin like settings and are none: ours, and those that Kubernetes sets in
+/// every pod beside a service called `holdall`.
+const NOT_SETTINGS: [&str; 4] =
+    ["HOLDALL_CONFIG", "HOLDALL_PORT", "HOLDALL_PORT_*", "HOLDALL_SERVICE_*"];
+
+const ENV_PREFIX: &str = "HOLDALL_";
+
+/// The settings that a user gave, by their full name, with the value's origin in the value.
+pub(super) type Given = BTreeMap<String, Value>;
+
+/// Reads the defaults.
+pub(super) fn defaults() -> Result<Map<String, Value>, SettingError> {
+    parse(DEFAULT_TOML, DEFAULT_ORIGIN)
+}
+
+/// Reads what the user's file gives.
+pub(super) fn from_file(
+    path: &Path,
+    defaults: &Map<String, Value>,
+    given: &mut Given,
+    errors: &mut Vec<SettingError>,
+) {
+    let origin = path.display().to_string();
+    let table = std::fs::read_to_string(path)
+        .map_err(|error| SettingError::of_file(&origin, format!("can't be read: {error}")))
+        .and_then(|text| parse(&text, &origin));
+    match table {
+        Ok(table) => flatten(table, "", &origin, defaults, given, errors),
+        Err(error) => errors.push(error),
+    }
+}
+
+fn parse(text: &str, origin: &str) -> Result<Map<String, Value>, SettingError> {
+    File::from_str(text, FileFormat::Toml)
+        .collect()
+        .map_err(|error| SettingError::of_file(origin, syntax_error(&error)))
+}
+
+/// Keeps the place and the reason, and leaves out the line itself, which may hold a secret.
+fn syntax_error(error: &ConfigError) -> String {
+    let cause = match error {
+        ConfigError::FileParse { cause, .. } => cause.to_string(),
+        other => other.to_string(),
+    };
+    let mut lines = cause.lines().filter(|line| !line.trim().is_empty());
+    let first = lines.next().unwrap_or_default().trim();
+    match lines.next_back() {
+        Some(last) if !last.contains('|') => format!("{first}: {}", last.trim()),
+        _ => first.to_owned(),
+    }
+}
+
+/// Lists the settings of a file by their full names.
+fn flatten(
+    table: Map<String, Value>,
+    prefix: &str,
+    origin: &str,
+    defaults: &Map<String, Value>,
+    given: &mut Given,
+    errors: &mut Vec<SettingError>,
+) {
+    for (key, value) in table {
+        let name = if prefix.is_empty() { key } else { format!("{prefix}.{key}") };
+        match (tree::find(defaults, &name), value.kind) {
+            (None, _) => errors.push(unknown(&name, origin, defaults)),
+            (Some(Known::Section), ValueKind::Table(inner)) => {
+                flatten(inner, &name, origin, defaults, given, errors);
+            }
+            (Some(Known::Section), _) => {
+                errors.push(SettingError::new(&name, origin, "is a section, not a setting"));
+            }
+            (Some(Known::Setting), kind) => {
+                given.insert(name, Value::new(Some(&origin.to_owned()), kind));
+            }
+        }
+    }
+}
+
+/// Reads what the environment gives.
+pub(super) fn from_environment(
+    variables: impl Iterator<Item = (OsString, OsString)>,
+    defaults: &Map<String, Value>,
+    given: &mut Given,
+    errors: &mut Vec<SettingError>,
+) {
+    for (variable, text) in variables {
+        let Some(variable) = variable.to_str().filter(|v| is_setting(v)) else { continue };
+        let origin = format!("the environment variable {variable}");
+        let name = variable[ENV_PREFIX.len()..].to_lowercase().replace("__", ".");
+        let Some(text) = text.to_str() else {
+            errors.push(SettingError::new(&name, &origin, "is not valid UTF-8"));
+            continue;
+        };
+        match tree::find(defaults, &name) {
+            Some(Known::Setting) => {
+                let value = value_from_environment(&name, text);
+                given.insert(name, Value::new(Some(&origin), value));
+            }
+            Some(Known::Section) => {
+                errors.push(SettingError::new(&name, &origin, "is a section, not a setting"));
+            }
+            None => errors.push(unknown(&name, &origin, defaults)),
+        }
+    }
+}
+
+/// Takes a text as it is; tables are written as inline TOML tables.
+fn value_from_environment(name: &str, text: &str) -> ValueKind {
+    if WHOLE_TABLES.contains(&name)
+        && let Ok(mut parsed) = parse(&format!("table = {text}"), "the environment")
+        && let Some(table) = parsed.remove("table")
+    {
+        return table.kind;
+    }
+    ValueKind::String(text.to_owned())
+}
+
+/// Makes the error of a name that is no setting; names the setting that was probably meant.
+fn unknown(setting: &str, origin: &str, defaults: &Map<String, Value>) -> SettingError {
+    let meant = tree::names(defaults)
+        .into_iter()
+        .find(|known| known.replace('.', "_") == setting.replace('.', "_"))
+        .map(|known| {
+            let variable = known.to_uppercase().replace('.', "__");
+            format!("; {known} is {ENV_PREFIX}{variable} in the environment")
+        })
+        .unwrap_or_default();
+    SettingError::new(setting, origin, format!("is not a setting{meant}"))
+}
+
+fn is_setting(variable: &str) -> bool {
+    variable.starts_with(ENV_PREFIX)
+        && !NOT_SETTINGS.iter().any(|pattern| match pattern.strip_suffix('*') {
+            Some(head) => variable.starts_with(head),
+            None => variable == *pattern,
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_of_kubernetes_are_no_settings() {
+        for variable in ["HOLDALL_PORT", "HOLDALL_PORT_80_TCP", "HOLDALL_SERVICE_HOST", "HOME"] {
+            assert!(!is_setting(variable), "{variable}");
+        }
+        assert!(is_setting("HOLDALL_STORE__PATH") && is_setting("HOLDALL_STORE_PATH"));
+    }
+}

@@ -1,0 +1,203 @@
+//! `[access]`: the tokens and what they allow, as they are configured.
+//!
+//! Invariant: once checked, every token has exactly one secret, which no other token has, and a name of its
+//! own.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use sha2::{Digest as _, Sha256};
+
+use crate::model::settings::{self, List, Secret, Settings, Violations, one_of};
+
+/// The shortest secret that is accepted, in characters: shorter ones can be guessed.
+const MIN_TOKEN_CHARS: usize = 16;
+const SHA256_HEX_CHARS: usize = 64;
+const TOKENS: &[&str] = &["access.tokens"];
+
+/// Who may do what. Without tokens, everybody may do everything.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct AccessSettings {
+    /// The tokens.
+    #[serde(deserialize_with = "settings::list")]
+    pub tokens: Vec<TokenSettings>,
+    /// The addresses that may read /metrics; none means all.
+    #[serde(deserialize_with = "networks")]
+    pub metrics_allow: Vec<IpNet>,
+    /// Allows to listen on addresses of the network although there are no tokens.
+    pub open_to_the_network_without_tokens: bool,
+}
+
+/// One of `[[access.tokens]]`. Nothing else checks the names of its fields, so unknown ones are refused here.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenSettings {
+    /// Who it was given to, for the log.
+    pub name: String,
+    /// The secret itself ...
+    pub token: Option<Secret>,
+    /// ... or its SHA-256 in hexadecimal ...
+    pub token_sha256: Option<Secret>,
+    /// ... or a file that holds it.
+    pub token_file: Option<PathBuf>,
+    /// What it allows.
+    #[serde(deserialize_with = "settings::list")]
+    pub scopes: Vec<Scope>,
+    /// The only role that it may write series as.
+    pub role: Option<String>,
+}
+
+/// What a token allows, and what a route asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Scope {
+    /// To read the resources.
+    Read,
+    /// To change the resources.
+    Write,
+    /// To read /metrics.
+    Metrics,
+    /// To operate the server.
+    Admin,
+}
+
+impl Scope {
+    const ALL: [Self; 4] = [Self::Read, Self::Write, Self::Metrics, Self::Admin];
+
+    /// Returns the word that stands for it in settings and responses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Metrics => "metrics",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl TryFrom<String> for Scope {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        one_of(&text, &Self::ALL.map(|scope| (scope.as_str(), scope)))
+    }
+}
+
+impl AccessSettings {
+    /// The settings that hold secrets.
+    pub const SECRETS: &[&str] = &["access.tokens.token", "access.tokens.token_sha256"];
+}
+
+impl Settings for AccessSettings {
+    fn check(&mut self, violations: &mut Violations) {
+        let (mut names, mut hashes) = (BTreeSet::new(), BTreeSet::new());
+        for (index, token) in self.tokens.iter_mut().enumerate() {
+            let which = format!("number {} ({:?})", index + 1, token.name);
+            token.check(&which, violations);
+            if let Some(hash) = token.sha256() {
+                violations.require(hashes.insert(hash), TOKENS, || {
+                    format!("{which} is the same token as an earlier one")
+                });
+            }
+            let new = names.insert(token.name.clone());
+            violations.require(new && !token.name.is_empty(), TOKENS, || {
+                format!("{which} needs a name of its own")
+            });
+        }
+    }
+}
+
+impl TokenSettings {
+    /// Returns a token with this secret, which is also its name.
+    #[cfg(test)]
+    pub(crate) fn for_tests(secret: &str, scopes: &[Scope], role: Option<&str>) -> Self {
+        Self {
+            name: secret.to_owned(),
+            token: Some(Secret::from(secret.to_owned())),
+            token_sha256: None,
+            token_file: None,
+            scopes: scopes.to_vec(),
+            role: role.map(str::to_owned),
+        }
+    }
+
+    /// Returns the SHA-256 that the token is known by; `None` where it has no valid secret.
+    pub(super) fn sha256(&self) -> Option<[u8; 32]> {
+        match (&self.token, &self.token_sha256) {
+            (Some(secret), _) => Some(Sha256::digest(secret.expose().as_bytes()).into()),
+            (None, Some(hash)) => parse_hash(hash),
+            (None, None) => None,
+        }
+    }
+
+    fn check(&mut self, which: &str, violations: &mut Violations) {
+        let ways = [self.token.is_some(), self.token_sha256.is_some(), self.token_file.is_some()];
+        let ways = ways.into_iter().filter(|given| *given).count();
+        violations.require(ways == 1, TOKENS, || {
+            format!("{which} needs exactly one of token, token_sha256, token_file")
+        });
+        violations.require(!self.scopes.is_empty(), TOKENS, || format!("{which} has no scopes"));
+        self.read_file(which, violations);
+        if let Some(secret) = &self.token {
+            let text = secret.expose();
+            violations.require(text.chars().count() >= MIN_TOKEN_CHARS, TOKENS, || {
+                format!("{which} is shorter than {MIN_TOKEN_CHARS} characters")
+            });
+            violations.require(text.bytes().all(|b| b.is_ascii_graphic()), TOKENS, || {
+                format!("{which} contains characters that no Authorization header can carry")
+            });
+        }
+        if let Some(hash) = &self.token_sha256 {
+            violations.require(parse_hash(hash).is_some(), TOKENS, || {
+                format!("{which}: token_sha256 has {SHA256_HEX_CHARS} hexadecimal digits")
+            });
+        }
+    }
+
+    /// Reads the secret from its file, where it is given so.
+    fn read_file(&mut self, which: &str, violations: &mut Violations) {
+        let Some(path) = &self.token_file else { return };
+        match std::fs::read_to_string(path) {
+            Ok(text) => self.token = Some(Secret::from(text.trim_end().to_owned())),
+            Err(error) => violations.require(false, TOKENS, || {
+                format!("{which}: {} can't be read: {error}", path.display())
+            }),
+        }
+    }
+}
+
+/// Reads the 64 hexadecimal digits of a SHA-256.
+fn parse_hash(hash: &Secret) -> Option<[u8; 32]> {
+    let digits = hash.expose().as_bytes();
+    let (pairs, []) = digits.as_chunks::<2>() else { return None };
+    let bytes = pairs.iter().map(|pair| {
+        let high = char::from(pair[0]).to_digit(16)?;
+        let low = char::from(pair[1]).to_digit(16)?;
+        u8::try_from(high * 16 + low).ok()
+    });
+    bytes.collect::<Option<Vec<u8>>>()?.try_into().ok()
+}
+
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let List(networks) = List::<Network>::deserialize(deserializer)?;
+    Ok(networks.into_iter().map(|network| network.0).collect())
+}
+
+/// A range of addresses such as `10.0.0.0/8`, or one address.
+struct Network(IpNet);
+
+impl<'de> Deserialize<'de> for Network {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse::<IpNet>()
+            .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+            .map(Self)
+            .map_err(|_| {
+                D::Error::custom(format!("{text:?} is not an address range such as 10.0.0.0/8"))
+            })
+    }
+}
