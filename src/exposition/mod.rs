@@ -13,7 +13,6 @@ mod metadata;
 pub mod mirror;
 mod naming;
 mod negotiate;
-mod number;
 mod openmetrics;
 mod order;
 pub mod own;

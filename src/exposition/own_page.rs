@@ -7,8 +7,8 @@ use prometheus::Registry;
 use prometheus::proto::{self, MetricFamily};
 
 use super::family::{Description, Family};
-use super::number::write_value;
 use super::page::{Edit, NewValue, Scratch};
+use crate::model::number::write_float;
 use crate::model::series::{MetricType, escape_label_value};
 
 /// Reads every metric of `registry` as it is now.
@@ -86,7 +86,7 @@ fn labels(metric: &proto::Metric, bound: Option<f64>) -> String {
         metric.get_label().iter().map(|l| (l.name(), l.value().to_owned())).collect();
     if let Some(bound) = bound {
         let mut text = Vec::new();
-        write_value(bound, &mut text);
+        write_float(bound, &mut text);
         pairs.push(("le", String::from_utf8_lossy(&text).into_owned()));
     }
     pairs.sort();

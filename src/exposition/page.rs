@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::number::write_value;
 use super::order::{Arrangement, LineParts, Place};
+use crate::model::number::write_float;
 
 /// The size that pages are made at, in bytes. Below 8 KiB compression suffers, see
 /// [`super::gzip`]; the larger the page, the more is copied for one change. With its last line a
@@ -215,7 +215,7 @@ impl<'a> PageWriter<'a> {
         write_key(edit.name, edit.labels, text);
         text.push(b' ');
         match value {
-            NewValue::Float(value) => write_value(value, text),
+            NewValue::Float(value) => write_float(value, text),
             NewValue::Text(value) => text.extend_from_slice(value),
         }
         text.push(b'\n');

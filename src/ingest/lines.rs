@@ -1,13 +1,15 @@
-//! Cuts a body into numbered lines of UTF-8. Not a parser of what stands in them.
+//! Splits a body into numbered lines of UTF-8. Not a parser of their content.
 //!
-//! Invariant: a byte is looked at a bounded number of times, however many lines are broken.
+//! Invariant: each byte is examined a bounded number of times, however many lines are not UTF-8.
 
 use memchr::{memchr, memrchr};
 
-/// Walks the lines of a body from 1, without their line ends (`\n` or `\r\n`); `None` stands
-/// for a line that is not UTF-8.
+/// Iterates over the lines of a body from number 1, without their line ends (`\n` or `\r\n`). A line
+/// that is not UTF-8 is `None`.
 pub(super) struct Lines<'a> {
+    /// Text that is known to be UTF-8 and not returned yet.
     valid: &'a str,
+    /// The rest of the body, not validated yet. Whole lines: it begins at the start of a line.
     unread: &'a [u8],
     number: usize,
 }
@@ -17,9 +19,10 @@ impl<'a> Lines<'a> {
         Self { valid: "", unread: body, number: 0 }
     }
 
-    /// Takes the broken line off, or makes the text up to it `valid`.
+    /// Validates `unread` up to its first invalid line. Returns `None`, and skips that line, when it is the
+    /// very next one.
     fn validate(&mut self) -> Option<()> {
-        let broken_at = match std::str::from_utf8(self.unread) {
+        let invalid_at = match std::str::from_utf8(self.unread) {
             Ok(text) => {
                 self.valid = text;
                 self.unread = &[];
@@ -27,7 +30,9 @@ impl<'a> Lines<'a> {
             }
             Err(error) => error.valid_up_to(),
         };
-        let line_start = memrchr(b'\n', &self.unread[..broken_at]).map_or(0, |at| at + 1);
+        // All lines before the invalid one are valid. They are returned first; the invalid line is found
+        // again by the next call, which then starts at it: no byte is validated more than twice.
+        let line_start = memrchr(b'\n', &self.unread[..invalid_at]).map_or(0, |at| at + 1);
         let (valid, unread) = self.unread.split_at(line_start);
         self.unread = unread;
         if valid.is_empty() {
@@ -71,7 +76,7 @@ mod tests {
     use super::Lines;
 
     #[test]
-    fn broken_lines_are_told_apart_from_their_neighbours() {
+    fn an_invalid_line_does_not_affect_its_neighbours() {
         let body = b"a\r\nb\xff\n\nc\n\xff\n\xe9";
         let lines: Vec<_> = Lines::new(body).collect();
         let expected = [Some("a"), None, Some(""), Some("c"), None, None];

@@ -1,12 +1,17 @@
-//! Cached values: bytes that are true until the generation of their key moves.
+//! Cached values: bytes that are valid until the generation of their key moves.
+//!
+//! Not the cache itself, which is in the stores.
+//! Invariant: a content hash names bytes and content type together.
 
 use std::fmt;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::Invalid;
+use super::hex::{parse_hex, write_hex};
+use super::keys::check_key;
 use super::time::Timestamp;
-use super::{Invalid, check_key, write_hex};
 
 /// The longest name of a namespace, in bytes.
 pub const MAX_NAMESPACE_BYTES: usize = 128;
@@ -14,7 +19,7 @@ pub const MAX_NAMESPACE_BYTES: usize = 128;
 /// The longest content type, in bytes.
 pub const MAX_CONTENT_TYPE_BYTES: usize = 256;
 
-/// What values are counted and bounded by.
+/// The unit by which cached values are counted and bounded.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Namespace(String);
 
@@ -94,18 +99,18 @@ impl Default for ContentType {
     }
 }
 
-/// Names a value's bytes and content type: the first 128 bits of their BLAKE3.
+/// Identifies a value's bytes and content type: the first 128 bits of their BLAKE3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ContentHash(pub u128);
 
 impl ContentHash {
-    /// Names `bytes` of `content_type`.
+    /// Computes the hash of `bytes` with this content type.
     pub fn of(content_type: &ContentType, bytes: &[u8]) -> Self {
         let mut hasher = blake3::Hasher::new();
-        // The bytes first: BLAKE3 takes several KiB at once where they begin at a whole block.
+        // The bytes first: BLAKE3 hashes several KiB at once where they begin at a whole block.
         hasher.update(bytes);
         hasher.update(content_type.0.as_bytes());
-        // Its length, so that no choice of the two parts looks like another one.
+        // The length of the second part makes the split between both parts unambiguous.
         hasher.update(&content_type.0.len().to_le_bytes());
         let mut first = [0; 16];
         first.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
@@ -120,29 +125,29 @@ impl fmt::Display for ContentHash {
     }
 }
 
-/// A value as it is held.
+/// A value in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CachedValue {
     /// The bytes.
     pub bytes: Bytes,
-    /// What they are.
+    /// Their media type.
     pub content_type: ContentType,
-    /// Names both.
+    /// Identifies both.
     pub hash: ContentHash,
-    /// When the value ends, if nothing ends it before.
+    /// When the value expires, unless it is dropped before.
     pub expires_at: Timestamp,
 }
 
 /// Why a lookup found nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum MissReason {
-    /// Nothing was put under this key, as far as the cache remembers, or it was deleted.
+    /// Nothing was put under this key as far as the cache remembers, or it was deleted.
     Absent,
-    /// The value's time was over.
+    /// The value had expired.
     Expired,
     /// The generation had moved since the value was made.
     Stale,
-    /// The value was dropped to make room.
+    /// The value was evicted to make room.
     Evicted,
 }
 
@@ -150,7 +155,7 @@ impl MissReason {
     /// All reasons.
     pub const ALL: [Self; 4] = [Self::Absent, Self::Expired, Self::Stale, Self::Evicted];
 
-    /// Returns the word that stands on the wire.
+    /// Returns the word that the API uses.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Absent => "absent",
@@ -161,21 +166,18 @@ impl MissReason {
     }
 }
 
-/// Names one turn at making a value that others wait for. An opaque string to clients.
+/// Identifies a fill claim. To clients it is an opaque string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FillToken(pub u64);
-
-const TOKEN_DIGITS: usize = 16;
 
 impl FillToken {
     /// Reads what `Display` prints.
     ///
     /// # Errors
-    /// When the text was not made by this server's kind.
+    /// When the text is not a fill token.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
-        let plain = text.len() == TOKEN_DIGITS && text.bytes().all(|b| b.is_ascii_hexdigit());
-        let number = plain.then(|| u64::from_str_radix(text, 16).ok()).flatten();
-        number.map(Self).ok_or_else(|| Invalid::new("not a fill token that this server gave"))
+        let number = parse_hex(text);
+        number.map(Self).ok_or_else(|| Invalid::new("not a fill token that this server issued"))
     }
 }
 
@@ -190,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hash_names_bytes_and_content_type_apart() {
+    fn a_hash_depends_on_the_bytes_and_on_the_content_type() {
         let text = ContentType::parse("text/plain").expect("valid");
         let plain = ContentHash::of(&text, b"abc");
         assert_eq!(plain, ContentHash::of(&text, b"abc"));
@@ -200,14 +202,14 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_is_printed_with_all_its_digits() {
+    fn a_hash_is_printed_with_all_digits() {
         for number in [0, 1, u128::MAX, 0x0123_4567_89ab_cdef_0000_0000_0000_00f0] {
             assert_eq!(ContentHash(number).to_string(), format!("{number:032x}"));
         }
     }
 
     #[test]
-    fn fill_tokens_read_back() {
+    fn a_fill_token_reads_back_as_printed() {
         let token = FillToken(u64::MAX - 7);
         assert_eq!(FillToken::parse(&token.to_string()), Ok(token));
         assert!(FillToken::parse("+000000000000007").is_err());

@@ -1,12 +1,15 @@
 //! Checkpoints: how far a repository of an organisation was processed.
+//!
+//! Invariant: org and repo stay two fields and are never joined into one text.
 
 use serde::{Deserialize, Serialize};
 
+use super::Invalid;
+use super::keys::check_key;
 use super::time::Timestamp;
-use super::{Invalid, check_key};
 
-/// The name of a checkpoint. Two fields, never joined, so that org `a/b` with repo `c`
-/// stays apart from org `a` with repo `b/c`.
+/// The name of a checkpoint. Two fields, never joined, so that org `a/b` with repo `c` differs from
+/// org `a` with repo `b/c`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct CheckpointKey {
     /// The organisation, trimmed.
@@ -39,11 +42,11 @@ fn parse_part(what: &str, part: &str) -> Result<String, Invalid> {
     Ok(part.to_owned())
 }
 
-/// A checkpoint as it stands.
+/// A checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
-    /// How far was processed.
+    /// How far the repository was processed.
     pub checkpoint: Timestamp,
-    /// When that was written.
+    /// When the checkpoint was written.
     pub written_at: Timestamp,
 }

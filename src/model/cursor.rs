@@ -1,33 +1,34 @@
-//! A place in the order of changes.
+//! Cursors: positions in the order of a store's changes.
 //!
-//! Invariant: the cursors of two lives of a store differ in their epoch, so that numbers
-//! which start again can never be taken for those of an earlier life.
+//! Not the change log, which the stores keep.
+//! Invariant: cursors of two epochs are different, so that sequence numbers which restart are never taken
+//! for those of an earlier epoch.
 
 use std::fmt;
 use std::fmt::Write as _;
 
 use super::Invalid;
 
-/// The most parts of a store that number their changes on their own.
+/// The most shards of a store.
 pub const MAX_SHARDS: usize = 1024;
 
-/// An opaque string to clients: the epoch of the store and the number of the last change seen, for
-/// each part of the store that numbers its changes on its own.
+/// The epoch of the store, and for each shard the sequence number of the last change that was seen. To
+/// clients it is an opaque string. A store without shards counts as one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor {
-    /// Which life of the store the numbers belong to.
+    /// The epoch that the sequence numbers belong to.
     pub epoch: u64,
-    /// The numbers of the last changes that were seen; 0 is before all.
+    /// The sequence number of each shard; 0 is before the first change.
     pub seqs: Vec<u64>,
 }
 
 impl Cursor {
-    /// Makes a cursor of a store of one part.
+    /// Makes a cursor of a store of one shard.
     pub fn single(epoch: u64, seq: u64) -> Self {
         Self { epoch, seqs: vec![seq] }
     }
 
-    /// Returns the number of a store of one part; `None` when this is not of such a store.
+    /// Returns the sequence number of a store of one shard; `None` for a cursor of several.
     pub fn as_single(&self) -> Option<u64> {
         match *self.seqs {
             [seq] => Some(seq),
@@ -38,7 +39,7 @@ impl Cursor {
     /// Reads what `Display` prints.
     ///
     /// # Errors
-    /// When the text was not made by this server's kind.
+    /// When the text is not a cursor.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         let parse = || {
             let (epoch, seqs) = text.split_once('-')?;
@@ -51,7 +52,7 @@ impl Cursor {
             let seqs = seqs.filter(|seqs| seqs.len() <= MAX_SHARDS)?;
             Some(Self { epoch: u64::from_str_radix(epoch, 16).ok()?, seqs })
         };
-        parse().ok_or_else(|| Invalid::new("not a cursor that this server gave"))
+        parse().ok_or_else(|| Invalid::new("not a cursor that this server issued"))
     }
 }
 
@@ -71,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cursors_read_back_and_nothing_else_is_one() {
+    fn a_cursor_reads_back_as_printed_and_other_text_is_refused() {
         for seqs in [vec![0], vec![7, u64::MAX, 0]] {
             let cursor = Cursor { epoch: 3, seqs };
             assert_eq!(Cursor::parse(&cursor.to_string()), Ok(cursor));

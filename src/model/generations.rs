@@ -1,10 +1,15 @@
-//! Generations: counters that tell whether what was made from a source is still true.
+//! Generations: counters that tell whether a value is still valid that was made from a source.
+//!
+//! Not the counting itself, which the stores do.
+//! Invariant: a fence that a bump has invalidated never becomes valid again.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Invalid, check_key, write_hex};
+use super::Invalid;
+use super::hex::{parse_hex, write_hex};
+use super::keys::check_key;
 
 /// What a generation is counted for: any text that names a source.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -27,25 +32,22 @@ impl GenerationKey {
     }
 }
 
-/// A place in the order of all bumps, an opaque string to clients.
+/// The position of a bump in the order of all bumps. To clients it is an opaque string.
 ///
-/// It holds for a key until the key is bumped after it, or the store can't tell any more. No
-/// bump ever gets the number of another one, so a number that starts again, be it by
-/// cleanup, a lost file or a restored one, is never taken for the former.
+/// A fence is valid for a key until the key is bumped after it, or until the store has forgotten the
+/// key. No two bumps ever get the same position, so that a counter which restarts (after a purge, with a lost
+/// file or a restored one) can't make an old fence valid again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct GenerationFence(pub i64);
-
-const FENCE_DIGITS: usize = 16;
 
 impl GenerationFence {
     /// Reads what `Display` prints.
     ///
     /// # Errors
-    /// When the text was not made by this server's kind.
+    /// When the text is not a fence.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
-        let plain = text.len() == FENCE_DIGITS && text.bytes().all(|b| b.is_ascii_hexdigit());
-        let number = plain.then(|| i64::from_str_radix(text, 16).ok()).flatten();
-        number.map(Self).ok_or_else(|| Invalid::new("not a fence that this server gave"))
+        let number = parse_hex(text).and_then(|number| i64::try_from(number).ok());
+        number.map(Self).ok_or_else(|| Invalid::new("not a fence that this server issued"))
     }
 }
 
@@ -55,27 +57,27 @@ impl fmt::Display for GenerationFence {
     }
 }
 
-/// The generation of a key as it stands.
+/// The generation of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Generation {
-    /// How often the key was bumped since it was last forgotten; 0 when it is not known.
+    /// How often the key was bumped since it was last forgotten; 0 when it is unknown.
     pub number: i64,
-    /// Where the key stands in the order of all bumps.
+    /// The position of the key's last bump, or a later one at which the key was not bumped.
     pub fence: GenerationFence,
 }
 
-/// What somebody saw of a generation before making a value.
+/// What a writer saw of a generation before it made a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
-    /// The fence. It tells for certain whether the key was bumped since.
+    /// The fence. It tells with certainty whether the key was bumped since.
     Fence(GenerationFence),
-    /// The number alone. A key that was forgotten and bumped again can show it once more.
+    /// The number alone. A key that was forgotten and bumped again can have it a second time.
     Number(i64),
 }
 
 impl Seen {
-    /// Returns whether what was seen still stands, where `now` is what stands and `last` the place of
-    /// the last bump of all.
+    /// Returns whether what was seen is still valid, where `now` is the current generation and `last` the
+    /// position of the last bump of all keys.
     pub fn holds(self, now: &Generation, last: GenerationFence) -> bool {
         match self {
             Self::Fence(fence) => now.fence <= fence && fence <= last,
@@ -89,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fences_read_back_and_nothing_else_is_one() {
+    fn a_fence_reads_back_as_printed_and_other_text_is_refused() {
         let fence = GenerationFence(1_795_000_000_000_000);
         assert_eq!(GenerationFence::parse(&fence.to_string()), Ok(fence));
         for text in ["", "7", "+000000000000001", "ffffffffffffffff", "000000000000000g"] {
@@ -98,14 +100,14 @@ mod tests {
     }
 
     #[test]
-    fn a_fence_holds_until_its_key_is_bumped_after_it() {
+    fn a_fence_is_valid_until_its_key_is_bumped_after_it() {
         let at = |number, fence| Generation { number, fence: GenerationFence(fence) };
         let last = GenerationFence(9);
         let seen = Seen::Fence(GenerationFence(5));
         assert!(seen.holds(&at(1, 5), last));
         assert!(seen.holds(&at(1, 4), last));
         assert!(!seen.holds(&at(1, 6), last));
-        // One that was never given.
+        // A fence that was never issued.
         assert!(!Seen::Fence(GenerationFence(10)).holds(&at(1, 5), last));
         assert!(Seen::Number(1).holds(&at(1, 5), last));
         assert!(!Seen::Number(1).holds(&at(2, 6), last));

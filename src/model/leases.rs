@@ -1,14 +1,18 @@
-//! Leases: locks with a holder, that can be renewed and released, and whose fencing token
-//! lets a store refuse the writes of a holder that lost its lease without noticing
+//! Leases: locks with a holder, which can be renewed and released. The fencing token lets a store
+//! refuse the writes of a holder that lost its lease without noticing it
 //! (Kleppmann, "How to do distributed locking", 2016).
+//!
+//! Not the granting, which the stores do.
+//! Invariant: of two tokens of one lease, the greater one was granted later.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Invalid;
+use super::keys::check_key;
 use super::time::Timestamp;
-use super::{Invalid, check_key};
 
 /// The name of a lease.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -58,28 +62,28 @@ impl Holder {
     }
 }
 
-/// A number that grows each time a lease changes hands, for ever. From 1, within int64.
+/// A number that grows each time a lease is granted, for ever. From 1, within int64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FencingToken(pub i64);
 
-/// A lease as it stands.
+/// A lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// Who holds it.
     pub holder: Holder,
-    /// The token of this holding.
+    /// The token of this grant.
     pub token: FencingToken,
-    /// When it ends unless it is renewed.
+    /// When it expires unless it is renewed.
     pub expires_at: Timestamp,
-    /// How long a renewal lasts that names no ttl of its own.
+    /// The ttl of a renewal that names none.
     pub ttl: Duration,
 }
 
-/// What a fenced write claims: that this lease is held under this token.
+/// What a fenced write asserts: that this lease is held under this token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fence {
     /// The lease.
     pub lease: LeaseName,
-    /// The token that its holder was given.
+    /// The token that its holder was granted.
     pub token: FencingToken,
 }

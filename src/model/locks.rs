@@ -1,10 +1,14 @@
 //! Locks: keys that are claimed once for a time.
+//!
+//! Not leases: a lock has no holder and can't be renewed.
+//! Invariant: keys of different kinds are different keys.
 
 use serde::{Deserialize, Serialize};
 
-use super::{Invalid, check_key};
+use super::Invalid;
+use super::keys::check_key;
 
-/// What a lock is for. The kinds are name spaces of their own.
+/// What a lock is for. Each kind has keys of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LockKind {
@@ -15,7 +19,7 @@ pub enum LockKind {
 }
 
 impl LockKind {
-    /// Returns the word that stands in paths.
+    /// Returns the word that paths of the API use.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Job => "job",

@@ -1,6 +1,6 @@
-//! Points in time and spans of time, as holdall keeps and prints them.
+//! Timestamps and durations, as holdall stores and prints them.
 //!
-//! Not a clock: what "now" is, is said by [`crate::clock`].
+//! Not a clock: the current time comes from [`crate::clock`].
 //! Invariant: a [`Timestamp`] is UTC and exact to the nanosecond.
 
 use std::fmt;
@@ -37,25 +37,25 @@ impl Timestamp {
         self.0
     }
 
-    /// Cuts to whole milliseconds, towards the past: the precision of times that the server makes.
+    /// Rounds down to whole milliseconds: the precision of times that the server takes itself.
     #[must_use]
     pub fn floor_to_millis(self) -> Self {
         Self(self.0 - self.0.rem_euclid(NANOS_PER_MILLI))
     }
 
-    /// Returns the moment `span` later, at most [`Timestamp::MAX`].
+    /// Returns the moment `duration` later, at most [`Timestamp::MAX`].
     #[must_use]
-    pub fn saturating_add(self, span: Duration) -> Self {
-        Self(self.0.saturating_add(nanos(span)))
+    pub fn saturating_add(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(nanos(duration)))
     }
 
-    /// Returns the moment `span` earlier, at least [`Timestamp::MIN`].
+    /// Returns the moment `duration` earlier, at least [`Timestamp::MIN`].
     #[must_use]
-    pub fn saturating_sub(self, span: Duration) -> Self {
-        Self(self.0.saturating_sub(nanos(span)))
+    pub fn saturating_sub(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(nanos(duration)))
     }
 
-    /// Returns the span from `earlier` to this moment; zero when `earlier` is not earlier.
+    /// Returns the duration from `earlier` to this moment; zero when `earlier` is not earlier.
     pub fn saturating_since(self, earlier: Self) -> Duration {
         let nanos = self.0.saturating_sub(earlier.0).max(0);
         Duration::from_nanos(nanos.unsigned_abs())
@@ -70,7 +70,8 @@ impl Timestamp {
         if !looks_like_rfc_3339(text.as_bytes()) {
             return Err(wrong());
         }
-        // The year 9999 is RFC 3339, and jiff reads it only as far as every time zone has it.
+        // The last hours of the year 9999 are RFC 3339, but beyond what jiff can represent: they are out
+        // of our range, not malformed.
         let time: jiff::Timestamp = text
             .parse()
             .map_err(|_| if text.starts_with("9999-") { Invalid::new(OUTSIDE) } else { wrong() })?;
@@ -80,8 +81,8 @@ impl Timestamp {
 
 const OUTSIDE: &str = "a time outside the years 1678 to 2261";
 
-/// Returns whether the signs stand where RFC 3339, section 5.6, wants them: other forms of ISO 8601
-/// are not taken, since other readers of the same text would not take them.
+/// Returns whether the text has the shape of RFC 3339, section 5.6. jiff would also read other forms of
+/// ISO 8601; they are refused, since other readers of RFC 3339 refuse them.
 fn looks_like_rfc_3339(text: &[u8]) -> bool {
     let digits = |from: usize, to: usize| {
         text.get(from..to).is_some_and(|part| part.iter().all(u8::is_ascii_digit))
@@ -110,8 +111,8 @@ fn looks_like_rfc_3339(text: &[u8]) -> bool {
     date && time && fraction != 1 && offset
 }
 
-fn nanos(span: Duration) -> i64 {
-    i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)
+fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// Prints RFC 3339 in UTC with milliseconds, or with nanoseconds where the moment has them.
@@ -137,38 +138,38 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
-/// The longest span that is accepted: 100 years of 365 days.
-pub const MAX_SPAN: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+/// The longest duration that is accepted: 100 years of 365 days.
+pub const MAX_DURATION: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// Reads a span such as `"500ms"`, `"30s"`, `"1h30m"`.
+/// Reads a duration such as `"500ms"`, `"30s"`, `"1h30m"`.
 ///
 /// # Errors
-/// When the text is not such a span, is negative, or is longer than [`MAX_SPAN`].
+/// When the text is not such a duration, is negative, or is longer than [`MAX_DURATION`].
 pub fn parse_duration(text: &str) -> Result<Duration, Invalid> {
-    let span = humantime::parse_duration(text)
+    let duration = humantime::parse_duration(text)
         .map_err(|_| Invalid::new("not a duration such as \"500ms\", \"30s\" or \"24h\""))?;
-    if span > MAX_SPAN {
+    if duration > MAX_DURATION {
         return Err(Invalid::new("a duration of more than 100 years"));
     }
-    Ok(span)
+    Ok(duration)
 }
 
-/// Reads a time to live: a span that is longer than nothing.
+/// Reads a time to live: a duration longer than zero.
 ///
 /// # Errors
-/// As [`parse_duration`], and when the span is zero: a lock that is over at once would
-/// look acquired and protect nothing.
+/// As [`parse_duration`], and when the duration is zero: a lock that expires at once would look
+/// acquired and protect nothing.
 pub fn parse_ttl(text: &str) -> Result<Duration, Invalid> {
-    let span = parse_duration(text)?;
-    if span.is_zero() {
+    let duration = parse_duration(text)?;
+    if duration.is_zero() {
         return Err(Invalid::new("a ttl must be longer than zero"));
     }
-    Ok(span)
+    Ok(duration)
 }
 
-/// Prints a span as [`parse_duration`] reads it, exactly.
-pub fn format_duration(span: Duration) -> String {
-    humantime::format_duration(span).to_string().replace(' ', "")
+/// Prints a duration exactly, as [`parse_duration`] reads it.
+pub fn format_duration(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string().replace(' ', "")
 }
 
 #[cfg(test)]
@@ -176,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_keep_their_nanoseconds() {
+    fn a_time_keeps_its_nanoseconds() {
         for text in ["2026-11-21T10:00:00.123456789Z", "1969-12-31T23:59:59.999999999Z"] {
             let time = Timestamp::parse(text).expect("valid");
             assert_eq!(time.to_string(), text);
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn only_rfc_3339_is_read() {
+    fn only_rfc_3339_is_accepted() {
         for text in ["2026-11-21T10:00:00Z", "2026-11-21t10:00:00.5z", "2026-11-21 10:00:00+23:59"]
         {
             assert!(Timestamp::parse(text).is_ok(), "{text}");
@@ -209,16 +210,16 @@ mod tests {
     }
 
     #[test]
-    fn flooring_goes_to_the_past_also_before_1970() {
+    fn times_before_1970_are_rounded_down_too() {
         assert_eq!(Timestamp::from_nanos(-1).floor_to_millis().as_nanos(), -NANOS_PER_MILLI);
         assert_eq!(Timestamp::from_nanos(1).floor_to_millis().as_nanos(), 0);
     }
 
     #[test]
-    fn spans_read_back_as_printed() {
+    fn a_duration_reads_back_as_printed() {
         for text in ["500ms", "30s", "1h30m", "1day", "90s", "1s500ms"] {
-            let span = parse_duration(text).expect("valid");
-            assert_eq!(parse_duration(&format_duration(span)).expect("valid"), span);
+            let duration = parse_duration(text).expect("valid");
+            assert_eq!(parse_duration(&format_duration(duration)).expect("valid"), duration);
         }
         assert!(parse_ttl("0s").is_err());
         assert!(parse_ttl("-5s").is_err());

@@ -10,8 +10,8 @@ use super::{Mirror, Published};
 use crate::exposition::family::Description;
 use crate::exposition::gzip::HEADER;
 use crate::exposition::naming::{NameVotes, cluster_of, plan_cluster};
-use crate::exposition::number::write_value;
 use crate::exposition::order::has_unreadable_bound;
+use crate::model::number::write_float;
 use crate::model::series::{Metadata, MetricType, Point, Sample, SeriesKey};
 use crate::model::time::Timestamp;
 use crate::store::Change;
@@ -78,7 +78,7 @@ fn render_family(description: &Description, members: &[Arc<str>], state: &State)
     let mut out = description.text_header();
     for (key, (value, _)) in lines {
         let mut text = Vec::new();
-        write_value(*value, &mut text);
+        write_float(*value, &mut text);
         out += &format!("{key} {}\n", String::from_utf8_lossy(&text));
     }
     out

@@ -14,9 +14,9 @@ use bytes::Bytes;
 use super::blocks::{BlockCache, Piece, Rendered, is_border};
 use super::family::Family;
 use super::forms::{Form, judge};
-use super::number::canonical_bound;
 use super::order::{LabelCut, LineParts, parse_number};
 use super::page::{PAGE_TARGET_BYTES, Scratch, write_key};
+use crate::model::number::canonical_bound;
 
 /// The last line of a page.
 pub(super) const EOF_LINE: &[u8] = b"# EOF\n";

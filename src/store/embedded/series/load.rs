@@ -44,8 +44,7 @@ fn load_metadata(conn: &Connection, table: &mut SeriesTable) -> rusqlite::Result
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let word = row.get_ref(1)?.as_str()?;
-        let unknown = || unfit(1, format!("the metric type {word} is unknown"));
-        let metric_type = MetricType::parse(word).ok_or_else(unknown)?;
+        let metric_type = MetricType::parse(word).map_err(|error| unfit(1, error.to_string()))?;
         let help = row.get_ref(2)?.as_str()?.into();
         let unit = row.get_ref(3)?.as_str()?.into();
         table.core.metadata.load(row.get(0)?, Metadata { metric_type, help, unit });

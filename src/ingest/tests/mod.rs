@@ -1,9 +1,9 @@
-//! Properties of all input formats: what is written reads back, all formats agree, and no
-//! bytes at all make a parser panic or give out a batch that breaks its invariant.
+//! Properties of all input formats: what is written reads back, all formats agree, and no bytes make a
+//! parser panic or return a batch that violates its invariant.
 //!
-//! The environment variable `HOLDALL_FUZZ_CASES` multiplies the cases, for a long run.
+//! The environment variable `HOLDALL_FUZZ_CASES` multiplies the number of cases, for a long run.
 
-mod written;
+mod generate;
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use proptest::prelude::{ProptestConfig, Strategy, any, prop_oneof};
 use proptest::sample::{Index, select};
 use proptest::{prop_assert_eq, proptest};
 
-use self::written::{families, plain, write_body, write_json, write_text};
+use self::generate::{families, plain, write_body, write_json, write_text};
 use super::{InputLimits, ParsedBatch, parse_json, parse_ndjson, parse_openmetrics, parse_text};
 use crate::model::batch::Position;
 use crate::model::series::{
@@ -60,8 +60,8 @@ proptest! {
     }
 }
 
-/// Returns a body to every parser. What they do accept must keep the batch's invariant.
-fn survives(body: &[u8]) {
+/// Parses a body in every format, and checks the invariant of what is accepted.
+fn check_parsers(body: &[u8]) {
     let read = [
         parse_text(body, &LIMITS),
         parse_openmetrics(body, &LIMITS),
@@ -87,7 +87,7 @@ fn check_invariant(parsed: &ParsedBatch) {
     }
 }
 
-/// Bodies of every format to begin from: windows of real files, and one document each.
+/// Bodies of every format to mutate: parts of real files, and one document of each format.
 fn seeds() -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/expositions");
     let mut seeds = Vec::new();
@@ -108,7 +108,7 @@ fn seeds() -> Vec<Vec<u8>> {
 }
 
 fn mutation() -> impl Strategy<Value = (Index, Index, Vec<u8>)> {
-    let pieces = [
+    let snippets = [
         "",
         "\n",
         "\r\n",
@@ -136,32 +136,32 @@ fn mutation() -> impl Strategy<Value = (Index, Index, Vec<u8>)> {
         "_bucket",
         "9223372036854775807",
     ];
-    let piece = prop_oneof![
-        select(pieces.to_vec()).prop_map(|piece| piece.as_bytes().to_vec()),
+    let snippet = prop_oneof![
+        select(snippets.to_vec()).prop_map(|snippet| snippet.as_bytes().to_vec()),
         vec(any::<u8>(), 1..3),
     ];
-    (any::<Index>(), any::<Index>(), piece)
+    (any::<Index>(), any::<Index>(), snippet)
 }
 
 proptest! {
     #![proptest_config(cases(4000))]
 
     #[test]
-    fn mutated_bodies_never_break_a_parser(
+    fn no_mutated_body_breaks_a_parser(
         seed in select(seeds()),
         mutations in vec(mutation(), 0..6),
     ) {
         let mut body = seed;
-        for (at, length, piece) in mutations {
+        for (at, length, snippet) in mutations {
             let at = at.index(body.len() + 1);
             let end = (at + length.index(4)).min(body.len());
-            body.splice(at..end, piece);
+            body.splice(at..end, snippet);
         }
-        survives(&body);
+        check_parsers(&body);
     }
 
     #[test]
-    fn arbitrary_bytes_never_break_a_parser(
+    fn no_bytes_break_a_parser(
         body in prop_oneof![
             vec(any::<u8>(), 0..64),
             "[a-c_0-9{}=\",\\\\ \t\r\n#.:+-]{0,64}".prop_map(String::into_bytes),
@@ -169,6 +169,6 @@ proptest! {
                 .prop_map(String::into_bytes),
         ],
     ) {
-        survives(&body);
+        check_parsers(&body);
     }
 }

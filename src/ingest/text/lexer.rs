@@ -1,8 +1,8 @@
-//! The pieces of a sample's line that both text formats share: names, labels, escapes, tokens.
+//! The parts of a sample's line that both text formats share: names, labels, escapes, tokens.
 //!
-//! Not the formats themselves, and no checks that need the lines before.
-//! Invariant: labels reported as canonical keep every rule of `model::series`, so that they
-//! can be copied as they stand.
+//! Not the formats themselves, and no checks that depend on earlier lines.
+//! Invariant: labels that are reported as canonical satisfy every rule of `model::series`, so that
+//! they can be copied without another check.
 
 use std::borrow::Cow;
 
@@ -15,44 +15,45 @@ use crate::model::series::{PointLimits, is_label_name};
 pub(super) enum Labels<'a> {
     /// Canonical text, without braces.
     Canonical(&'a str),
-    /// Anything else: [`LabelScratch::pairs`] was filled.
-    Loose,
+    /// Any other text: the labels are in [`LabelScratch::pairs`].
+    Pairs,
 }
 
-/// What is kept from line to line.
+/// Memory that is reused from line to line.
 #[derive(Default)]
 pub(super) struct LabelScratch<'a> {
     /// Labels as (name, unescaped value), in the line's order.
     pub(super) pairs: Vec<(&'a str, Cow<'a, str>)>,
-    /// Valid names in ascending order, as they stood on an earlier line: most lines have
-    /// the names of the line before.
+    /// Valid label names in ascending order, from an earlier line: most lines have the names of the line
+    /// before, and need not be checked again.
     names: Vec<&'a str>,
 }
 
-/// Takes blanks and tabs off the front.
+/// Skips blanks and tabs.
 pub(super) fn skip_blanks(text: &str) -> &str {
     text.trim_start_matches([' ', '\t'])
 }
 
-/// Takes what stands before the next blank or tab, and the blanks after it.
+/// Splits at the next blanks or tabs: what stands before them, and what behind.
 pub(super) fn token(text: &str) -> (&str, &str) {
-    // Tokens are short: a plain loop beats a vector search.
+    // Tokens are short: a plain loop is faster than a vectorized search.
     let end = text.bytes().position(|b| b == b' ' || b == b'\t').unwrap_or(text.len());
     (&text[..end], skip_blanks(&text[end..]))
 }
 
-/// Takes the longest run of a metric name's characters. Tries `previous` first, since most
+/// Splits off the longest prefix of a metric name's characters. Compares with `previous` first, since most
 /// lines have the name of the line before.
 pub(super) fn metric_name<'a>(line: &'a str, previous: &str) -> (&'a str, &'a str) {
-    let of_name = |b: u8| is_word(b) || b == b':';
+    let in_name = |b: u8| is_word(b) || b == b':';
     let bytes = line.as_bytes();
     let mut end = if line.starts_with(previous) { previous.len() } else { 0 };
-    while bytes.get(end).is_some_and(|&b| of_name(b)) {
+    while bytes.get(end).is_some_and(|&b| in_name(b)) {
         end += 1;
     }
     line.split_at(end)
 }
 
+/// The bytes of label names, as a table: one load per byte.
 const WORD: [bool; 256] = {
     let mut word = [false; 256];
     let mut byte = 0;
@@ -69,7 +70,7 @@ fn is_word(byte: u8) -> bool {
     WORD[usize::from(byte)]
 }
 
-/// Takes the labels that follow a `{`, with their `}`.
+/// Reads the labels that follow a `{`, up to and including the `}`; returns them and the rest of the line.
 pub(super) fn labels<'a>(
     text: &'a str,
     limits: &PointLimits,
@@ -79,10 +80,13 @@ pub(super) fn labels<'a>(
         return Ok((Labels::Canonical(&text[..end]), &text[end + 1..]));
     }
     scratch.pairs.clear();
-    loose(text, &mut scratch.pairs).map(|rest| (Labels::Loose, rest))
+    label_pairs(text, &mut scratch.pairs).map(|rest| (Labels::Pairs, rest))
 }
 
-/// Returns where the `}` stands, if all before it is canonical.
+/// Returns the position of the `}`, if all before it is canonical; `None` as soon as one rule is broken.
+///
+/// This is the fast path: exporters that sort their labels write canonical text, which is then copied
+/// instead of parsed.
 fn canonical_end<'a>(
     text: &'a str,
     limits: &PointLimits,
@@ -94,6 +98,8 @@ fn canonical_end<'a>(
     }
     let mut at = 0;
     for label in 0..limits.labels {
+        // `names[..label]` are the names so far on this line. Whether `names[label]`, from an earlier line, is
+        // also here is one comparison; when not, it and all behind it are of no more use.
         let rest = &bytes[at..];
         let known = names.get(label).filter(|name| rest.starts_with(name.as_bytes()));
         let known = known.map(|name| name.len()).filter(|&end| rest[end..].starts_with(b"=\""));
@@ -108,6 +114,7 @@ fn canonical_end<'a>(
         };
         let value_start = at + name_bytes + 2;
         at = value_end(bytes, value_start)?;
+        // The escaped length: at least that of the value, so that a value which passes is within its limit.
         if at == value_start || at - value_start > limits.label_value_bytes {
             return None;
         }
@@ -120,7 +127,7 @@ fn canonical_end<'a>(
     None
 }
 
-/// Takes a valid name that is greater than `previous` and followed by `="`.
+/// Returns the name before the next `="`, if it is valid and greater than `previous`.
 fn next_name<'a>(text: &'a str, previous: Option<&str>, limits: &PointLimits) -> Option<&'a str> {
     let (name, _) = text.split_once("=\"")?;
     let valid = is_label_name(name.as_bytes())
@@ -130,7 +137,7 @@ fn next_name<'a>(text: &'a str, previous: Option<&str>, limits: &PointLimits) ->
     valid.then_some(name)
 }
 
-/// Returns where the `"` stands that ends a value, if the value's escapes are known ones.
+/// Returns the position of the `"` that ends a value, if all escapes of the value are valid.
 fn value_end(bytes: &[u8], start: usize) -> Option<usize> {
     let mut at = start;
     loop {
@@ -145,7 +152,11 @@ fn value_end(bytes: &[u8], start: usize) -> Option<usize> {
     }
 }
 
-fn loose<'a>(text: &'a str, pairs: &mut Vec<(&'a str, Cow<'a, str>)>) -> Result<&'a str, Invalid> {
+/// Reads labels of any spelling that the formats allow: in any order, with blanks and a last comma.
+fn label_pairs<'a>(
+    text: &'a str,
+    pairs: &mut Vec<(&'a str, Cow<'a, str>)>,
+) -> Result<&'a str, Invalid> {
     let mut rest = skip_blanks(text);
     loop {
         if let Some(rest) = rest.strip_prefix('}') {
@@ -160,8 +171,9 @@ fn loose<'a>(text: &'a str, pairs: &mut Vec<(&'a str, Cow<'a, str>)>) -> Result<
         rest = rest.strip_prefix('=').ok_or_else(|| unexpected("`=`", rest))?;
         rest = skip_blanks(rest);
         rest = rest.strip_prefix('"').ok_or_else(|| unexpected("`\"`", rest))?;
-        let end = value_end(rest.as_bytes(), 0)
-            .ok_or_else(|| unexpected("a label value with its end and known escapes", rest))?;
+        let end = value_end(rest.as_bytes(), 0).ok_or_else(|| {
+            unexpected("a label value with valid escapes and a closing quote", rest)
+        })?;
         pairs.push((name, unescape(&rest[..end], true)));
         rest = skip_blanks(&rest[end + 1..]);
         match rest.as_bytes().first() {
@@ -172,13 +184,13 @@ fn loose<'a>(text: &'a str, pairs: &mut Vec<(&'a str, Cow<'a, str>)>) -> Result<
     }
 }
 
-/// Undoes the escapes `\\`, `\n` and, where `quotes`, `\"`. Any other stays as it stands, since
-/// Prometheus' own parser takes help texts that way.
+/// Undoes the escapes `\\`, `\n` and, if `quotes`, `\"`. Any other is left as it is, since Prometheus'
+/// own parser reads help texts that way.
 pub(super) fn unescape(text: &str, quotes: bool) -> Cow<'_, str> {
     let mut out = String::new();
     let mut rest = text;
     while let Some(at) = rest.find('\\') {
-        let meant = match rest.as_bytes().get(at + 1) {
+        let unescaped = match rest.as_bytes().get(at + 1) {
             Some(b'\\') => "\\",
             Some(b'n') => "\n",
             Some(b'"') if quotes => "\"",
@@ -189,7 +201,7 @@ pub(super) fn unescape(text: &str, quotes: bool) -> Cow<'_, str> {
             }
         };
         out.push_str(&rest[..at]);
-        out.push_str(meant);
+        out.push_str(unescaped);
         rest = &rest[at + 2..];
     }
     if out.is_empty() && rest.len() == text.len() {
@@ -199,7 +211,7 @@ pub(super) fn unescape(text: &str, quotes: bool) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Says what was expected, and what stands there instead.
+/// Makes the error that something else was expected at the start of `rest`.
 pub(super) fn unexpected(wanted: &str, rest: &str) -> Invalid {
     if rest.is_empty() {
         return Invalid::new(format!("expected {wanted} before the end of the line"));
@@ -218,7 +230,7 @@ mod tests {
         let read = |scratch: &mut LabelScratch<'static>| {
             matches!(labels(text, &limits, scratch), Ok((Labels::Canonical(_), " 1")))
         };
-        // After any other line, and after its like, it is the same.
+        // The result does not depend on the lines before.
         let canonical = read(&mut LabelScratch::default());
         for before in [r#"a="1",b="2",c="3"}"#, r#"b="1"}"#, r#"a="1",a1="2"}"#] {
             let mut scratch = LabelScratch::default();
@@ -230,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn only_canonical_labels_are_taken_for_it() {
+    fn only_canonical_labels_are_reported_as_canonical() {
         for text in ["} 1", r#"a="1"} 1"#, r#"a="1",b="\\\"\n"} 1"#, r#"_="}",a="1",a0=","} 1"#] {
             assert!(is_canonical(text), "{text}");
         }
@@ -261,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_goes_on_is_not_the_previous_one() {
+    fn a_name_that_extends_the_previous_one_is_another_name() {
         assert_eq!(metric_name("up_total{", "up"), ("up_total", "{"));
         assert_eq!(metric_name("up 1", "up"), ("up", " 1"));
         assert_eq!(metric_name("u 1", "up"), ("u", " 1"));
@@ -269,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_escapes_stay() {
+    fn unknown_escapes_are_kept() {
         assert_eq!(unescape(r#"a\\b\n\"\d\"#, false), "a\\b\n\\\"\\d\\");
         assert_eq!(unescape(r#"\""#, true), "\"");
         assert!(matches!(unescape("plain", true), std::borrow::Cow::Borrowed(_)));

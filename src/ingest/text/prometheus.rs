@@ -1,27 +1,32 @@
 //! The Prometheus text format, version 0.0.4
 //! (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 //!
-//! It takes what Prometheus' own parser takes, and CRLF line ends, a missing last line end
+//! It accepts what Prometheus' own parser accepts, and also CRLF line ends, a missing last line end
 //! and blanks at the end of a line. Names outside the classic data model are refused.
-//! Invariant: a sample belongs to the family of its exact name before any other.
+//! Invariant: a family with exactly the name of a sample takes precedence over any other.
 
 use super::families::Naming;
 use super::lexer::{self, token};
-use super::number::{float, timestamp_millis};
-use super::samples::{LineError, SampleReader};
-use super::{InputLimits, ParseError, ParsedBatch};
+use super::reader::{LineError, TextReader};
+use super::timestamps::timestamp_millis;
+use crate::ingest::batch_builder::{InputLimits, ParseError, ParsedBatch};
 use crate::model::Invalid;
+use crate::model::number::parse_float;
 use crate::model::time::Timestamp;
 
 /// Reads a body in the text format.
 ///
 /// # Errors
-/// [`ParseError::Points`] with every line that is refused; [`ParseError::TooManyPoints`].
+/// [`ParseError::Points`] with every invalid line; [`ParseError::TooManyPoints`].
 pub fn parse_text(body: &[u8], limits: &InputLimits) -> Result<ParsedBatch, ParseError> {
-    SampleReader::new(body, limits, Naming::Text, value_and_millis).read(body, line)?.finish()
+    TextReader::new(body, limits, Naming::Text, value_and_millis).read(body, read_line)?.finish()
 }
 
-fn line<'a>(reader: &mut SampleReader<'a>, number: usize, line: &'a str) -> Result<(), LineError> {
+fn read_line<'a>(
+    reader: &mut TextReader<'a>,
+    number: usize,
+    line: &'a str,
+) -> Result<(), LineError> {
     let line = lexer::skip_blanks(line);
     match line.as_bytes().first() {
         None => Ok(()),
@@ -30,8 +35,8 @@ fn line<'a>(reader: &mut SampleReader<'a>, number: usize, line: &'a str) -> Resu
     }
 }
 
-/// Reads what follows a `#`: a fact about a family, or anything at all.
-fn comment<'a>(reader: &mut SampleReader<'a>, text: &'a str) -> Result<(), Invalid> {
+/// Reads what follows a `#`: a declaration, or a comment, which is ignored.
+fn comment<'a>(reader: &mut TextReader<'a>, text: &'a str) -> Result<(), Invalid> {
     let (keyword, rest) = token(lexer::skip_blanks(text));
     if !matches!(keyword, "HELP" | "TYPE") || rest.is_empty() {
         return Ok(());
@@ -39,7 +44,7 @@ fn comment<'a>(reader: &mut SampleReader<'a>, text: &'a str) -> Result<(), Inval
     let (name, rest) = token(rest);
     match keyword {
         "HELP" => reader.help_line(name, &lexer::unescape(rest, false)),
-        // Prometheus' parser takes a type line that stops after the name as saying nothing.
+        // Prometheus' parser ignores a type line that ends after the name.
         _ if rest.is_empty() => Ok(()),
         _ => reader.type_line(name, &rest.trim_end_matches([' ', '\t']).to_ascii_lowercase()),
     }
@@ -47,7 +52,7 @@ fn comment<'a>(reader: &mut SampleReader<'a>, text: &'a str) -> Result<(), Inval
 
 fn value_and_millis(text: &str) -> Result<(f64, Option<Timestamp>), Invalid> {
     let (value_text, rest) = token(text);
-    let value = float(value_text).ok_or_else(|| lexer::unexpected("a number", text))?;
+    let value = parse_float(value_text).ok_or_else(|| lexer::unexpected("a number", text))?;
     if rest.is_empty() {
         return Ok((value, None));
     }
@@ -84,7 +89,7 @@ mod tests {
         }
     }
 
-    fn bad_lines(body: &str) -> Vec<usize> {
+    fn invalid_lines(body: &str) -> Vec<usize> {
         let line = |position| match position {
             Position::Line(line) => line,
             Position::Index(_) => panic!("a text has lines"),
@@ -93,14 +98,14 @@ mod tests {
     }
 
     /// Returns type and help of the point with this index.
-    fn described(parsed: &ParsedBatch, index: usize) -> Option<(MetricType, &str)> {
+    fn metadata(parsed: &ParsedBatch, index: usize) -> Option<(MetricType, &str)> {
         let point = parsed.batch.iter().nth(index).expect("a point");
-        let metadata = &parsed.batch.metadata()[point.metadata?];
-        Some((metadata.metric_type, &metadata.help))
+        let family = &parsed.batch.metadata()[point.metadata?];
+        Some((family.metric_type, &family.help))
     }
 
     #[test]
-    fn output_of_real_exporters_is_taken_as_it_is() {
+    fn output_of_real_exporters_is_accepted_unchanged() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/expositions");
         for (file, families) in [
             ("node.prom", 283),
@@ -126,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn every_spelling_of_a_sample_is_read() {
+    fn every_spelling_of_a_sample_is_accepted() {
         let parsed = read(
             "\n \t\n# any comment\n#\n#HELP\n# HELP a\n# TYPE a\n  a 1\n\ta\t2\t\n\
              a{} 3 \na { } 4\na{b=\"c\"}5\na{ b = \"c\" , d = \"\" , } 6 -7\n\
@@ -150,8 +155,8 @@ mod tests {
     }
 
     #[test]
-    fn every_bad_line_is_named() {
-        let bad = [
+    fn every_invalid_line_is_reported() {
+        let invalid = [
             "0a 1",
             "a",
             "a ",
@@ -183,15 +188,15 @@ mod tests {
             "# HELP 0 text",
             "# TYPE c number",
         ];
-        let body = format!("ok 1\n{}\nok 2", bad.join("\n"));
-        assert_eq!(bad_lines(&body), (2..2 + bad.len()).collect::<Vec<_>>());
+        let body = format!("ok 1\n{}\nok 2", invalid.join("\n"));
+        assert_eq!(invalid_lines(&body), (2..2 + invalid.len()).collect::<Vec<_>>());
         let utf8 = errors(b"a 1\na{b=\"\xff\"} 1\na 2\n\xc3\nb").reported;
         let lines: Vec<_> = utf8.iter().map(|error| error.position).collect();
         assert_eq!(lines, [2, 4, 5].map(Position::Line));
     }
 
     #[test]
-    fn the_limits_hold() {
+    fn limits_are_enforced() {
         let label = |name: usize, value: usize| {
             format!("a{{{}=\"{}\"}} 1", "n".repeat(name), "v".repeat(value))
         };
@@ -208,7 +213,7 @@ mod tests {
         for refused in
             [label(100, 1), label(1, 100), labels(10), escaped(100), help(1000), name(100)]
         {
-            assert_eq!(bad_lines(&refused), [1], "{refused}");
+            assert_eq!(invalid_lines(&refused), [1], "{refused}");
         }
         let limits = InputLimits { points: 2, ..LIMITS };
         assert!(parse_text(b"a 1\na 2\n", &limits).is_ok());
@@ -243,29 +248,29 @@ mod tests {
         ];
         assert_eq!(parsed.batch.len(), expected.len());
         for (index, expected) in expected.into_iter().enumerate() {
-            assert_eq!(described(&parsed, index), expected, "point {index}");
+            assert_eq!(metadata(&parsed, index), expected, "point {index}");
         }
     }
 
     #[test]
-    fn a_type_stands_once_and_before_its_samples() {
-        assert_eq!(bad_lines("a 1\n# TYPE a gauge\na 2\n"), [2]);
-        assert_eq!(bad_lines("# TYPE a gauge\n# TYPE a gauge\na 2\n"), [2]);
-        assert_eq!(bad_lines("# HELP a x\na 2\n# HELP a x\n"), [3]);
-        assert_eq!(bad_lines("# TYPE h histogram\nh_sum 2\n# TYPE h histogram\n"), [3]);
+    fn a_type_occurs_once_and_before_its_samples() {
+        assert_eq!(invalid_lines("a 1\n# TYPE a gauge\na 2\n"), [2]);
+        assert_eq!(invalid_lines("# TYPE a gauge\n# TYPE a gauge\na 2\n"), [2]);
+        assert_eq!(invalid_lines("# HELP a x\na 2\n# HELP a x\n"), [3]);
+        assert_eq!(invalid_lines("# TYPE h histogram\nh_sum 2\n# TYPE h histogram\n"), [3]);
     }
 
     #[test]
     fn a_help_text_may_follow_the_samples() {
         let parsed = read("# TYPE a gauge\na 1\n# HELP a late\nb 1\n# HELP b late\nb 2\na 2\n");
-        assert_eq!(described(&parsed, 0), Some((MetricType::Gauge, "late")));
-        assert_eq!(described(&parsed, 1), None);
-        assert_eq!(described(&parsed, 2), Some((MetricType::Unknown, "late")));
-        assert_eq!(described(&parsed, 3), Some((MetricType::Gauge, "late")));
+        assert_eq!(metadata(&parsed, 0), Some((MetricType::Gauge, "late")));
+        assert_eq!(metadata(&parsed, 1), None);
+        assert_eq!(metadata(&parsed, 2), Some((MetricType::Unknown, "late")));
+        assert_eq!(metadata(&parsed, 3), Some((MetricType::Gauge, "late")));
     }
 
     #[test]
-    fn untidy_labels_leave_nothing_behind_for_the_next_line() {
+    fn unsorted_labels_do_not_affect_the_next_line() {
         let parsed = read("a{c=\"1\",b=\"2\"} 1\na{d=\"3\"} 1\na{f=\"4\",e=\"5\"} 1\na 1\n");
         let labels: Vec<_> = parsed.batch.iter().map(|p: BatchPoint<'_>| p.labels).collect();
         assert_eq!(labels, ["b=\"2\",c=\"1\"", "d=\"3\"", "e=\"5\",f=\"4\"", ""]);

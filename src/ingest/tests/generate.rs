@@ -1,6 +1,6 @@
-//! Families and points as plain values, and plain writers of them in every format.
+//! Generates families and points as plain values, and writes them in every format.
 //!
-//! Invariant: nothing here uses the parsers that it is there to test.
+//! Invariant: nothing here uses the parsers under test.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -14,7 +14,7 @@ use crate::model::batch::{BatchPoint, PointBatch};
 use crate::model::series::{Metadata, MetricType, split_canonical, unescape_label_value};
 use crate::model::time::Timestamp;
 
-/// A point as plainly as it can be held, NaN as one bit pattern.
+/// A point as plain values; NaN has one bit pattern.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Plain {
     name: String,
@@ -37,22 +37,22 @@ pub(super) fn plain(batch: &PointBatch) -> Vec<Plain> {
     batch.iter().map(point).collect()
 }
 
-/// One sample of a family that is yet to be named.
+/// One generated sample; its name follows from the family and the suffix.
 #[derive(Debug, Clone)]
-struct Draft {
+struct GeneratedSample {
     suffix: Index,
     labels: BTreeMap<String, String>,
     value: f64,
     nanos: Option<i64>,
-    /// How untidily it is written.
+    /// Bits that select among the spellings of the same sample.
     style: u8,
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Family {
+pub(super) struct GeneratedFamily {
     metric_type: Option<MetricType>,
     help: Option<String>,
-    drafts: Vec<Draft>,
+    samples: Vec<GeneratedSample>,
 }
 
 fn label_value() -> impl Strategy<Value = String> {
@@ -83,7 +83,7 @@ fn time(step: i64) -> impl Strategy<Value = i64> {
     ]
 }
 
-pub(super) fn families(step: i64) -> impl Strategy<Value = Vec<Family>> {
+pub(super) fn families(step: i64) -> impl Strategy<Value = Vec<GeneratedFamily>> {
     let types = [
         MetricType::Counter,
         MetricType::Gauge,
@@ -95,16 +95,22 @@ pub(super) fn families(step: i64) -> impl Strategy<Value = Vec<Family>> {
         MetricType::Unknown,
     ];
     let labels = btree_map("[a-z][a-z0-9_]{0,6}", label_value(), 0..6);
-    let draft = (any::<Index>(), labels, value(), option::of(time(step)), any::<u8>()).prop_map(
-        |(suffix, labels, value, nanos, style)| Draft { suffix, labels, value, nanos, style },
+    let sample = (any::<Index>(), labels, value(), option::of(time(step)), any::<u8>()).prop_map(
+        |(suffix, labels, value, nanos, style)| GeneratedSample {
+            suffix,
+            labels,
+            value,
+            nanos,
+            style,
+        },
     );
     let help = label_value().prop_map(|help| help.trim_matches([' ', '\t', '\r']).to_owned());
-    let family = (option::of(select(types.to_vec())), option::of(help), vec(draft, 1..5))
-        .prop_map(|(metric_type, help, drafts)| Family { metric_type, help, drafts });
+    let family = (option::of(select(types.to_vec())), option::of(help), vec(sample, 1..5))
+        .prop_map(|(metric_type, help, samples)| GeneratedFamily { metric_type, help, samples });
     vec(family, 0..5)
 }
 
-/// Suffixes of a type's samples; those of OpenMetrics only where it is asked for.
+/// Suffixes of a type's samples, in either format.
 fn suffixes(metric_type: Option<MetricType>, openmetrics: bool) -> &'static [&'static str] {
     match (metric_type, openmetrics) {
         (Some(MetricType::Counter), true) => &["_total", "_created"],
@@ -118,8 +124,8 @@ fn suffixes(metric_type: Option<MetricType>, openmetrics: bool) -> &'static [&'s
     }
 }
 
-/// Writes the families as text of either format, and says what should be read.
-pub(super) fn write_text(families: &[Family], openmetrics: bool) -> (String, Vec<Plain>) {
+/// Writes the families as text of either format; returns it with the points that should be read from it.
+pub(super) fn write_text(families: &[GeneratedFamily], openmetrics: bool) -> (String, Vec<Plain>) {
     let (mut out, mut points) = (String::new(), Vec::new());
     for (number, family) in families.iter().enumerate() {
         let name = format!("family{number}_seconds");
@@ -135,57 +141,58 @@ pub(super) fn write_text(families: &[Family], openmetrics: bool) -> (String, Vec
         if !unit.is_empty() {
             writeln!(out, "# UNIT {name} {unit}").expect("a String takes all");
         }
-        let described = family.metric_type.is_some() || family.help.is_some() || !unit.is_empty();
-        for draft in &family.drafts {
+        let has_metadata =
+            family.metric_type.is_some() || family.help.is_some() || !unit.is_empty();
+        for sample in &family.samples {
             let suffixes = suffixes(family.metric_type, openmetrics);
-            let suffix = suffixes[draft.suffix.index(suffixes.len())];
+            let suffix = suffixes[sample.suffix.index(suffixes.len())];
             let name = format!("{name}{suffix}");
-            write_sample(&mut out, &name, draft, openmetrics);
+            write_sample(&mut out, &name, sample, openmetrics);
             let created = suffix == "_created";
             let known = family.metric_type.unwrap_or(MetricType::Unknown);
-            let metadata = described.then(|| Metadata {
+            let metadata = has_metadata.then(|| Metadata {
                 metric_type: if created { MetricType::Gauge } else { known },
                 help: family.help.as_deref().unwrap_or_default().into(),
                 unit: if created { "" } else { unit }.into(),
             });
-            points.push(expected(name, draft, metadata));
+            points.push(expected(name, sample, metadata));
         }
     }
     out.push_str(if openmetrics { "# EOF\n" } else { "" });
     (out, points)
 }
 
-fn expected(name: String, draft: &Draft, metadata: Option<Metadata>) -> Plain {
-    let present = draft.labels.iter().filter(|(_, value)| !value.is_empty());
+fn expected(name: String, sample: &GeneratedSample, metadata: Option<Metadata>) -> Plain {
+    let present = sample.labels.iter().filter(|(_, value)| !value.is_empty());
     let labels = present.map(|(name, value)| (name.clone(), value.clone())).collect();
-    let bits = if draft.value.is_nan() { f64::NAN } else { draft.value }.to_bits();
-    Plain { name, labels, bits, nanos: draft.nanos, metadata }
+    let bits = if sample.value.is_nan() { f64::NAN } else { sample.value }.to_bits();
+    Plain { name, labels, bits, nanos: sample.nanos, metadata }
 }
 
-fn write_sample(out: &mut String, name: &str, draft: &Draft, openmetrics: bool) {
-    let untidy = draft.style & 1 == 1;
-    let blank = if untidy { " \t" } else { "" };
+fn write_sample(out: &mut String, name: &str, sample: &GeneratedSample, openmetrics: bool) {
+    let irregular = sample.style & 1 == 1;
+    let blank = if irregular { " \t" } else { "" };
     let escaped = |(name, value): (&String, &String)| {
         let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
         format!("{name}{blank}={blank}\"{value}\"{blank}")
     };
-    let mut labels: Vec<String> = draft.labels.iter().map(escaped).collect();
-    if untidy {
+    let mut labels: Vec<String> = sample.labels.iter().map(escaped).collect();
+    if irregular {
         labels.reverse();
     }
     out.push_str(name);
-    if !labels.is_empty() || untidy {
-        let comma = if untidy && !labels.is_empty() { "," } else { "" };
+    if !labels.is_empty() || irregular {
+        let comma = if irregular && !labels.is_empty() { "," } else { "" };
         write!(out, "{blank}{{{blank}{}{comma}{blank}}}", labels.join(",")).expect("takes all");
     }
-    let value = match draft.value {
+    let value = match sample.value {
         nan if nan.is_nan() => "NaN".to_owned(),
         infinite if infinite.is_infinite() => if infinite > 0.0 { "+Inf" } else { "-Inf" }.into(),
-        finite if draft.style & 2 == 0 => format!("{finite}"),
+        finite if sample.style & 2 == 0 => format!("{finite}"),
         finite => format!("{finite:e}"),
     };
     write!(out, " {value}").expect("a String takes all");
-    if let Some(nanos) = draft.nanos {
+    if let Some(nanos) = sample.nanos {
         if openmetrics {
             let (sign, nanos) = (if nanos < 0 { "-" } else { "" }, nanos.unsigned_abs());
             write!(out, " {sign}{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000)
@@ -194,13 +201,13 @@ fn write_sample(out: &mut String, name: &str, draft: &Draft, openmetrics: bool) 
         }
         .expect("a String takes all");
     }
-    if openmetrics && draft.style & 4 == 4 {
+    if openmetrics && sample.style & 4 == 4 {
         out.push_str(" # {trace_id=\"a } # b\"} 1.5 1520879607.789");
     }
-    out.push_str(if draft.style & 8 == 8 { "\r\n" } else { "\n" });
+    out.push_str(if sample.style & 8 == 8 { "\r\n" } else { "\n" });
 }
 
-pub(super) fn write_json(point: &Plain, turn: usize) -> String {
+pub(super) fn write_json(point: &Plain, rotation: usize) -> String {
     let json = |text: &str| serde_json::to_string(text).expect("a string");
     let value = f64::from_bits(point.bits);
     let special = if value.is_nan() {
@@ -227,12 +234,13 @@ pub(super) fn write_json(point: &Plain, turn: usize) -> String {
         members.push(format!("\"help\":{}", json(&metadata.help)));
         members.push(format!("\"unit\":{}", json(&metadata.unit)));
     }
-    let turn = turn % members.len();
-    members.rotate_left(turn);
+    let rotation = rotation % members.len();
+    members.rotate_left(rotation);
     format!("{{{}}}", members.join(","))
 }
 
 pub(super) fn write_body(points: &[Plain]) -> String {
-    let points: Vec<_> = (0..).zip(points).map(|(turn, point)| write_json(point, turn)).collect();
+    let points: Vec<_> =
+        (0..).zip(points).map(|(rotation, point)| write_json(point, rotation)).collect();
     format!("{{\"role\":\"r\",\"points\":[{}],\"source\":\"s\"}}", points.join(",\n"))
 }

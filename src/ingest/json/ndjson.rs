@@ -1,13 +1,12 @@
-//! NDJSON: one point of the JSON format a line (<https://github.com/ndjson/ndjson-spec>).
+//! NDJSON: one point of the JSON format per line (<https://github.com/ndjson/ndjson-spec>).
 //!
-//! Invariant: a line that is broken takes none of the others with it.
+//! Invariant: an invalid line does not affect how the others are read.
 
 use serde::de::DeserializeSeed;
 
-use super::json_point::{PointSeed, Scratch};
-use super::lines::Lines;
-use super::sink::Sink;
-use super::{InputLimits, ParseError, ParsedBatch};
+use super::point::{PointSeed, Scratch};
+use crate::ingest::batch_builder::{BatchBuilder, InputLimits, ParseError, ParsedBatch};
+use crate::ingest::lines::Lines;
 use crate::model::Invalid;
 use crate::model::batch::Position;
 
@@ -17,31 +16,31 @@ use crate::model::batch::Position;
 /// [`ParseError::Points`] with every line that is refused; [`ParseError::TooManyPoints`].
 pub fn parse_ndjson(body: &[u8], limits: &InputLimits) -> Result<ParsedBatch, ParseError> {
     // Half of a typical point is names and labels, the rest is JSON.
-    let mut sink = Sink::new(limits, body.len() / 2);
+    let mut builder = BatchBuilder::new(limits, body.len() / 2);
     let mut scratch = Scratch::default();
     for (number, line) in Lines::new(body) {
         let position = Position::Line(number);
         let Some(line) = line else {
-            sink.refuse(position, Invalid::new("not UTF-8"));
+            builder.add_error(position, Invalid::new("not UTF-8"));
             continue;
         };
         if line.trim_ascii().is_empty() {
             continue;
         }
-        let index = sink.parsed.batch.len();
+        let index = builder.parsed.batch.len();
         let mut json = serde_json::Deserializer::from_str(line);
-        let seed = PointSeed { sink: &mut sink, scratch: &mut scratch, position };
+        let seed = PointSeed { builder: &mut builder, scratch: &mut scratch, position };
         let read = seed.deserialize(&mut json).and_then(|()| json.end());
-        sink.check_count()?;
+        builder.check_count()?;
         match read {
-            Ok(()) => sink.parsed.positions.add_line(index, number),
-            Err(error) => sink.refuse(position, malformed(&error)),
+            Ok(()) => builder.parsed.positions.add_line(index, number),
+            Err(error) => builder.add_error(position, malformed(&error)),
         }
     }
-    sink.finish()
+    builder.finish()
 }
 
-/// Says what breaks a line's JSON. The parser counts that line as line 1, which would mislead.
+/// Describes an error in the JSON of a line. The parser takes that line for line 1, which would mislead.
 fn malformed(error: &serde_json::Error) -> Invalid {
     let text = error.to_string();
     let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
@@ -56,23 +55,23 @@ mod tests {
     use crate::model::series::PointLimits;
 
     #[test]
-    fn every_bad_line_is_named_and_the_others_are_read() {
+    fn every_invalid_line_is_reported_and_the_others_are_read() {
         let limits = InputLimits { points: 100, point: PointLimits::default() };
-        let good: &[u8] = br#"{"name":"up","value":1}"#;
+        let valid: &[u8] = br#"{"name":"up","value":1}"#;
         let lines: &[&[u8]] = &[
-            good,
+            valid,
             b"{",
-            good,
+            valid,
             b"\xff",
             b"",
             b"{}",
             b"[]",
             b"{\"name\":\"up\",\"value\":1} 2",
             b"\"",
-            good,
+            valid,
         ];
         let Err(ParseError::Points(errors)) = parse_ndjson(&lines.join(&b'\n'), &limits) else {
-            panic!("bad lines were taken")
+            panic!("invalid lines were accepted")
         };
         let positions: Vec<_> = errors.reported.iter().map(|error| error.position).collect();
         assert_eq!(positions, [2, 4, 6, 7, 8, 9].map(Position::Line), "{errors:?}");

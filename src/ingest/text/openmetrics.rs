@@ -2,27 +2,28 @@
 //! (<https://prometheus.io/docs/specs/om/open_metrics_spec/>).
 //!
 //! Series are named as in the text format: the counter `x` becomes the series `x_total`, and
-//! `x_created` a gauge of its own. Exemplars are checked and dropped. Runs of blanks are taken
-//! as one; that families stand together is not required.
-//! Invariant: a body without `# EOF` as its end, thus one that was cut off, is refused.
+//! `x_created` a gauge of its own. Exemplars are checked and dropped. Several blanks count as
+//! one; the samples of a family need not be contiguous.
+//! Invariant: a body that does not end with `# EOF`, such as a truncated one, is refused.
 
 use super::families::Naming;
 use super::lexer::{self, LabelScratch, token};
-use super::number::{float, timestamp_seconds};
-use super::samples::SampleReader;
-use super::{InputLimits, ParseError, ParsedBatch};
+use super::reader::TextReader;
+use super::timestamps::timestamp_seconds;
+use crate::ingest::batch_builder::{InputLimits, ParseError, ParsedBatch};
 use crate::model::Invalid;
+use crate::model::number::parse_float;
 use crate::model::series::PointLimits;
 use crate::model::time::Timestamp;
 
 /// Reads a body in OpenMetrics' text format.
 ///
 /// # Errors
-/// [`ParseError::Points`] with every line that is refused, the missing `# EOF` among them;
+/// [`ParseError::Points`] with every invalid line, a missing `# EOF` among them;
 /// [`ParseError::TooManyPoints`].
 pub fn parse_openmetrics(body: &[u8], limits: &InputLimits) -> Result<ParsedBatch, ParseError> {
     let (mut ended, mut last) = (false, 0);
-    let reader = SampleReader::new(body, limits, Naming::OpenMetrics, value_and_seconds);
+    let reader = TextReader::new(body, limits, Naming::OpenMetrics, value_and_seconds);
     let mut reader = reader.read(body, |reader, number, line| {
         last = number;
         if ended {
@@ -33,18 +34,18 @@ pub fn parse_openmetrics(body: &[u8], limits: &InputLimits) -> Result<ParsedBatc
             return Ok(());
         }
         match line.strip_prefix('#') {
-            Some(text) => Ok(descriptor(reader, text)?),
+            Some(text) => Ok(declaration(reader, text)?),
             None => reader.sample(number, line),
         }
     })?;
     if !ended {
-        reader.refuse(last + 1, Invalid::new("the end without # EOF"));
+        reader.add_error(last + 1, Invalid::new("the body ends without # EOF"));
     }
     reader.finish()
 }
 
-/// Reads what follows a `#`, which is never a mere comment.
-fn descriptor<'a>(reader: &mut SampleReader<'a>, text: &'a str) -> Result<(), Invalid> {
+/// Reads what follows a `#`: a declaration. OpenMetrics has no comments.
+fn declaration<'a>(reader: &mut TextReader<'a>, text: &'a str) -> Result<(), Invalid> {
     let (keyword, rest) = token(lexer::skip_blanks(text));
     let (name, rest) = token(rest);
     match keyword {
@@ -76,7 +77,7 @@ fn exemplar(text: &str) -> Result<(), Invalid> {
 
 fn number(text: &str) -> Result<(f64, &str), Invalid> {
     let (value, rest) = token(text);
-    float(value).map(|value| (value, rest)).ok_or_else(|| lexer::unexpected("a number", text))
+    parse_float(value).map(|value| (value, rest)).ok_or_else(|| lexer::unexpected("a number", text))
 }
 
 fn time(text: &str) -> Result<(Option<Timestamp>, &str), Invalid> {
@@ -101,7 +102,7 @@ mod tests {
         point: PointLimits { name_bytes: 99, label_value_bytes: 99, labels: 9, help_bytes: 99 },
     };
 
-    fn bad_lines(body: &str) -> Vec<Position> {
+    fn invalid_lines(body: &str) -> Vec<Position> {
         match parse_openmetrics(body.as_bytes(), &LIMITS) {
             Err(ParseError::Points(errors)) => {
                 errors.reported.iter().map(|error| error.position).collect()
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn families_are_named_as_in_the_text_format() {
+    fn series_are_named_as_in_the_text_format() {
         let points = read(
             "# TYPE c_seconds counter\n# UNIT c_seconds seconds\n# HELP c_seconds say \\\"c\\\"\n\
              c_seconds_total{a=\"b\"} 1 1520879607.789\nc_seconds_created{a=\"b\"} 1.5e9\n\
@@ -177,23 +178,23 @@ mod tests {
         );
         for exemplar in ["#", "# {}", "# {} x", "# 1", "# {a} 1", "# {} 1 x", "# {} 1 1 1"] {
             let body = format!("a 1 {exemplar}\n# EOF\n");
-            assert_eq!(bad_lines(&body), [Position::Line(1)], "{body}");
+            assert_eq!(invalid_lines(&body), [Position::Line(1)], "{body}");
         }
     }
 
     #[test]
-    fn a_body_without_its_end_is_refused() {
+    fn a_body_without_eof_is_refused() {
         assert_eq!(read("# EOF"), [""; 0]);
-        assert_eq!(bad_lines(""), [Position::Line(1)]);
-        assert_eq!(bad_lines("a 1\n"), [Position::Line(2)]);
-        assert_eq!(bad_lines("a 1\n# EO"), [Position::Line(2), Position::Line(3)]);
-        assert_eq!(bad_lines("# EOF\na 1\n\n"), [Position::Line(2), Position::Line(3)]);
-        assert_eq!(bad_lines("# EOF\n# EOF\n"), [Position::Line(2)]);
+        assert_eq!(invalid_lines(""), [Position::Line(1)]);
+        assert_eq!(invalid_lines("a 1\n"), [Position::Line(2)]);
+        assert_eq!(invalid_lines("a 1\n# EO"), [Position::Line(2), Position::Line(3)]);
+        assert_eq!(invalid_lines("# EOF\na 1\n\n"), [Position::Line(2), Position::Line(3)]);
+        assert_eq!(invalid_lines("# EOF\n# EOF\n"), [Position::Line(2)]);
     }
 
     #[test]
-    fn what_is_not_understood_is_refused() {
-        for bad in [
+    fn anything_else_is_refused() {
+        for invalid in [
             "",
             "# a comment",
             "# TYPE a number",
@@ -207,7 +208,11 @@ mod tests {
             "a 1 9223372037",
             " a 1",
         ] {
-            assert_eq!(bad_lines(&format!("{bad}\n# EOF\n")), [Position::Line(1)], "{bad:?}");
+            assert_eq!(
+                invalid_lines(&format!("{invalid}\n# EOF\n")),
+                [Position::Line(1)],
+                "{invalid:?}"
+            );
         }
         for (body, line) in [
             ("# TYPE a gauge\n# TYPE a gauge\n# EOF\n", 2),
@@ -215,7 +220,7 @@ mod tests {
             ("# TYPE a counter\na_total 1\n# TYPE a counter\n# EOF\n", 3),
             ("# TYPE a_s counter\na_s_total 1\n# UNIT a_s s\n# EOF\n", 3),
         ] {
-            assert_eq!(bad_lines(body), [Position::Line(line)], "{body}");
+            assert_eq!(invalid_lines(body), [Position::Line(line)], "{body}");
         }
     }
 }

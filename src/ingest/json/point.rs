@@ -2,33 +2,34 @@
 //! "unit"?}`, its members in any order.
 //!
 //! A member that is optional may also be null, as many generated clients write it.
-//! Invariant: reading a point fails only for broken JSON; whatever else is wrong is noted, and
-//! the reader stands behind the point.
+//! Invariant: parsing a point fails only for invalid JSON. Any other error is recorded, and the
+//! parser has consumed the whole point.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess};
 
-use super::json_shape::{Scalar, ScalarShape, Shape, Shaped};
-use super::sink::Sink;
+use super::value::{AnyValue, ReadAny, ReadScalar, Scalar};
+use crate::ingest::batch_builder::BatchBuilder;
 use crate::model::Invalid;
 use crate::model::batch::{MetadataIndex, Position};
+use crate::model::number::parse_special;
 use crate::model::series::{Metadata, MetricType, PointLimits, canonicalize, check_metric_name};
 use crate::model::time::Timestamp;
 
 type MetadataText<'de> = (MetricType, Cow<'de, str>, Cow<'de, str>);
 
-/// What is kept from point to point.
+/// Memory that is reused from point to point.
 #[derive(Default)]
 pub(super) struct Scratch<'de> {
     labels: Vec<(Cow<'de, str>, Cow<'de, str>)>,
     metadata: HashMap<MetadataText<'de>, MetadataIndex>,
 }
 
-/// Reads one point into the sink.
+/// Reads one point into the batch.
 pub(super) struct PointSeed<'s, 'de> {
-    pub(super) sink: &'s mut Sink,
+    pub(super) builder: &'s mut BatchBuilder,
     pub(super) scratch: &'s mut Scratch<'de>,
     pub(super) position: Position,
 }
@@ -37,47 +38,49 @@ impl<'de> DeserializeSeed<'de> for PointSeed<'_, 'de> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        // Its text reaches nobody: the sink is asked for what is wrong.
-        self.sink.admit().map_err(D::Error::custom)?;
-        deserializer.deserialize_any(Shaped(self))
+        // The text of this error is not shown: the caller asks the builder for the count.
+        self.builder.count_point().map_err(D::Error::custom)?;
+        deserializer.deserialize_any(ReadAny(self))
     }
 }
 
-impl<'de> Shape<'de> for PointSeed<'_, 'de> {
+impl<'de> AnyValue<'de> for PointSeed<'_, 'de> {
     type Out = ();
 
     fn scalar(self, scalar: Scalar<'de>) {
-        self.sink.refuse(self.position, scalar.is_not("a point", "an object"));
+        self.builder.add_error(self.position, scalar.expected("a point", "an object"));
     }
 
     fn object<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Self { sink, scratch, position } = self;
+        let Self { builder, scratch, position } = self;
         let mut members = Members::default();
-        let mut fault = None;
+        // The first error counts. The members behind it are read all the same: the parser has to get to
+        // the end of the object.
+        let mut first_error = None;
         scratch.labels.clear();
-        while let Some(key) = map.next_key_seed(Shaped(ScalarShape))? {
+        while let Some(key) = map.next_key_seed(ReadAny(ReadScalar))? {
             let Scalar::Text(key) = key else { return Err(A::Error::custom("a bad key")) };
             let labels = &mut scratch.labels;
             let member = Member::parse(&key);
-            let taken = match member {
-                Some(Member::Labels) => map.next_value_seed(Shaped(LabelsShape { labels }))?,
-                _ => Ok(map.next_value_seed(Shaped(ScalarShape))?),
+            let value = match member {
+                Some(Member::Labels) => map.next_value_seed(ReadAny(ReadLabels { labels }))?,
+                _ => Ok(map.next_value_seed(ReadAny(ReadScalar))?),
             };
-            let noted = taken.and_then(|scalar| members.set(member, &key, scalar));
-            fault = fault.or(noted.err());
+            let result = value.and_then(|scalar| members.set(member, &key, scalar));
+            first_error = first_error.or(result.err());
         }
-        let pushed = match fault {
-            Some(fault) => Err(fault),
-            None => push(members, sink, scratch),
+        let result = match first_error {
+            Some(error) => Err(error),
+            None => push_point(members, builder, scratch),
         };
-        if let Err(why) = pushed {
-            sink.refuse(position, why);
+        if let Err(why) = result {
+            builder.add_error(position, why);
         }
         Ok(())
     }
 }
 
-/// The members of a point, in the order that [`push`] takes them.
+/// The members of a point, in the order in which [`push_point`] takes them.
 #[derive(Clone, Copy)]
 enum Member {
     Name,
@@ -106,7 +109,7 @@ impl Member {
     }
 }
 
-/// What stands under each member, at most once.
+/// The value of each member; none occurs twice.
 #[derive(Default)]
 struct Members<'de>([Option<Scalar<'de>>; 8]);
 
@@ -123,43 +126,45 @@ impl<'de> Members<'de> {
         };
         match self.0[member as usize].replace(scalar) {
             None => Ok(()),
-            Some(_) => Err(Invalid::new(format!("{name} stands twice"))),
+            Some(_) => Err(Invalid::new(format!("{name} occurs twice"))),
         }
     }
 }
 
-/// Builds the point of its members and of the labels in `scratch`.
-fn push<'de>(
+/// Adds the point with these members, and with the labels in `scratch`, to the batch.
+fn push_point<'de>(
     members: Members<'de>,
-    sink: &mut Sink,
+    builder: &mut BatchBuilder,
     scratch: &mut Scratch<'de>,
 ) -> Result<(), Invalid> {
     let [name, _, value, special, updated_at, metric_type, help, unit] = members.0;
-    let name = text(name, "name")?.ok_or_else(|| Invalid::new("a point without a name"))?;
-    check_metric_name(&name, &sink.limits.point)?;
-    let value = value_of(value.unwrap_or(Scalar::Null), text(special, "special")?.as_deref())?;
-    let updated_at = match text(updated_at, "updated_at")? {
+    let name = string(name, "name")?.ok_or_else(|| Invalid::new("a point without a name"))?;
+    check_metric_name(&name, &builder.limits.point)?;
+    let value = value_of(value.unwrap_or(Scalar::Null), string(special, "special")?.as_deref())?;
+    let updated_at = match string(updated_at, "updated_at")? {
         Some(time) => Some(Timestamp::parse(&time)?),
         None => None,
     };
-    let described = described(metric_type, help, unit, &sink.limits.point)?;
-    let batch = &mut sink.parsed.batch;
-    let metadata = described.map(|described| {
-        *scratch.metadata.entry(described).or_insert_with_key(|(metric_type, help, unit)| {
+    let metadata = metadata_of(metric_type, help, unit, &builder.limits.point)?;
+    let limits = &builder.limits.point;
+    let batch = &mut builder.parsed.batch;
+    // Equal metadata is added to the batch once.
+    let metadata = metadata.map(|metadata| {
+        *scratch.metadata.entry(metadata).or_insert_with_key(|(metric_type, help, unit)| {
             let (help, unit) = (help.as_ref().into(), unit.as_ref().into());
             batch.add_metadata(Metadata { metric_type: *metric_type, help, unit })
         })
     });
     batch.push_with(&name, value, updated_at, metadata, |out| {
-        canonicalize(&mut scratch.labels, &sink.limits.point, out)
+        canonicalize(&mut scratch.labels, limits, out)
     })
 }
 
-fn text<'de>(member: Option<Scalar<'de>>, what: &str) -> Result<Option<Cow<'de, str>>, Invalid> {
+fn string<'de>(member: Option<Scalar<'de>>, what: &str) -> Result<Option<Cow<'de, str>>, Invalid> {
     match member {
         None | Some(Scalar::Null) => Ok(None),
         Some(Scalar::Text(text)) => Ok(Some(text)),
-        Some(other) => Err(other.is_not(what, "a string")),
+        Some(other) => Err(other.expected(what, "a string")),
     }
 }
 
@@ -167,34 +172,31 @@ fn value_of(value: Scalar<'_>, special: Option<&str>) -> Result<f64, Invalid> {
     match (value, special) {
         (Scalar::Number(number), None) => Ok(number),
         (Scalar::Number(_), Some(_)) => {
-            Err(Invalid::new("special stands beside a value that is a number"))
+            Err(Invalid::new("special is only allowed where value is null"))
         }
-        (Scalar::Null, Some("NaN")) => Ok(f64::NAN),
-        (Scalar::Null, Some("+Inf")) => Ok(f64::INFINITY),
-        (Scalar::Null, Some("-Inf")) => Ok(f64::NEG_INFINITY),
-        (Scalar::Null, Some(_)) => Err(Invalid::new("special is one of NaN, +Inf, -Inf")),
-        (Scalar::Null, None) => Err(Invalid::new("neither a value nor special")),
-        (other, _) => Err(other.is_not("value", "a number or null")),
+        (Scalar::Null, Some(special)) => {
+            parse_special(special).ok_or_else(|| Invalid::new("special is one of NaN, +Inf, -Inf"))
+        }
+        (Scalar::Null, None) => Err(Invalid::new("a point has either a value or special")),
+        (other, _) => Err(other.expected("value", "a number or null")),
     }
 }
 
-/// Returns what the point says about its family, if it says anything.
-fn described<'de>(
+/// Returns the metadata of the point's family, if the point has any.
+fn metadata_of<'de>(
     metric_type: Option<Scalar<'de>>,
     help: Option<Scalar<'de>>,
     unit: Option<Scalar<'de>>,
     limits: &PointLimits,
 ) -> Result<Option<MetadataText<'de>>, Invalid> {
-    let (word, help, unit) = (text(metric_type, "type")?, text(help, "help")?, text(unit, "unit")?);
+    let (word, help, unit) =
+        (string(metric_type, "type")?, string(help, "help")?, string(unit, "unit")?);
     if word.is_none() && help.is_none() && unit.is_none() {
         return Ok(None);
     }
     let metric_type = match word {
         None => MetricType::Unknown,
-        Some(word) => MetricType::parse(&word).ok_or_else(|| {
-            let word: String = word.chars().take(64).collect();
-            Invalid::new(format!("{word:?} is not a metric type"))
-        })?,
+        Some(word) => MetricType::parse(&word)?,
     };
     let (help, unit) = (help.unwrap_or_default(), unit.unwrap_or_default());
     if help.len() > limits.help_bytes {
@@ -206,31 +208,31 @@ fn described<'de>(
     Ok(Some((metric_type, help, unit)))
 }
 
-/// Collects labels as they stand; their rules are checked when they are made canonical.
-struct LabelsShape<'s, 'de> {
+/// Collects labels unchecked; [`canonicalize`] checks them.
+struct ReadLabels<'s, 'de> {
     labels: &'s mut Vec<(Cow<'de, str>, Cow<'de, str>)>,
 }
 
-impl<'de> Shape<'de> for LabelsShape<'_, 'de> {
+impl<'de> AnyValue<'de> for ReadLabels<'_, 'de> {
     type Out = Result<Scalar<'de>, Invalid>;
 
     fn scalar(self, scalar: Scalar<'de>) -> Self::Out {
         match scalar {
             Scalar::Null => Ok(Scalar::Null),
-            other => Err(other.is_not("labels", "an object")),
+            other => Err(other.expected("labels", "an object")),
         }
     }
 
     fn object<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Out, A::Error> {
-        let mut fault = Ok(Scalar::Null);
+        let mut result = Ok(Scalar::Null);
         while let Some((name, value)) =
-            map.next_entry_seed(Shaped(ScalarShape), Shaped(ScalarShape))?
+            map.next_entry_seed(ReadAny(ReadScalar), ReadAny(ReadScalar))?
         {
             match (name, value) {
                 (Scalar::Text(name), Scalar::Text(value)) => self.labels.push((name, value)),
-                (_, value) => fault = Err(value.is_not("a label's value", "a string")),
+                (_, value) => result = Err(value.expected("a label's value", "a string")),
             }
         }
-        Ok(fault)
+        Ok(result)
     }
 }

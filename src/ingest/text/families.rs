@@ -1,5 +1,6 @@
-//! What a text body has said so far about its metric families, and which family a sample
-//! belongs to.
+//! The metric families that a text body has declared so far, and the family of each sample.
+//!
+//! Not the families of /metrics, which are decided from all series.
 //!
 //! Invariant: type and unit of a family never change once it has a sample.
 
@@ -10,20 +11,21 @@ use crate::model::Invalid;
 use crate::model::batch::{MetadataIndex, PointBatch};
 use crate::model::series::{Metadata, MetricType};
 
-/// How samples are named after their family.
+/// How the names of samples follow from the name of their family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Naming {
-    /// As in the text format: `x_bucket` of a histogram `x`, but a counter's name is its own.
+    /// As in the text format: `x_bucket` of a histogram `x`, but a counter's samples have its own name.
     Text,
     /// As in OpenMetrics, where the counter `x` has `x_total` and `x_created`.
     OpenMetrics,
 }
 
-/// A sample's place in its family.
+/// What a sample is to its family.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Role {
+enum SampleKind {
+    /// A sample of the family's own type.
     Member,
-    /// The time when a counter, histogram or summary began: a gauge to all who read it.
+    /// The creation time of a counter, histogram or summary. As a series it is a gauge.
     Created,
 }
 
@@ -32,18 +34,21 @@ impl Naming {
     const SUFFIXES: [&str; 8] =
         ["_bucket", "_count", "_sum", "_total", "_created", "_info", "_gcount", "_gsum"];
 
-    /// Returns the role of the sample `family` + `suffix` in a family of this type.
-    fn role(self, metric_type: MetricType, name: &str, suffix: &str) -> Option<Role> {
+    /// Returns what the sample `family` + `suffix` is to a family of this type; `None` when it does not belong
+    /// to it.
+    fn kind(self, metric_type: MetricType, name: &str, suffix: &str) -> Option<SampleKind> {
         if metric_type.family_of(name).len() + suffix.len() == name.len() {
-            return Some(Role::Member);
+            return Some(SampleKind::Member);
         }
         if self == Self::Text {
             return None;
         }
         match (metric_type, suffix) {
-            (MetricType::Counter, "_total") | (MetricType::Info, "_info") => Some(Role::Member),
+            (MetricType::Counter, "_total") | (MetricType::Info, "_info") => {
+                Some(SampleKind::Member)
+            }
             (MetricType::Counter | MetricType::Histogram | MetricType::Summary, "_created") => {
-                Some(Role::Created)
+                Some(SampleKind::Created)
             }
             _ => None,
         }
@@ -51,35 +56,40 @@ impl Naming {
 }
 
 #[derive(Default)]
-struct Family {
+struct DeclaredFamily {
     metric_type: Option<MetricType>,
     help: Option<Arc<str>>,
     unit: Option<Arc<str>>,
     has_samples: bool,
+    /// The metadata of the samples of each kind, once the batch has it.
     member: Option<MetadataIndex>,
     created: Option<MetadataIndex>,
 }
 
 /// The families of one body, by name.
-pub(super) struct Families<'a> {
+pub(super) struct DeclaredFamilies<'a> {
     naming: Naming,
-    by_name: HashMap<&'a str, Family>,
+    by_name: HashMap<&'a str, DeclaredFamily>,
 }
 
-impl<'a> Families<'a> {
+impl<'a> DeclaredFamilies<'a> {
     pub(super) fn new(naming: Naming) -> Self {
         Self { naming, by_name: HashMap::new() }
     }
 
-    /// Takes what a `TYPE` line says.
-    pub(super) fn set_type(&mut self, name: &'a str, is: MetricType) -> Result<(), Invalid> {
+    /// Declares the type of a family.
+    pub(super) fn set_type(
+        &mut self,
+        name: &'a str,
+        metric_type: MetricType,
+    ) -> Result<(), Invalid> {
         let family = self.by_name.entry(name).or_default();
         check_first("TYPE", name, family.metric_type.is_some(), family.has_samples)?;
-        family.metric_type = Some(is);
+        family.metric_type = Some(metric_type);
         Ok(())
     }
 
-    /// Takes what a `UNIT` line says.
+    /// Declares the unit of a family.
     pub(super) fn set_unit(&mut self, name: &'a str, unit: &str) -> Result<(), Invalid> {
         let family = self.by_name.entry(name).or_default();
         check_first("UNIT", name, family.unit.is_some(), family.has_samples)?;
@@ -87,8 +97,8 @@ impl<'a> Families<'a> {
         Ok(())
     }
 
-    /// Takes what a `HELP` line says. Unlike a type, a help text may follow the samples, as in
-    /// Prometheus' own parser: it changes no sample's meaning.
+    /// Declares the help text of a family. Unlike a type, it may follow the samples, as in Prometheus' own
+    /// parser: it does not change the meaning of a sample.
     pub(super) fn set_help(
         &mut self,
         name: &'a str,
@@ -105,59 +115,63 @@ impl<'a> Families<'a> {
         Ok(())
     }
 
-    /// Finds the family of a sample and gives what was said about it, if anything was.
+    /// Returns the metadata of a sample's family, adding it to the batch at the first sample; `None` when
+    /// nothing was declared.
     pub(super) fn metadata_of(
         &mut self,
         name: &'a str,
         batch: &mut PointBatch,
     ) -> Option<MetadataIndex> {
-        let (family_name, role) = self.family_of(name);
+        let (family_name, kind) = self.family_of(name);
         let family = self.by_name.entry(family_name).or_default();
         family.has_samples = true;
         if family.metric_type.is_none() && family.help.is_none() && family.unit.is_none() {
             return None;
         }
-        let known = if role == Role::Member { family.member } else { family.created };
+        let known = if kind == SampleKind::Member { family.member } else { family.created };
         if known.is_some() {
             return known;
         }
-        let text = |text: &Option<Arc<str>>| text.clone().unwrap_or_default();
-        let index = batch.add_metadata(match role {
-            Role::Member => Metadata {
+        let or_empty = |text: &Option<Arc<str>>| text.clone().unwrap_or_default();
+        let index = batch.add_metadata(match kind {
+            SampleKind::Member => Metadata {
                 metric_type: family.metric_type.unwrap_or(MetricType::Unknown),
-                help: text(&family.help),
-                unit: text(&family.unit),
+                help: or_empty(&family.help),
+                unit: or_empty(&family.unit),
             },
-            Role::Created => Metadata {
+            SampleKind::Created => Metadata {
                 metric_type: MetricType::Gauge,
-                help: text(&family.help),
+                help: or_empty(&family.help),
                 unit: Arc::default(),
             },
         });
-        match role {
-            Role::Member => family.member = Some(index),
-            Role::Created => family.created = Some(index),
+        match kind {
+            SampleKind::Member => family.member = Some(index),
+            SampleKind::Created => family.created = Some(index),
         }
         Some(index)
     }
 
-    fn family_of(&self, name: &'a str) -> (&'a str, Role) {
+    /// Returns the family of a sample: that of its exact name, if it was declared, otherwise a declared family
+    /// with a type whose samples have this suffix, otherwise one of its own.
+    fn family_of(&self, name: &'a str) -> (&'a str, SampleKind) {
         if self.by_name.contains_key(name) {
-            return (name, Role::Member);
+            return (name, SampleKind::Member);
         }
         Naming::SUFFIXES
             .into_iter()
             .find_map(|suffix| {
                 let family_name = name.strip_suffix(suffix)?;
                 let metric_type = self.by_name.get(family_name)?.metric_type?;
-                Some((family_name, self.naming.role(metric_type, name, suffix)?))
+                Some((family_name, self.naming.kind(metric_type, name, suffix)?))
             })
-            .unwrap_or((name, Role::Member))
+            .unwrap_or((name, SampleKind::Member))
     }
 }
 
-fn check_first(what: &str, name: &str, said: bool, has_samples: bool) -> Result<(), Invalid> {
-    if said {
+/// Checks that `what` was not declared before, and that the family has no samples yet.
+fn check_first(what: &str, name: &str, declared: bool, has_samples: bool) -> Result<(), Invalid> {
+    if declared {
         return Err(Invalid::new(format!("a second {what} line for {name}")));
     }
     if has_samples {

@@ -1,7 +1,7 @@
-//! Reads any JSON value without failing on one of the wrong kind, so that a point of a wrong
-//! shape is one point's error and not the end of the whole body.
+//! Reads any JSON value without failing on one of the wrong type, so that a point of a wrong shape is an
+//! error of that point and not of the whole body.
 //!
-//! Invariant: only broken JSON is an error here.
+//! Invariant: only invalid JSON is an error here.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,7 +10,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 
 use crate::model::Invalid;
 
-/// A JSON value that has no parts that anyone wants.
+/// A JSON value. The content of arrays and objects is skipped.
 pub(super) enum Scalar<'de> {
     Null,
     Bool,
@@ -21,8 +21,8 @@ pub(super) enum Scalar<'de> {
 }
 
 impl Scalar<'_> {
-    /// Says that `what` should be something else than this.
-    pub(super) fn is_not(&self, what: &str, wanted: &str) -> Invalid {
+    /// Makes the error that `what` is this and not `wanted`.
+    pub(super) fn expected(&self, what: &str, wanted: &str) -> Invalid {
         let found = match self {
             Self::Null => "null",
             Self::Bool => "a boolean",
@@ -35,8 +35,8 @@ impl Scalar<'_> {
     }
 }
 
-/// What someone makes of a value: of an object's members one way, of all else another.
-pub(super) trait Shape<'de>: Sized {
+/// Turns any JSON value into a result: an object through its members, everything else as a scalar.
+pub(super) trait AnyValue<'de>: Sized {
     type Out;
 
     fn scalar(self, scalar: Scalar<'de>) -> Self::Out;
@@ -44,10 +44,10 @@ pub(super) trait Shape<'de>: Sized {
     fn object<A: MapAccess<'de>>(self, map: A) -> Result<Self::Out, A::Error>;
 }
 
-/// Wants no parts.
-pub(super) struct ScalarShape;
+/// Reads a value as a [`Scalar`], skipping the content of arrays and objects.
+pub(super) struct ReadScalar;
 
-impl<'de> Shape<'de> for ScalarShape {
+impl<'de> AnyValue<'de> for ReadScalar {
     type Out = Scalar<'de>;
 
     fn scalar(self, scalar: Scalar<'de>) -> Scalar<'de> {
@@ -60,10 +60,10 @@ impl<'de> Shape<'de> for ScalarShape {
     }
 }
 
-/// Drives a [`Shape`] with serde.
-pub(super) struct Shaped<S>(pub(super) S);
+/// Drives an [`AnyValue`] with serde.
+pub(super) struct ReadAny<S>(pub(super) S);
 
-impl<'de, S: Shape<'de>> DeserializeSeed<'de> for Shaped<S> {
+impl<'de, S: AnyValue<'de>> DeserializeSeed<'de> for ReadAny<S> {
     type Value = S::Out;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<S::Out, D::Error> {
@@ -71,7 +71,7 @@ impl<'de, S: Shape<'de>> DeserializeSeed<'de> for Shaped<S> {
     }
 }
 
-impl<'de, S: Shape<'de>> Visitor<'de> for Shaped<S> {
+impl<'de, S: AnyValue<'de>> Visitor<'de> for ReadAny<S> {
     type Value = S::Out;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

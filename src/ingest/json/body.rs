@@ -1,25 +1,24 @@
 //! The JSON body `{"role", "source", "points": [...]}`.
 //!
-//! Points go straight into the batch; no tree of them is built.
-//! Invariant: what is wrong within a point is said of that point, and the others are still
-//! read; only what breaks JSON or the body's own shape refuses it at once.
+//! Points go straight into the batch; no tree of values is built.
+//! Invariant: an error within a point is reported for that point, and the others are still parsed; only
+//! invalid JSON, or a wrong shape of the body itself, refuses the body at once.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
-use super::json_point::{PointSeed, Scratch};
-use super::sink::Sink;
-use super::{InputLimits, ParseError, ParsedBatch};
+use super::point::{PointSeed, Scratch};
+use crate::ingest::batch_builder::{BatchBuilder, InputLimits, ParseError, ParsedBatch};
 use crate::model::batch::Position;
 
-/// What a JSON body holds.
+/// The content of a JSON body.
 #[derive(Debug, Default)]
 pub struct JsonBody {
-    /// Who writes, where the body says so.
+    /// The role of the writer, if the body names it.
     pub role: Option<String>,
-    /// On which path, where the body says so.
+    /// The source of the points, if the body names it.
     pub source: Option<String>,
     /// The points.
     pub parsed: ParsedBatch,
@@ -36,20 +35,21 @@ pub fn parse_json(body: &[u8], limits: &InputLimits) -> Result<JsonBody, ParseEr
         ParseError::Malformed(format!("not UTF-8 at line {line}"))
     })?;
     // Half of a typical point is names and labels, the rest is JSON.
-    let mut sink = Sink::new(limits, body.len() / 2);
+    let mut builder = BatchBuilder::new(limits, body.len() / 2);
     let mut json = serde_json::Deserializer::from_str(text);
     let read = json
-        .deserialize_map(BodyVisitor { sink: &mut sink })
+        .deserialize_map(BodyVisitor { builder: &mut builder })
         .and_then(|members| json.end().map(|()| members));
-    sink.check_count()?;
+    // Too many points end the parse with an error of serde, which says less.
+    builder.check_count()?;
     let (role, source) = read.map_err(|error| ParseError::Malformed(error.to_string()))?;
-    Ok(JsonBody { role, source, parsed: sink.finish()? })
+    Ok(JsonBody { role, source, parsed: builder.finish()? })
 }
 
 type RoleAndSource = (Option<String>, Option<String>);
 
 struct BodyVisitor<'s> {
-    sink: &'s mut Sink,
+    builder: &'s mut BatchBuilder,
 }
 
 impl<'de> Visitor<'de> for BodyVisitor<'_> {
@@ -63,16 +63,16 @@ impl<'de> Visitor<'de> for BodyVisitor<'_> {
         const MEMBERS: &[&str] = &["role", "source", "points"];
         let (mut role, mut source, mut points) = (None, None, None);
         while let Some(member) = map.next_key::<Cow<'de, str>>()? {
-            let twice = match &*member {
+            let duplicate = match &*member {
                 "role" => role.replace(map.next_value()?).is_some(),
                 "source" => source.replace(map.next_value()?).is_some(),
                 "points" => {
-                    let seed = PointsSeed { sink: &mut *self.sink };
+                    let seed = PointsSeed { builder: &mut *self.builder };
                     points.replace(map.next_value_seed(seed)?).is_some()
                 }
                 unknown => return Err(A::Error::unknown_field(unknown, MEMBERS)),
             };
-            if twice {
+            if duplicate {
                 return Err(A::Error::custom(format_args!("duplicate field `{member}`")));
             }
         }
@@ -82,7 +82,7 @@ impl<'de> Visitor<'de> for BodyVisitor<'_> {
 }
 
 struct PointsSeed<'s> {
-    sink: &'s mut Sink,
+    builder: &'s mut BatchBuilder,
 }
 
 impl<'de> DeserializeSeed<'de> for PointsSeed<'_> {
@@ -104,7 +104,7 @@ impl<'de> Visitor<'de> for PointsSeed<'_> {
         let mut scratch = Scratch::default();
         for index in 0.. {
             let position = Position::Index(index);
-            let seed = PointSeed { sink: &mut *self.sink, scratch: &mut scratch, position };
+            let seed = PointSeed { builder: &mut *self.builder, scratch: &mut scratch, position };
             if points.next_element_seed(seed)?.is_none() {
                 break;
             }
@@ -136,7 +136,7 @@ mod tests {
         }
     }
 
-    const GOOD_POINTS: [&str; 5] = [
+    const VALID_POINTS: [&str; 5] = [
         r#"{"unit":"u","labels":{"b":"2","a":"\u00e9\"","c":""},"value":null,"help":"h\n","special":"NaN","name":"up","type":"counter","updated_at":"2026-01-31T12:00:00.000000001Z"}"#,
         r#"{"name":"up","value":-0}"#,
         r#"{"name":"up","value":18446744073709551615,"labels":null,"special":null,"updated_at":null,"type":null,"help":null,"unit":null}"#,
@@ -144,7 +144,7 @@ mod tests {
         r#"{"name":"up","value":5e-324,"labels":{}}"#,
     ];
 
-    const BAD_POINTS: [&str; 24] = [
+    const INVALID_POINTS: [&str; 24] = [
         r#"{"extra":1,"name":"up","value":1}"#,
         r#"{"labels":{"a":1,"b":"1"},"name":"up","value":1}"#,
         r#"{"name":"up","value":null}"#,
@@ -172,11 +172,11 @@ mod tests {
     ];
 
     #[test]
-    fn every_member_arrives_in_any_order() {
-        let points = GOOD_POINTS.join(",");
+    fn members_are_read_in_any_order() {
+        let points = VALID_POINTS.join(",");
         let body = read(&format!(r#" {{"points":[{points}],"source":"s","role":"r"}} "#));
         assert_eq!((body.role.as_deref(), body.source.as_deref()), (Some("r"), Some("s")));
-        let ndjson = parse_ndjson(GOOD_POINTS.join("\r\n \n").as_bytes(), &LIMITS).expect("valid");
+        let ndjson = parse_ndjson(VALID_POINTS.join("\r\n \n").as_bytes(), &LIMITS).expect("valid");
         for parsed in [&body.parsed, &ndjson] {
             let points: Vec<_> = parsed.batch.iter().collect();
             assert_eq!((points[0].name, points[0].labels), ("up", "a=\"é\\\"\",b=\"2\""));
@@ -187,13 +187,13 @@ mod tests {
                 values.map(f64::to_bits)
             );
             assert!(points[1..].iter().all(|p| p.labels.is_empty() && p.updated_at.is_none()));
-            let said = |metric_type, help: &str, unit: &str| Metadata {
+            let metadata = |metric_type, help: &str, unit: &str| Metadata {
                 metric_type,
                 help: help.into(),
                 unit: unit.into(),
             };
             let expected =
-                [said(MetricType::Counter, "h\n", "u"), said(MetricType::Unknown, "", "")];
+                [metadata(MetricType::Counter, "h\n", "u"), metadata(MetricType::Unknown, "", "")];
             assert_eq!(parsed.batch.metadata(), expected);
             let indexes: Vec<_> = points.iter().map(|p| p.metadata).collect();
             assert_eq!(indexes, [Some(0), None, None, Some(1), None]);
@@ -204,20 +204,20 @@ mod tests {
     }
 
     #[test]
-    fn every_bad_point_is_named() {
-        let good = r#"{"name":"up","value":1}"#;
-        let points: Vec<_> = BAD_POINTS.iter().flat_map(|bad| [good, bad]).collect();
+    fn every_invalid_point_is_reported() {
+        let valid = r#"{"name":"up","value":1}"#;
+        let points: Vec<_> = INVALID_POINTS.iter().flat_map(|invalid| [valid, invalid]).collect();
         let body = format!(r#"{{"points":[{}]}}"#, points.join(","));
         let Err(ParseError::Points(errors)) = parse_json(body.as_bytes(), &LIMITS) else {
-            panic!("bad points were taken")
+            panic!("invalid points were accepted")
         };
         let positions: Vec<_> = errors.reported.iter().map(|error| error.position).collect();
-        let odd = (0..BAD_POINTS.len()).map(|n| Position::Index(2 * n + 1));
+        let odd = (0..INVALID_POINTS.len()).map(|n| Position::Index(2 * n + 1));
         assert_eq!(positions, odd.collect::<Vec<_>>(), "{errors:?}");
     }
 
     #[test]
-    fn equal_metadata_is_kept_once() {
+    fn equal_metadata_is_stored_once() {
         let point = |help| format!(r#"{{"name":"up","value":1,"help":"{help}"}}"#);
         let points: Vec<_> = ["a", "b", "a", "\\u0062"].into_iter().map(point).collect();
         let body = read(&format!(r#"{{"points":[{}]}}"#, points.join(",")));
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_or_of_another_shape_is_refused_with_its_place() {
+    fn invalid_json_and_other_shapes_are_refused_with_their_position() {
         assert!(malformed(b"{\"points\":[\n{]}").contains("line 2 column 2"));
         assert!(malformed(b"{\"points\":[\n\"\xff\"]}").contains("line 2"));
         assert!(malformed(b"{\"points\":[],\"extra\":1}").contains("extra"));
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limits_hold() {
+    fn limits_are_enforced() {
         let body = br#"{"points":[{"name":"up","value":1},{},{"name":"up","value":1}]}"#;
         let limits = InputLimits { points: 2, ..LIMITS };
         let many = ParseError::TooManyPoints { limit: 2 };
