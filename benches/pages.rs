@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use holdall::exposition::mirror::{Mirror, PageSizes};
+use holdall::exposition::mirror::{ExpositionSizes, Mirror};
 use holdall::model::series::{Metadata, MetricType, Point, Sample, SeriesKey};
 use holdall::model::time::Timestamp;
 use holdall::store::Change;
@@ -84,7 +84,7 @@ impl Series {
 struct Cost {
     text: Duration,
     page: Duration,
-    sizes: PageSizes,
+    sizes: ExpositionSizes,
 }
 
 fn refresh(mirror: &mut Mirror, chunks: impl Iterator<Item = Vec<Change>>) -> Cost {

@@ -1,34 +1,23 @@
 //! What /metrics shows, and how the formats out are written.
 //!
-//! Out: the [`refresher`] keeps a [`mirror`] of the store's series, which is made of families,
-//! which are made of pages of rendered lines; [`Pages`] is what a scrape sees of it.
+//! From below: a [`family`] is a header and pages of rendered lines. [`chunks`] are what pages are
+//! compressed and sent in. The [`mirror`] keeps the store's series as families, [`openmetrics`] renders
+//! them in the other format, and [`own`] has the server's own metrics. [`Pages`] is what a [`scrape`]
+//! takes, and the [`refresher`] keeps it up to date.
+//!
+//! Not the HTTP route, and not the formats in, which are in `ingest`.
 
-mod blocks;
-mod body;
-mod cluster;
+mod chunks;
 mod family;
-mod forms;
-mod gzip;
-mod metadata;
 pub mod mirror;
-mod naming;
-mod negotiate;
 mod openmetrics;
-mod order;
 pub mod own;
-mod own_page;
-mod page;
-mod process;
 pub mod refresher;
 mod scrape;
 mod settings;
-pub mod store_client;
-pub mod totals;
 
-pub use self::body::PageBody;
-pub use self::negotiate::{Format, accepts_gzip, negotiate};
 pub use self::own::OwnMetrics;
+pub use self::own::totals::{CacheRegistry, CacheTotal, CacheTotals};
 pub use self::refresher::Refresher;
-pub use self::scrape::{Pages, RenderFailed};
+pub use self::scrape::{Format, Pages, RenderFailed, ScrapeBody, accepts_gzip, negotiate};
 pub use self::settings::{ExpositionSettings, RefreshSettings};
-pub use self::totals::{CacheRegistry, CacheTotal, CacheTotals, GaugeFamily};

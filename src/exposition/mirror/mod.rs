@@ -1,71 +1,78 @@
 //! The mirror: all series of the store as families of rendered pages, brought up to date by deltas.
 //!
-//! Not a store: it only knows what the deltas said, and it is thrown away and built again
-//! from a snapshot when a cursor is gone.
-//! Invariant: after the same series, however they came about, the mirror shows the same page.
+//! Not a store: it knows only what the deltas told it, and it is dropped and built again from a
+//! snapshot when its cursor is refused.
+//! Invariant: the exposition depends only on the present series, not on the changes that led to them.
+
+mod family_plan;
+mod metadata_table;
+mod related_names;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::blocks::{BlockCache, PageReuse, Piece, Rendered, is_border};
-use super::cluster::{Cluster, Families, Name};
-use super::family::{Description, Family};
-use super::metadata::MetadataTable;
-use super::naming::cluster_of;
-use super::page::{Edit, MetadataId, NewValue, Scratch};
+use self::family_plan::base_name;
+use self::metadata_table::MetadataTable;
+use self::related_names::{Families, MirroredName, RelatedNames};
+use super::chunks::{ChunkCache, ChunkReuse, Content, Exposition, RenderedPage, is_chunk_boundary};
+use super::family::Family;
+use super::family::line_order::LineSorter;
+use super::family::page::{LineUpdate, LineValue, MetadataId, Scratch};
+use super::own::OWN_PREFIX;
 use crate::model::series::SeriesKey;
 use crate::store::Change;
-
-/// Every metric of holdall's own begins so. Mirrored series whose names begin so are left out:
-/// nobody can write what looks like holdall's own words.
-pub const OWN_PREFIX: &str = "holdall_";
 
 /// The series of the store, rendered.
 #[derive(Debug)]
 pub struct Mirror {
-    clusters: HashMap<Arc<str>, Cluster>,
+    /// By base name.
+    names: HashMap<Arc<str>, RelatedNames>,
     families: Families,
     metadata: MetadataTable,
-    blocks: BlockCache,
+    chunks: ChunkCache,
     scratch: Scratch,
     series: usize,
-    left_out: u64,
+    /// Upserts that were not mirrored because their names are reserved for holdall's own metrics.
+    skipped: u64,
 }
 
-/// A change, as the mirror looks at it.
-struct Item {
+/// A change of a series, with its metadata interned.
+struct SeriesChange {
     key: SeriesKey,
-    state: Option<(f64, MetadataId)>,
+    /// The new value; `None` when the series was deleted.
+    value: Option<(f64, MetadataId)>,
 }
 
-/// How large a page is.
+/// The sizes of an exposition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PageSizes {
+pub struct ExpositionSizes {
     /// Plain, in bytes.
     pub text_bytes: u64,
     /// Compressed, in bytes.
     pub gzip_bytes: u64,
 }
 
-/// A page as a scrape takes it.
+/// The mirror as scrapes see it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Published {
+pub(super) struct MirroredPages {
     pub(super) families: Vec<Arc<Family>>,
-    pub(super) rendered: Rendered,
+    pub(super) exposition: Exposition,
     pub(super) series: usize,
 }
 
 impl Mirror {
-    /// Makes an empty mirror; blocks that need not be made again are counted in `reuse`.
-    pub fn new(reuse: Arc<PageReuse>) -> Self {
+    /// Makes an empty mirror, which counts the reuse of chunks in `reuse`.
+    pub fn new(reuse: Arc<ChunkReuse>) -> Self {
         Self {
-            clusters: HashMap::new(),
+            names: HashMap::new(),
             families: BTreeMap::new(),
             metadata: MetadataTable::default(),
-            blocks: BlockCache::new(reuse),
+            chunks: ChunkCache::new(reuse),
             scratch: Scratch::default(),
             series: 0,
-            left_out: 0,
+            skipped: 0,
         }
     }
 
@@ -74,243 +81,248 @@ impl Mirror {
         self.series
     }
 
-    /// Returns how many upserts were left out because of their names, and starts at 0 again.
-    pub fn take_left_out(&mut self) -> u64 {
-        std::mem::take(&mut self.left_out)
+    /// Returns how many upserts were not mirrored because of their names since the last call.
+    pub fn take_skipped(&mut self) -> u64 {
+        std::mem::take(&mut self.skipped)
     }
 
-    /// Applies changes, in their order. Costs as much as there are changes, times the size of a page.
+    /// Applies changes, in their order. The cost grows with the number of changes, times the size of a page.
     pub fn apply(&mut self, changes: Vec<Change>) {
-        let mut items = self.items(changes);
+        let mut changes = self.intern(changes);
         // Stable, so that of two changes of one series the later one stays the later.
-        items.sort_by(|a, b| compare_names(&a.key.name, &b.key.name));
-        let runs: Vec<&[Item]> = items
+        changes.sort_by(|a, b| compare_names(&a.key.name, &b.key.name));
+        // One run for each name. A deletion of series that are not mirrored changes nothing.
+        let runs: Vec<&[SeriesChange]> = changes
             .chunk_by(|a, b| Arc::ptr_eq(&a.key.name, &b.key.name) || a.key.name == b.key.name)
-            .filter(|run| self.knows(run) || run.iter().any(|item| item.state.is_some()))
+            .filter(|run| self.knows(run) || run.iter().any(|change| change.value.is_some()))
             .collect();
+        // Metadata that no series may have any more at the end: all that is added or removed here.
         let mut ids: BTreeSet<MetadataId> =
-            items.iter().filter_map(|item| item.state.map(|(_, id)| id)).collect();
-        let newcomers = self.introduce(&runs);
-        let touched = self.edit(&runs, &newcomers, &mut ids);
-        for cluster in touched {
-            self.settle(&cluster);
+            changes.iter().filter_map(|change| change.value.map(|(_, id)| id)).collect();
+        // A line needs a family to be written into. So names that are new get one first, by the votes of this
+        // batch. Then the lines are written and the votes counted; then the families are decided
+        // again wherever votes have changed, which may move lines once more.
+        let new_names = self.add_new_names(&runs);
+        let changed = self.write_lines(&runs, &new_names, &mut ids);
+        for base in changed {
+            self.update_families(&base);
         }
         self.metadata.sweep(ids);
     }
 
-    fn items(&mut self, changes: Vec<Change>) -> Vec<Item> {
-        let mut items = Vec::with_capacity(changes.len());
+    fn intern(&mut self, changes: Vec<Change>) -> Vec<SeriesChange> {
+        let mut interned = Vec::with_capacity(changes.len());
         for change in changes {
-            let item = match change {
-                Change::Upserted(point) => Item {
-                    state: Some((point.sample.value, self.metadata.id_of(point.metadata.as_ref()))),
+            let change = match change {
+                Change::Upserted(point) => SeriesChange {
+                    value: Some((point.sample.value, self.metadata.id_of(point.metadata.as_ref()))),
                     key: point.key,
                 },
-                Change::Deleted(key) => Item { key, state: None },
+                Change::Deleted(key) => SeriesChange { key, value: None },
             };
-            if item.key.name.starts_with(OWN_PREFIX) {
-                self.left_out += u64::from(item.state.is_some());
+            if change.key.name.starts_with(OWN_PREFIX) {
+                self.skipped += u64::from(change.value.is_some());
             } else {
-                items.push(item);
+                interned.push(change);
             }
         }
-        items
+        interned
     }
 
-    fn knows(&self, run: &[Item]) -> bool {
-        run.first().is_some_and(|item| {
-            let name = &item.key.name;
-            self.clusters.get(cluster_of(name)).is_some_and(|c| c.names.contains_key(name))
+    /// Returns whether the mirror has the name of this run.
+    fn knows(&self, run: &[SeriesChange]) -> bool {
+        run.first().is_some_and(|change| {
+            let name = &change.key.name;
+            self.names.get(base_name(name)).is_some_and(|r| r.names.contains_key(name))
         })
     }
 
-    /// Finds a family for the names that are new, by what their series in this batch
-    /// say; gives these names.
-    fn introduce(&mut self, runs: &[&[Item]]) -> HashSet<Arc<str>> {
-        let mut newcomers = HashSet::new();
-        let mut clusters = BTreeSet::new();
+    /// Assigns families to the names that are new, by what their series in this batch say. Returns
+    /// these names.
+    fn add_new_names(&mut self, runs: &[&[SeriesChange]]) -> HashSet<Arc<str>> {
+        let mut new_names = HashSet::new();
+        let mut bases = BTreeSet::new();
         for run in runs {
             if self.knows(run) {
                 continue;
             }
             let Some(first) = run.first() else { continue };
-            let mut name = Name::default();
-            for item in run.iter() {
-                if let Some((_, id)) = item.state {
-                    name.vote(id);
-                    name.enter(item.key.labels.as_bytes());
+            let mut name = MirroredName::default();
+            for change in run.iter() {
+                if let Some((_, id)) = change.value {
+                    name.add_vote(id);
+                    name.add_series(change.key.labels.as_bytes());
                 }
             }
-            let root = self.cluster_key(&first.key.name);
-            let cluster = self.clusters.entry(Arc::clone(&root)).or_default();
-            cluster.names.insert(Arc::clone(&first.key.name), name);
-            newcomers.insert(Arc::clone(&first.key.name));
-            clusters.insert(root);
+            let base = self.base_of(&first.key.name);
+            let related = self.names.entry(Arc::clone(&base)).or_default();
+            related.names.insert(Arc::clone(&first.key.name), name);
+            new_names.insert(Arc::clone(&first.key.name));
+            bases.insert(base);
         }
-        for root in clusters {
-            self.settle(&root);
+        for base in bases {
+            self.update_families(&base);
         }
-        newcomers
+        new_names
     }
 
-    /// Returns the key of a name's cluster, without a new allocation where there is one.
-    fn cluster_key(&self, name: &Arc<str>) -> Arc<str> {
-        let root = cluster_of(name);
-        match self.clusters.get_key_value(root) {
+    /// Returns a name's base name, without a new allocation where possible.
+    fn base_of(&self, name: &Arc<str>) -> Arc<str> {
+        let base = base_name(name);
+        match self.names.get_key_value(base) {
             Some((key, _)) => Arc::clone(key),
-            None if root.len() == name.len() => Arc::clone(name),
-            None => Arc::from(root),
+            None if base.len() == name.len() => Arc::clone(name),
+            None => Arc::from(base),
         }
     }
 
-    /// Writes the lines of all changes into their families, and counts the votes; gives
-    /// the clusters in which votes changed.
-    fn edit(
+    /// Writes the lines of all changes into their families, and counts the votes. Returns the base
+    /// names for which votes changed.
+    fn write_lines(
         &mut self,
-        runs: &[&[Item]],
-        newcomers: &HashSet<Arc<str>>,
+        runs: &[&[SeriesChange]],
+        new_names: &HashSet<Arc<str>>,
         ids: &mut BTreeSet<MetadataId>,
     ) -> BTreeSet<Arc<str>> {
-        let mut by_family: BTreeMap<Arc<str>, Vec<&[Item]>> = BTreeMap::new();
+        // A family may have several names: their changes are applied together, so that each of its pages is
+        // written once.
+        let mut by_family: BTreeMap<Arc<str>, Vec<&[SeriesChange]>> = BTreeMap::new();
         for &run in runs {
             let Some(first) = run.first() else { continue };
-            let Some(cluster) = self.clusters.get_mut(cluster_of(&first.key.name)) else {
-                continue;
-            };
-            let Some(name) = cluster.names.get_mut(&first.key.name) else { continue };
-            if newcomers.contains(&first.key.name) {
-                // The votes that found the family are counted again, line by line.
-                name.clear();
+            let Some(related) = self.names.get_mut(base_name(&first.key.name)) else { continue };
+            let Some(name) = related.names.get_mut(&first.key.name) else { continue };
+            if new_names.contains(&first.key.name) {
+                // The votes that chose the family counted changes. They are counted again, by series.
+                name.reset_counts();
             }
             let Some(family) = &name.family else { continue };
             by_family.entry(Arc::clone(family)).or_default().push(run);
         }
-        let mut touched: BTreeSet<Arc<str>> =
-            newcomers.iter().map(|name| self.cluster_key(name)).collect();
+        let mut changed: BTreeSet<Arc<str>> =
+            new_names.iter().map(|name| self.base_of(name)).collect();
         for (family, runs) in by_family {
             let Some(family) = self.families.get_mut(&family) else { continue };
             let family = Arc::make_mut(family);
-            let description = family.description.clone();
-            let edits = sorted_edits(&runs, &description);
-            let mut before = Vec::with_capacity(edits.len());
-            family.apply(&edits, &mut self.scratch, &mut before);
-            for (edit, before) in edits.iter().zip(before) {
-                self.count(edit, before, ids, &mut touched);
+            let header = family.header.clone();
+            let updates = sorted_updates(&runs, header.sorter());
+            let mut previous = Vec::with_capacity(updates.len());
+            family.apply(&updates, &mut self.scratch, &mut previous);
+            for (update, previous) in updates.iter().zip(previous) {
+                self.count(update, previous, ids, &mut changed);
             }
         }
-        touched
+        changed
     }
 
-    /// Counts what one edit changed.
+    /// Updates the counts after one line was written; `previous` is the metadata that it had before.
     fn count(
         &mut self,
-        edit: &Edit<'_>,
-        before: Option<MetadataId>,
+        update: &LineUpdate<'_>,
+        previous: Option<MetadataId>,
         ids: &mut BTreeSet<MetadataId>,
-        touched: &mut BTreeSet<Arc<str>>,
+        changed: &mut BTreeSet<Arc<str>>,
     ) {
-        let now = edit.state.map(|(_, id)| id);
-        if before == now {
+        let now = update.value.map(|(_, id)| id);
+        if previous == now {
             return;
         }
-        let Ok(edit_name) = std::str::from_utf8(edit.name) else { return };
-        let root = cluster_of(edit_name);
-        let Some(cluster) = self.clusters.get_mut(root) else { return };
-        let Some(name) = cluster.names.get_mut(edit_name) else { return };
-        if let Some(id) = before {
-            name.unvote(id);
+        let Ok(name) = std::str::from_utf8(update.name) else { return };
+        let base = base_name(name);
+        let Some(related) = self.names.get_mut(base) else { return };
+        let Some(name) = related.names.get_mut(name) else { return };
+        if let Some(id) = previous {
+            name.remove_vote(id);
             if now.is_none() {
-                name.leave(edit.labels);
+                name.remove_series(update.labels);
             }
             self.metadata.remove(id);
             self.series -= 1;
             ids.insert(id);
         }
         if let Some(id) = now {
-            name.vote(id);
-            if before.is_none() {
-                name.enter(edit.labels);
+            name.add_vote(id);
+            if previous.is_none() {
+                name.add_series(update.labels);
             }
             self.metadata.add(id);
             self.series += 1;
         }
-        if !touched.contains(root) {
-            touched.insert(Arc::from(root));
+        if !changed.contains(base) {
+            changed.insert(Arc::from(base));
         }
     }
 
-    /// Decides the families of a cluster again.
-    fn settle(&mut self, root: &Arc<str>) {
-        let Some(cluster) = self.clusters.get_mut(root) else { return };
-        cluster.settle(&mut self.families, &self.metadata, &mut self.scratch);
-        if cluster.names.is_empty() {
-            self.clusters.remove(root);
+    /// Decides the families of the names with this base name again.
+    fn update_families(&mut self, base: &Arc<str>) {
+        let Some(related) = self.names.get_mut(base) else { return };
+        related.update_families(&mut self.families, &self.metadata, &mut self.scratch);
+        if related.names.is_empty() {
+            self.names.remove(base);
         }
     }
 
-    /// Makes the page as it is now. Costs as much as there are pages, and compresses those that
-    /// changed.
-    pub(super) fn publish(&mut self) -> Published {
-        let mut pieces = Vec::new();
+    /// Returns the mirror as scrapes see it. The cost grows with the number of pages; only chunks with
+    /// changed pages are compressed.
+    pub(super) fn publish(&mut self) -> MirroredPages {
+        let mut pages = Vec::new();
         let mut owners = Vec::new();
         for (name, family) in &self.families {
-            let border = is_border(name);
+            let boundary = is_chunk_boundary(name);
             let last = family.pages.len().saturating_sub(1);
             for (i, page) in family.pages.iter().enumerate() {
-                pieces.push(Piece {
-                    header: (i == 0).then(|| (family.header_id, family.header.clone())),
-                    text: (page.id, page.text.clone()),
-                    border: border && i == last,
+                let header = || Content { id: family.header_id, bytes: family.header_text.clone() };
+                pages.push(RenderedPage {
+                    header: (i == 0).then(header),
+                    text: Content { id: page.id, bytes: page.text.clone() },
+                    boundary: boundary && i == last,
                 });
                 owners.push((Arc::clone(name), i));
             }
         }
-        let (rendered, moved) = self.blocks.assemble(&pieces);
-        drop(pieces);
-        for moved in moved {
-            let (name, page) = &owners[moved.piece];
+        let (exposition, shared) = self.chunks.assemble(&pages);
+        drop(pages);
+        // Pages that were copied into a shared chunk refer to it from now on: their own copies are freed.
+        for shared in shared {
+            let (name, page) = &owners[shared.page];
             if let Some(family) = self.families.get_mut(name) {
-                Arc::make_mut(family).pages[*page].text = moved.text;
+                Arc::make_mut(family).pages[*page].text = shared.text;
             }
         }
         let families = self.families.values().map(Arc::clone).collect();
-        Published { families, rendered, series: self.series }
+        MirroredPages { families, exposition, series: self.series }
     }
 
-    /// Makes the page ready to be sent, and gives its sizes: what a refresh does behind
-    /// [`Self::apply`], for measurements.
-    pub fn render(&mut self) -> PageSizes {
-        let Rendered { text_bytes, gzip_bytes, .. } = self.publish().rendered;
-        PageSizes { text_bytes, gzip_bytes }
+    /// Does what a refresh does after [`Self::apply`], and returns the sizes: for measurements.
+    pub fn render(&mut self) -> ExpositionSizes {
+        let Exposition { text_bytes, gzip_bytes, .. } = self.publish().exposition;
+        ExpositionSizes { text_bytes, gzip_bytes }
     }
 }
 
 fn compare_names(a: &Arc<str>, b: &Arc<str>) -> std::cmp::Ordering {
+    // Names of one family are mostly the same allocation.
     if Arc::ptr_eq(a, b) { std::cmp::Ordering::Equal } else { a.cmp(b) }
 }
 
-/// Makes the edits of one family: sorted, each series once, at its last state.
-fn sorted_edits<'a>(runs: &[&'a [Item]], description: &Description) -> Vec<Edit<'a>> {
-    let arrangement = description.arrangement();
-    let mut edits: Vec<Edit<'a>> = runs
+/// Returns the updates of one family: sorted, and for each series only the last one.
+fn sorted_updates<'a>(runs: &[&'a [SeriesChange]], sorter: LineSorter<'_>) -> Vec<LineUpdate<'a>> {
+    let mut updates: Vec<LineUpdate<'a>> = runs
         .iter()
         .flat_map(|run| run.iter())
-        .map(|item| {
-            let (name, labels) = (item.key.name.as_bytes(), item.key.labels.as_bytes());
-            Edit {
-                place: arrangement.place(description.name.as_bytes(), name, labels),
+        .map(|change| {
+            let (name, labels) = (change.key.name.as_bytes(), change.key.labels.as_bytes());
+            LineUpdate {
+                sort_key: sorter.sort_key(name, labels),
                 name,
                 labels,
-                state: item.state.map(|(value, id)| (NewValue::Float(value), id)),
+                value: change.value.map(|(value, id)| (LineValue::Sample(value), id)),
             }
         })
         .collect();
-    edits.sort_by(|a, b| a.place.cmp(&b.place));
-    edits.reverse();
-    edits.dedup_by(|later, kept| later.place == kept.place);
-    edits.reverse();
-    edits
+    // `dedup_by` keeps the first of equal ones, and the last is wanted. The sort is stable.
+    updates.sort_by(|a, b| a.sort_key.cmp(&b.sort_key));
+    updates.reverse();
+    updates.dedup_by(|later, kept| later.sort_key == kept.sort_key);
+    updates.reverse();
+    updates
 }
-
-#[cfg(test)]
-pub(crate) mod tests;

@@ -1,4 +1,4 @@
-//! The mirror against a model that knows nothing of pages.
+//! The mirror against a model that renders all series from scratch.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use proptest::prelude::{Just, Strategy, any, prop, prop_oneof, proptest};
 
-use super::{Mirror, Published};
-use crate::exposition::family::Description;
-use crate::exposition::gzip::HEADER;
-use crate::exposition::naming::{NameVotes, cluster_of, plan_cluster};
-use crate::exposition::order::has_unreadable_bound;
+use super::family_plan::{NameVotes, base_name, plan_families};
+use super::{Mirror, MirroredPages};
+use crate::exposition::chunks::gzip::HEADER;
+use crate::exposition::family::FamilyHeader;
+use crate::exposition::family::line::has_unreadable_bound;
 use crate::model::number::write_float;
 use crate::model::series::{Metadata, MetricType, Point, Sample, SeriesKey};
 use crate::model::time::Timestamp;
@@ -30,11 +30,11 @@ pub(crate) fn upsert(name: &str, labels: &str, value: f64, metadata: Option<&Met
     })
 }
 
-pub(crate) fn says(metric_type: MetricType, help: &str) -> Metadata {
+pub(crate) fn metadata(metric_type: MetricType, help: &str) -> Metadata {
     Metadata { metric_type, help: help.into(), unit: "".into() }
 }
 
-fn note(state: &mut State, change: &Change) {
+fn apply(state: &mut State, change: &Change) {
     match change {
         Change::Upserted(p) => {
             state.insert(p.key.clone(), (p.sample.value, p.metadata.clone()));
@@ -45,18 +45,18 @@ fn note(state: &mut State, change: &Change) {
     }
 }
 
-/// Renders a state from nothing.
+/// Renders a state from scratch.
 fn render(state: &State) -> String {
     let mut votes: BTreeMap<Arc<str>, BTreeMap<Arc<Metadata>, u64>> = BTreeMap::new();
     for (key, (_, metadata)) in state {
-        let said = votes.entry(Arc::clone(&key.name)).or_default();
+        let votes = votes.entry(Arc::clone(&key.name)).or_default();
         if let Some(metadata) = metadata {
-            *said.entry(Arc::clone(metadata)).or_default() += 1;
+            *votes.entry(Arc::clone(metadata)).or_default() += 1;
         }
     }
-    let mut clusters: BTreeMap<String, Vec<NameVotes>> = BTreeMap::new();
+    let mut related: BTreeMap<String, Vec<NameVotes>> = BTreeMap::new();
     for (name, votes) in votes {
-        clusters.entry(cluster_of(&name).to_owned()).or_default().push(NameVotes {
+        related.entry(base_name(&name).to_owned()).or_default().push(NameVotes {
             readable: !state
                 .keys()
                 .any(|key| key.name == name && has_unreadable_bound(key.labels.as_bytes())),
@@ -64,18 +64,15 @@ fn render(state: &State) -> String {
             votes: votes.into_iter().collect(),
         });
     }
-    let mut plans: Vec<_> = clusters.values().flat_map(|names| plan_cluster(names)).collect();
-    plans.sort_by(|a, b| a.description.name.cmp(&b.description.name));
-    plans.iter().map(|p| render_family(&p.description, &p.members, state)).collect()
+    let mut plans: Vec<_> = related.values().flat_map(|names| plan_families(names)).collect();
+    plans.sort_by(|a, b| a.header.name.cmp(&b.header.name));
+    plans.iter().map(|p| render_family(&p.header, &p.members, state)).collect()
 }
 
-fn render_family(description: &Description, members: &[Arc<str>], state: &State) -> String {
+fn render_family(header: &FamilyHeader, members: &[Arc<str>], state: &State) -> String {
     let mut lines: Vec<_> = state.iter().filter(|(k, _)| members.contains(&k.name)).collect();
-    lines.sort_by_key(|(k, _)| {
-        let family = description.name.as_bytes();
-        description.arrangement().place(family, k.name.as_bytes(), k.labels.as_bytes())
-    });
-    let mut out = description.text_header();
+    lines.sort_by_key(|(k, _)| header.sorter().sort_key(k.name.as_bytes(), k.labels.as_bytes()));
+    let mut out = header.to_text();
     for (key, (value, _)) in lines {
         let mut text = Vec::new();
         write_float(*value, &mut text);
@@ -84,17 +81,17 @@ fn render_family(description: &Description, members: &[Arc<str>], state: &State)
     out
 }
 
-fn unzip(page: &Published) -> Vec<u8> {
-    let rendered = &page.rendered;
+fn unzip(page: &MirroredPages) -> Vec<u8> {
+    let exposition = &page.exposition;
     let mut member = HEADER.to_vec();
-    member.extend(rendered.gzip.concat());
-    member.extend(rendered.checksum.trailer(rendered.text_bytes));
+    member.extend(exposition.gzip.concat());
+    member.extend(exposition.checksum.trailer(exposition.text_bytes));
     let mut out = Vec::new();
     flate2::read::GzDecoder::new(&member[..]).read_to_end(&mut out).expect("one valid member");
     out
 }
 
-/// Checks what the text format demands of a page.
+/// Checks the rules of the text format.
 fn assert_valid(page: &str) {
     let (mut types, mut series) = (BTreeMap::new(), BTreeSet::new());
     let mut current = ("", "");
@@ -104,7 +101,7 @@ fn assert_valid(page: &str) {
             assert_eq!(types.insert(current.0, current.1), None, "{line}");
         } else if !line.starts_with('#') {
             let key = line.rsplit_once(' ').expect("a value").0;
-            assert!(series.insert(key), "{line} stands twice");
+            assert!(series.insert(key), "{line} occurs twice");
             let name = key.split('{').next().expect("a name");
             let suffix = name.strip_prefix(current.0).expect("the family's name");
             let allowed: &[&str] = match current.1 {
@@ -129,12 +126,12 @@ fn assert_valid(page: &str) {
 
 fn check(mirror: &mut Mirror, state: &State) {
     let page = mirror.publish();
-    let text = String::from_utf8(page.rendered.text.concat()).expect("text");
+    let text = String::from_utf8(page.exposition.text.concat()).expect("text");
     assert_eq!(text, render(state));
     assert_valid(&text);
     assert_eq!(unzip(&page), text.as_bytes());
     assert_eq!(page.series, state.len());
-    assert_eq!(page.rendered.text_bytes, text.len() as u64);
+    assert_eq!(page.exposition.text_bytes, text.len() as u64);
 }
 
 fn any_change() -> impl Strategy<Value = Change> {
@@ -171,12 +168,12 @@ fn any_change() -> impl Strategy<Value = Change> {
                 "stateset",
                 "unknown",
             ];
-            Some(says(MetricType::parse(types[t]).expect("a type"), &format!("help {help}")))
+            Some(metadata(MetricType::parse(types[t]).expect("a type"), &format!("help {help}")))
         }),
     ];
     (name, labels, metadata, any::<bool>(), 0..100_i32).prop_map(
-        |(name, labels, metadata, gone, value)| {
-            if gone {
+        |(name, labels, metadata, deleted, value)| {
+            if deleted {
                 Change::Deleted(key(name, &labels))
             } else {
                 upsert(name, &labels, f64::from(value) / 4.0, metadata.as_ref())
@@ -187,13 +184,13 @@ fn any_change() -> impl Strategy<Value = Change> {
 
 proptest! {
     #[test]
-    fn any_changes_give_what_a_full_render_gives(
+    fn any_changes_lead_to_the_same_exposition_as_a_full_render(
         batches in prop::collection::vec(prop::collection::vec(any_change(), 0..40), 1..6)
     ) {
         let (mut mirror, mut state) = (Mirror::new(Arc::default()), State::new());
         for batch in batches {
             for change in &batch {
-                note(&mut state, change);
+                apply(&mut state, change);
             }
             mirror.apply(batch);
             check(&mut mirror, &state);
@@ -201,17 +198,17 @@ proptest! {
     }
 
     #[test]
-    fn large_families_change_page_by_page(
+    fn changes_of_large_families_lead_to_the_same_exposition_as_a_full_render(
         rounds in prop::collection::vec((0..3000_u32, 1..400_u32, 1..7_usize, any::<bool>()), 1..6)
     ) {
         let (mut mirror, mut state) = (Mirror::new(Arc::default()), State::new());
-        let gauge = says(MetricType::Gauge, "some help");
-        for (round, (start, count, step, gone)) in rounds.into_iter().enumerate() {
+        let gauge = metadata(MetricType::Gauge, "some help");
+        for (round, (start, count, step, deleted)) in rounds.into_iter().enumerate() {
             let batch: Vec<_> = (start..start + count * 5)
                 .step_by(step)
                 .map(|i| {
                     let labels = format!("instance=\"host-{i:05}\",path=\"/some/longer/path\"");
-                    if gone {
+                    if deleted {
                         Change::Deleted(key("requests", &labels))
                     } else {
                         upsert("requests", &labels, f64::from(i) + round as f64, Some(&gauge))
@@ -219,7 +216,7 @@ proptest! {
                 })
                 .collect();
             for change in &batch {
-                note(&mut state, change);
+                apply(&mut state, change);
             }
             mirror.apply(batch);
             check(&mut mirror, &state);
@@ -228,55 +225,55 @@ proptest! {
 }
 
 #[test]
-fn one_bad_push_does_not_flip_a_family() {
+fn one_wrong_push_does_not_change_a_family() {
     let mut mirror = Mirror::new(Arc::default());
-    let (good, bad) = (says(MetricType::Counter, "good"), says(MetricType::Gauge, "bad"));
+    let (good, bad) = (metadata(MetricType::Counter, "good"), metadata(MetricType::Gauge, "bad"));
     let mut changes: Vec<_> =
         (0..3).map(|i| upsert("jobs_total", &format!("a=\"{i}\""), 1.0, Some(&good))).collect();
     changes.push(upsert("jobs_total", "a=\"9\"", 1.0, Some(&bad)));
     mirror.apply(changes);
-    let page = mirror.publish().rendered.text.concat();
+    let page = mirror.publish().exposition.text.concat();
     assert!(page.starts_with(b"# HELP jobs_total good\n# TYPE jobs_total counter\n"));
 }
 
 #[test]
-fn one_bound_that_is_no_number_dissolves_the_histogram_until_it_is_gone() {
+fn an_unreadable_bound_splits_its_histogram_until_it_is_deleted() {
     let mut mirror = Mirror::new(Arc::default());
-    let histogram = says(MetricType::Histogram, "times");
+    let histogram = metadata(MetricType::Histogram, "times");
     mirror.apply(vec![
         upsert("x_bucket", "le=\"1\"", 1.0, Some(&histogram)),
         upsert("x_count", "", 1.0, Some(&histogram)),
         upsert("x_bucket", "le=\"1e999\"", 1.0, None),
     ]);
     let page = |mirror: &mut Mirror| {
-        String::from_utf8(mirror.publish().rendered.text.concat()).expect("text")
+        String::from_utf8(mirror.publish().exposition.text.concat()).expect("text")
     };
-    let dissolved = page(&mut mirror);
-    assert!(!dissolved.contains("histogram"), "{dissolved}");
-    assert!(dissolved.contains("x_bucket{le=\"1e999\"} 1"), "no sample is lost");
+    let split = page(&mut mirror);
+    assert!(!split.contains("histogram"), "{split}");
+    assert!(split.contains("x_bucket{le=\"1e999\"} 1"), "no sample is lost");
     mirror.apply(vec![Change::Deleted(key("x_bucket", "le=\"1e999\""))]);
     assert!(page(&mut mirror).contains("# TYPE x histogram\n"));
 }
 
 #[test]
-fn names_of_our_own_are_left_out_and_counted() {
+fn series_with_reserved_names_are_skipped_and_counted() {
     let mut mirror = Mirror::new(Arc::default());
     mirror.apply(vec![
         upsert("holdall_page_age_seconds", "", 1.0, None),
         upsert("holdall", "", 1.0, None),
     ]);
-    assert_eq!(mirror.take_left_out(), 1);
-    assert_eq!(mirror.take_left_out(), 0);
-    let page = mirror.publish().rendered.text.concat();
+    assert_eq!(mirror.take_skipped(), 1);
+    assert_eq!(mirror.take_skipped(), 0);
+    let page = mirror.publish().exposition.text.concat();
     assert_eq!(page, b"# TYPE holdall untyped\nholdall 1\n");
 }
 
 #[test]
-fn what_a_scrape_holds_does_not_change_under_it() {
+fn a_published_exposition_does_not_change() {
     let mut mirror = Mirror::new(Arc::default());
     mirror.apply(vec![upsert("up", "", 1.0, None)]);
     let page = mirror.publish();
     mirror.apply(vec![upsert("up", "", 0.0, None)]);
     let _ = mirror.publish();
-    assert_eq!(page.rendered.text.concat(), b"# TYPE up untyped\nup 1\n");
+    assert_eq!(page.exposition.text.concat(), b"# TYPE up untyped\nup 1\n");
 }

@@ -1,129 +1,146 @@
-//! The page in OpenMetrics 1.0.
+//! The exposition in OpenMetrics 1.0.
 //!
 //! OpenMetrics forbids much that the text format allows and that writers push: a counter without
-//! `_total`, a histogram without `+Inf`, a negative sum. A family that breaks a rule of its
-//! type is shown as families of type `unknown`, one per sample name, with the same samples: no
-//! value is ever left out for the sake of a type. What is checked lies in [`super::forms`].
-//! Invariant: the page is one that a strict parser takes.
+//! `_total`, a histogram without `+Inf`, a negative sum. A family that breaks a rule of its type is
+//! shown as families of type `unknown`, one for each sample name, with the same samples: no sample is
+//! ever omitted because of its type. The rules are in [`types`].
+//! Invariant: a strict parser accepts the exposition.
+
+#[cfg(test)]
+mod tests;
+mod types;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::blocks::{BlockCache, Piece, Rendered, is_border};
+use self::types::{OpenMetricsType, allowed_type};
+use super::chunks::{ChunkCache, Content, Exposition, RenderedPage, is_chunk_boundary};
 use super::family::Family;
-use super::forms::{Form, judge};
-use super::order::{LabelCut, LineParts, parse_number};
-use super::page::{PAGE_TARGET_BYTES, Scratch, write_key};
+use super::family::line::{LabelSplit, LineParts, parse_bound, write_key};
+use super::family::page::{PAGE_TARGET_BYTES, Scratch};
 use crate::model::number::canonical_bound;
 
-/// The last line of a page.
+/// The last line of an exposition.
 pub(super) const EOF_LINE: &[u8] = b"# EOF\n";
 
-/// Makes pages, and keeps what did not change from one to the next.
+/// Renders expositions, and reuses what did not change since the last one.
 #[derive(Debug, Default)]
 pub(super) struct OpenMetrics {
-    families: HashMap<Arc<str>, Kept>,
-    blocks: BlockCache,
+    families: HashMap<Arc<str>, CachedFamily>,
+    chunks: ChunkCache,
     scratch: Scratch,
 }
 
 /// A family as it was rendered.
 #[derive(Debug)]
-struct Kept {
+struct CachedFamily {
+    /// The version of the family.
     version: u64,
-    judged: Form,
-    shown: Option<Form>,
-    pieces: Vec<Piece>,
+    /// The type that its own samples allow.
+    allowed: OpenMetricsType,
+    /// The type that `pages` are rendered with; `None` before the first time. It differs from `allowed` as long
+    /// as another family reserves the same names.
+    rendered_as: Option<OpenMetricsType>,
+    pages: Vec<RenderedPage>,
 }
 
 impl OpenMetrics {
-    /// Makes the page of `families`, without its last line.
-    pub(super) fn render(&mut self, families: &[Arc<Family>]) -> Rendered {
-        let mut former = std::mem::take(&mut self.families);
+    /// Renders `families`, without the last line.
+    pub(super) fn render(&mut self, families: &[Arc<Family>]) -> Exposition {
+        // 1. Keep what is cached of families that did not change; check the rules of the others.
+        let mut cached = std::mem::take(&mut self.families);
         for family in families {
-            let kept = match former.remove(&family.description.name) {
-                Some(kept) if kept.version == family.version => kept,
-                _ => Kept {
+            let entry = match cached.remove(&family.header.name) {
+                Some(entry) if entry.version == family.version => entry,
+                _ => CachedFamily {
                     version: family.version,
-                    judged: judge(family),
-                    shown: None,
-                    pieces: Vec::new(),
+                    allowed: allowed_type(family),
+                    rendered_as: None,
+                    pages: Vec::new(),
                 },
             };
-            self.families.insert(Arc::clone(&family.description.name), kept);
+            self.families.insert(Arc::clone(&family.header.name), entry);
         }
-        let shown = self.without_clashes(families);
-        let mut pieces = Vec::new();
-        for (family, form) in families.iter().zip(shown) {
-            let Some(kept) = self.families.get_mut(&family.description.name) else { continue };
-            if kept.shown != Some(form) {
-                kept.pieces = render_family(family, form, &mut self.scratch);
-                kept.shown = Some(form);
+        // 2. Whether names conflict depends on all families, so that types are decided for all of them.
+        let types = self.resolve_conflicts(families);
+        // 3. Render families that are new, have changed, or have another type than before.
+        let mut pages = Vec::new();
+        for (family, metric_type) in families.iter().zip(types) {
+            let Some(entry) = self.families.get_mut(&family.header.name) else { continue };
+            if entry.rendered_as != Some(metric_type) {
+                entry.pages = render_family(family, metric_type, &mut self.scratch);
+                entry.rendered_as = Some(metric_type);
             }
-            pieces.extend_from_slice(&kept.pieces);
+            pages.extend_from_slice(&entry.pages);
         }
-        self.blocks.assemble(&pieces).0
+        self.chunks.assemble(&pages).0
     }
 
-    /// Returns the form of each family; one that reserves a name which another reserves, too, becomes
-    /// unknown: what it then still needs are its samples' names, which nobody else has.
-    fn without_clashes(&self, families: &[Arc<Family>]) -> Vec<Form> {
-        let judged = |f: &Arc<Family>| {
-            self.families.get(&f.description.name).map_or(Form::Unknown, |kept| kept.judged)
+    /// Returns the type of each family. A family that reserves a name which another one reserves as well
+    /// becomes unknown: then it needs only the names of its samples, which no other family has.
+    fn resolve_conflicts(&self, families: &[Arc<Family>]) -> Vec<OpenMetricsType> {
+        let allowed = |family: &Arc<Family>| {
+            let entry = self.families.get(&family.header.name);
+            entry.map_or(OpenMetricsType::Unknown, |entry| entry.allowed)
         };
         let mut claims: HashMap<String, usize> = HashMap::new();
         for family in families {
-            for name in judged(family).reserved(family) {
+            for name in allowed(family).reserved(family) {
                 *claims.entry(name).or_default() += 1;
             }
         }
-        let clashes = |form: Form, family: &Family| {
-            form.reserved(family).iter().any(|name| claims.get(name).is_some_and(|&n| n > 1))
+        let conflicts = |metric_type: OpenMetricsType, family: &Family| {
+            let mut names = metric_type.reserved(family).into_iter();
+            names.any(|name| claims.get(&name).is_some_and(|&n| n > 1))
         };
         families
             .iter()
-            .map(|family| {
-                let form = judged(family);
-                if form.is_simple() || !clashes(form, family) { form } else { Form::Unknown }
+            .map(|family| match allowed(family) {
+                metric_type if metric_type.has_no_rules() => metric_type,
+                metric_type if conflicts(metric_type, family) => OpenMetricsType::Unknown,
+                metric_type => metric_type,
             })
             .collect()
     }
 }
 
-fn render_family(family: &Family, form: Form, scratch: &mut Scratch) -> Vec<Piece> {
-    let mut pieces = match form {
-        Form::Histogram => canonical_pages(family, b"le", scratch),
-        Form::Summary => canonical_pages(family, b"quantile", scratch),
-        Form::Unknown if family.description.arrangement().is_grouped() => {
-            return apart(family, scratch);
+fn render_family(
+    family: &Family,
+    metric_type: OpenMetricsType,
+    scratch: &mut Scratch,
+) -> Vec<RenderedPage> {
+    let mut pages = match metric_type {
+        OpenMetricsType::Histogram => canonical_pages(family, b"le", scratch),
+        OpenMetricsType::Summary => canonical_pages(family, b"quantile", scratch),
+        OpenMetricsType::Unknown if family.header.line_order().has_several_names() => {
+            return render_by_name(family, scratch);
         }
-        _ => family
-            .pages
-            .iter()
-            .map(|page| Piece {
-                header: None,
-                text: (scratch.next_id(), page.text.clone()),
-                border: false,
-            })
-            .collect(),
+        // The lines are the same as in the text format: the pages are shared, under ids of their own.
+        _ => family.pages.iter().map(|page| rendered_page(page.text.clone(), scratch)).collect(),
     };
-    let head = header(family, form.family_name(family.name()), form);
-    if let Some(first) = pieces.first_mut() {
-        first.header = Some((scratch.next_id(), head));
+    let header = header_text(family, metric_type.family_name(family.name()), metric_type);
+    if let Some(first) = pages.first_mut() {
+        first.header = Some(Content { id: scratch.next_id(), bytes: header });
     }
-    if let Some(last) = pieces.last_mut() {
-        last.border = is_border(family.name());
+    if let Some(last) = pages.last_mut() {
+        last.boundary = is_chunk_boundary(family.name());
     }
-    pieces
+    pages
+}
+
+fn rendered_page(text: Bytes, scratch: &mut Scratch) -> RenderedPage {
+    let text = Content { id: scratch.next_id(), bytes: text };
+    RenderedPage { header: None, text, boundary: false }
 }
 
 /// Renders each sample name of a family as a family of type unknown.
-fn apart(family: &Family, scratch: &mut Scratch) -> Vec<Piece> {
+fn render_by_name(family: &Family, scratch: &mut Scratch) -> Vec<RenderedPage> {
+    // The names alternate from line to line; there are at most four of them.
     let mut by_name: Vec<(&[u8], Vec<u8>)> = Vec::new();
     for (line, _) in family.lines() {
-        let name = LineParts::of(line).name;
+        let name = LineParts::parse(line).name;
         let at = by_name.iter().position(|(n, _)| *n == name).unwrap_or_else(|| {
             by_name.push((name, Vec::new()));
             by_name.len() - 1
@@ -131,54 +148,56 @@ fn apart(family: &Family, scratch: &mut Scratch) -> Vec<Piece> {
         by_name[at].1.extend_from_slice(line);
         by_name[at].1.push(b'\n');
     }
-    let border = is_border(family.name());
+    let boundary = is_chunk_boundary(family.name());
     by_name
         .into_iter()
         .map(|(name, text)| {
-            let head = header(family, &String::from_utf8_lossy(name), Form::Unknown);
-            Piece {
-                header: Some((scratch.next_id(), head)),
-                text: (scratch.next_id(), text.into()),
-                border,
+            let name = String::from_utf8_lossy(name);
+            let header = header_text(family, &name, OpenMetricsType::Unknown);
+            RenderedPage {
+                header: Some(Content { id: scratch.next_id(), bytes: header }),
+                boundary,
+                ..rendered_page(text.into(), scratch)
             }
         })
         .collect()
 }
 
-fn header(family: &Family, name: &str, form: Form) -> Bytes {
+/// Returns the `# HELP`, `# TYPE` and `# UNIT` lines of a family under this name.
+fn header_text(family: &Family, name: &str, metric_type: OpenMetricsType) -> Bytes {
     let mut out = String::new();
-    let description = &family.description;
-    if !description.help.trim().is_empty() {
-        let help = description.help.replace('\\', "\\\\").replace('\n', "\\n").replace('"', "\\\"");
+    let header = &family.header;
+    if !header.help.trim().is_empty() {
+        let help = header.help.replace('\\', "\\\\").replace('\n', "\\n").replace('"', "\\\"");
         out += &format!("# HELP {name} {help}\n");
     }
-    out += &format!("# TYPE {name} {}\n", form.type_word());
-    let unit = &*description.unit;
-    let named_so = name.strip_suffix(unit).is_some_and(|n| n.len() > 1 && n.ends_with('_'));
-    if !unit.is_empty() && named_so && form.may_have_unit() {
+    out += &format!("# TYPE {name} {}\n", metric_type.as_str());
+    // A unit is allowed only if the name ends with it.
+    let unit = &*header.unit;
+    let has_unit_suffix = name.strip_suffix(unit).is_some_and(|n| n.len() > 1 && n.ends_with('_'));
+    if !unit.is_empty() && has_unit_suffix && metric_type.may_have_unit() {
         out += &format!("# UNIT {name} {unit}\n");
     }
     Bytes::from(out)
 }
 
-/// Copies the lines with every bound in its canonical form.
-fn canonical_pages(family: &Family, label: &[u8], scratch: &mut Scratch) -> Vec<Piece> {
-    let mut pieces = Vec::new();
+/// Renders the lines with the bound of each in its canonical form. `label` is `le` or `quantile`.
+fn canonical_pages(family: &Family, label: &[u8], scratch: &mut Scratch) -> Vec<RenderedPage> {
+    let mut pages = Vec::new();
     let mut text = Vec::with_capacity(PAGE_TARGET_BYTES + 1024);
-    let mut end = |text: &mut Vec<u8>| {
+    let mut finish_page = |text: &mut Vec<u8>| {
         if !text.is_empty() {
-            let bytes = Bytes::copy_from_slice(text);
-            pieces.push(Piece { header: None, text: (scratch.next_id(), bytes), border: false });
+            pages.push(rendered_page(Bytes::copy_from_slice(text), scratch));
             text.clear();
         }
     };
     for (line, _) in family.lines() {
-        let parts = LineParts::of(line);
-        match LabelCut::of(parts.labels, label) {
-            Some(cut) => {
-                let bound = canonical_bound(parse_number(cut.value));
-                let (head, tail) = parts.labels.split_at(cut.at);
-                let labels = [head, bound.as_bytes(), &tail[cut.value.len()..]].concat();
+        let parts = LineParts::parse(line);
+        match LabelSplit::at(parts.labels, label) {
+            Some(split) => {
+                let bound = canonical_bound(parse_bound(split.value));
+                let (head, tail) = parts.labels.split_at(split.value_start);
+                let labels = [head, bound.as_bytes(), &tail[split.value.len()..]].concat();
                 write_key(parts.name, &labels, &mut text);
             }
             None => write_key(parts.name, parts.labels, &mut text),
@@ -187,12 +206,9 @@ fn canonical_pages(family: &Family, label: &[u8], scratch: &mut Scratch) -> Vec<
         text.extend_from_slice(parts.value);
         text.push(b'\n');
         if text.len() >= PAGE_TARGET_BYTES {
-            end(&mut text);
+            finish_page(&mut text);
         }
     }
-    end(&mut text);
-    pieces
+    finish_page(&mut text);
+    pages
 }
-
-#[cfg(test)]
-mod tests;

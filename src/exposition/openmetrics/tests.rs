@@ -1,11 +1,12 @@
-//! One test for each rule that OpenMetrics has and the text format has not.
+//! One test for each rule that OpenMetrics has and the text format does not have.
 
 use std::io::Read;
 
 use super::{EOF_LINE, OpenMetrics};
-use crate::exposition::gzip::HEADER;
+use crate::exposition::chunks::gzip::HEADER;
 use crate::exposition::mirror::Mirror;
-use crate::exposition::mirror::tests::{says, upsert};
+use crate::exposition::mirror::tests::{metadata, upsert};
+use crate::exposition::own::export::gather;
 use crate::model::series::{Metadata, MetricType};
 use crate::store::Change;
 
@@ -14,7 +15,7 @@ fn page(lines: &[(&str, &str, &str, f64)]) -> String {
     let changes = lines
         .iter()
         .map(|(kind, name, labels, value)| {
-            let metadata = says(MetricType::parse(kind).expect("a type"), "");
+            let metadata = metadata(MetricType::parse(kind).expect("a type"), "");
             upsert(name, labels, *value, Some(&metadata))
         })
         .collect();
@@ -24,11 +25,11 @@ fn page(lines: &[(&str, &str, &str, f64)]) -> String {
 fn render(changes: Vec<Change>) -> String {
     let mut mirror = Mirror::new(std::sync::Arc::default());
     mirror.apply(changes);
-    let rendered = OpenMetrics::default().render(&mirror.publish().families);
-    let mut text = rendered.text.concat();
+    let exposition = OpenMetrics::default().render(&mirror.publish().families);
+    let mut text = exposition.text.concat();
     let mut member = HEADER.to_vec();
-    member.extend(rendered.gzip.concat());
-    member.extend(rendered.checksum.trailer(rendered.text_bytes));
+    member.extend(exposition.gzip.concat());
+    member.extend(exposition.checksum.trailer(exposition.text_bytes));
     let mut unzipped = Vec::new();
     flate2::read::GzDecoder::new(&member[..]).read_to_end(&mut unzipped).expect("valid");
     assert_eq!(unzipped, text);
@@ -36,12 +37,12 @@ fn render(changes: Vec<Change>) -> String {
     String::from_utf8(text).expect("text")
 }
 
-/// The words of the `# TYPE` lines.
+/// Returns the content of the `# TYPE` lines.
 fn types(page: &str) -> Vec<&str> {
     page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect()
 }
 
-/// What is taken apart may stand as one family's lines did, or as families of their own.
+/// The families of a split family come in the order of its lines, which varies.
 fn sorted_types(page: &str) -> Vec<&str> {
     let mut types = types(page);
     types.sort_unstable();
@@ -58,10 +59,10 @@ fn histogram(sum: f64, count: f64, buckets: &[(&str, f64)]) -> String {
     page(&lines)
 }
 
-const APART: [&str; 3] = ["x_bucket unknown", "x_count unknown", "x_sum unknown"];
+const SPLIT: [&str; 3] = ["x_bucket unknown", "x_count unknown", "x_sum unknown"];
 
 #[test]
-fn a_counter_is_named_without_its_suffix_and_one_without_suffix_is_unknown() {
+fn a_counter_is_named_without_its_suffix_and_is_unknown_without_one() {
     assert_eq!(
         page(&[("counter", "foo_total", "a=\"1\"", 2.0), ("counter", "bar", "", 1.0)]),
         "# TYPE bar unknown\nbar 1\n# TYPE foo counter\nfoo_total{a=\"1\"} 2\n# EOF\n"
@@ -97,7 +98,7 @@ fn bounds_are_canonical() {
 }
 
 #[test]
-fn a_histogram_that_breaks_a_rule_is_taken_apart() {
+fn a_histogram_that_breaks_a_rule_is_split() {
     let good: &[(&str, f64)] = &[("1", 1.0), ("+Inf", 3.0)];
     assert_eq!(types(&histogram(2.5, 3.0, good)), ["x histogram"]);
     for (why, text) in [
@@ -111,12 +112,12 @@ fn a_histogram_that_breaks_a_rule_is_taken_apart() {
         ("a bound twice", histogram(2.5, 3.0, &[("1", 1.0), ("1.0", 1.0), ("+Inf", 3.0)])),
         ("a bound that is none", histogram(2.5, 3.0, &[("junk", 1.0), ("+Inf", 3.0)])),
     ] {
-        assert_eq!(sorted_types(&text), APART, "{why}");
+        assert_eq!(sorted_types(&text), SPLIT, "{why}");
     }
 }
 
 #[test]
-fn a_histogram_is_taken_apart_when_a_line_has_no_group() {
+fn a_histogram_with_a_line_outside_its_groups_is_split() {
     let whole =
         [(H, "x_bucket", "le=\"+Inf\"", 1.0), (H, "x_sum", "", 1.0), (H, "x_count", "", 1.0)];
     assert_eq!(types(&page(&whole)), ["x histogram"]);
@@ -135,13 +136,13 @@ fn a_histogram_is_taken_apart_when_a_line_has_no_group() {
 }
 
 #[test]
-fn a_histogram_whose_created_name_is_taken_is_taken_apart() {
+fn a_histogram_whose_created_name_is_taken_is_split() {
     let page = page(&[(H, "x_bucket", "le=\"+Inf\"", 1.0), ("gauge", "x_created", "", 1.0)]);
     assert_eq!(types(&page), ["x_bucket unknown", "x_created gauge"]);
 }
 
 #[test]
-fn a_summary_keeps_its_rules_or_is_taken_apart() {
+fn a_summary_that_breaks_a_rule_is_split() {
     let s = "summary";
     let whole = [
         (s, "x", "quantile=\"0.5\"", 1.0),
@@ -173,7 +174,7 @@ fn a_summary_keeps_its_rules_or_is_taken_apart() {
 }
 
 #[test]
-fn an_info_has_its_name_and_the_value_one() {
+fn an_info_has_its_suffix_and_the_value_one() {
     let page = page(&[
         ("info", "build_info", "a=\"1\"", 1.0),
         ("info", "broken_info", "", 2.0),
@@ -183,7 +184,7 @@ fn an_info_has_its_name_and_the_value_one() {
 }
 
 #[test]
-fn a_state_set_comes_group_by_group_and_has_its_label() {
+fn a_state_set_is_sorted_by_group_and_has_its_label() {
     let s = "stateset";
     let page = page(&[
         (s, "door", "door=\"open\",z=\"1\"", 1.0),
@@ -205,7 +206,7 @@ fn a_state_set_comes_group_by_group_and_has_its_label() {
 }
 
 #[test]
-fn a_unit_is_told_where_the_name_ends_in_it() {
+fn a_unit_is_shown_where_the_name_ends_with_it() {
     let with = |name: &str, unit: &str| {
         let metadata = Metadata {
             metric_type: MetricType::Gauge,
@@ -225,7 +226,7 @@ fn a_unit_is_told_where_the_name_ends_in_it() {
 }
 
 #[test]
-fn only_what_changed_is_rendered_again() {
+fn unchanged_pages_are_reused() {
     let mut mirror = Mirror::new(std::sync::Arc::default());
     let mut openmetrics = OpenMetrics::default();
     let lines = |i: u32| format!("a=\"{}\"", "x".repeat(5000 + i as usize));
@@ -234,7 +235,18 @@ fn only_what_changed_is_rendered_again() {
     let first = openmetrics.render(&mirror.publish().families);
     mirror.apply(vec![upsert("x", &lines(0), 2.0, None)]);
     let second = openmetrics.render(&mirror.publish().families);
-    let last = |r: &super::Rendered| r.text.last().map(|t| t.as_ptr());
+    let last = |r: &super::Exposition| r.text.last().map(|t| t.as_ptr());
     assert_eq!(last(&first), last(&second));
     assert_ne!(first.text.concat(), second.text.concat());
+}
+
+#[test]
+fn an_own_histogram_is_a_histogram_in_openmetrics() {
+    let registry = prometheus::Registry::new();
+    let opts = prometheus::HistogramOpts::new("holdall_took_seconds", "Took.");
+    let took = prometheus::Histogram::with_opts(opts.buckets(vec![0.5, 10.0])).expect("valid");
+    registry.register(Box::new(took.clone())).expect("once");
+    took.observe(1.5);
+    let page = OpenMetrics::default().render(&gather(&registry)).text.concat();
+    assert_eq!(types(&String::from_utf8_lossy(&page)), ["holdall_took_seconds histogram"]);
 }

@@ -1,9 +1,9 @@
 //! Brings the pages up to date with the store, in the background.
 //!
-//! Its cost follows what changed. A store that fails leaves the last good page in place; the
-//! failure and the page's age are metrics.
-//! Invariant: the mirror and the cursor always belong together: the mirror is what a snapshot at
-//! the cursor would give.
+//! Not a scrape: none waits for the refresher. The cost of a refresh grows with the number of changes. When the
+//! store fails, the last pages stay; the failure and the age of the pages are metrics.
+//! Invariant: mirror and cursor always belong together: the mirror is what a snapshot at the
+//! cursor would show.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,21 +13,21 @@ use tokio::sync::Mutex;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::blocks::PageReuse;
+use super::chunks::ChunkReuse;
 use super::mirror::Mirror;
+use super::own::totals::{CacheRegistry, LastTotal};
 use super::scrape::Pages;
-use super::totals::{CacheRegistry, Seen};
 use crate::model::cursor::Cursor;
 use crate::model::series::SeriesKey;
 use crate::store::{
     Change, Delta, ErrorKind, Operation, SeriesStore, StoreError, StoreResult, StoreStatus,
 };
 
-/// How many series are read at once.
-const CHUNK: usize = 50_000;
-/// How many chunks are read before a page is made, also when writers are always ahead.
-const MAX_CHUNKS: usize = 200;
-/// How long one question to the store may take.
+/// The number of series that are read at once.
+const BATCH_SERIES: usize = 50_000;
+/// The number of batches after which the pages are published, even if writers are faster than the refresher.
+const MAX_BATCHES: usize = 200;
+/// The timeout of one request to the store.
 const STORE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The refresher. One per server.
@@ -36,10 +36,11 @@ pub struct Refresher {
     operation: Arc<dyn Operation>,
     pages: Arc<Pages>,
     caches: Arc<CacheRegistry>,
-    reuse: Arc<PageReuse>,
-    state: Mutex<Option<Mirrored>>,
-    status: parking_lot::Mutex<StatusTotals>,
-    chunk: usize,
+    reuse: Arc<ChunkReuse>,
+    /// `None` before the first snapshot, and after the store refused the cursor.
+    state: Mutex<Option<MirrorState>>,
+    totals: parking_lot::Mutex<LastStoreTotals>,
+    batch_series: usize,
 }
 
 impl std::fmt::Debug for Refresher {
@@ -48,28 +49,29 @@ impl std::fmt::Debug for Refresher {
     }
 }
 
-/// The mirror, and how far it has come.
-struct Mirrored {
+/// The mirror, and the position up to which it has all changes.
+struct MirrorState {
     mirror: Mirror,
     cursor: Cursor,
 }
 
+/// The totals of the store at the last tick.
 #[derive(Default)]
-struct StatusTotals {
-    flush_failures: Seen,
-    commits: Seen,
-    committed_writes: Seen,
+struct LastStoreTotals {
+    flush_failures: LastTotal,
+    commits: LastTotal,
+    committed_writes: LastTotal,
 }
 
 impl Refresher {
-    /// Makes a refresher of `pages`. Its own cache of pages joins `caches`.
+    /// Makes a refresher of `pages`. Registers its cache of chunks in `caches`.
     pub fn new(
         series: Arc<dyn SeriesStore>,
         operation: Arc<dyn Operation>,
         pages: Arc<Pages>,
         caches: Arc<CacheRegistry>,
     ) -> Self {
-        let reuse = Arc::new(PageReuse::default());
+        let reuse = Arc::new(ChunkReuse::default());
         caches.register(Arc::clone(&reuse) as _);
         Self {
             series,
@@ -78,19 +80,19 @@ impl Refresher {
             caches,
             reuse,
             state: Mutex::new(None),
-            status: parking_lot::Mutex::default(),
-            chunk: CHUNK,
+            totals: parking_lot::Mutex::default(),
+            batch_series: BATCH_SERIES,
         }
     }
 
-    /// Refreshes at once and then every `interval` (longer than zero), until `shutdown`.
+    /// Refreshes at once and then every `interval`, which must not be zero, until `shutdown`.
     pub async fn run(&self, interval: Duration, shutdown: CancellationToken) {
         let mut ticks = tokio::time::interval(interval.max(Duration::from_millis(1)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let work = async {
             loop {
                 ticks.tick().await;
-                // Counted and logged where it happened; the next tick tries again.
+                // `tick` has counted and logged the failure; the next tick tries again.
                 let _ = self.tick().await;
             }
         };
@@ -100,7 +102,7 @@ impl Refresher {
     /// Brings the pages and the metrics about the store up to date, once.
     ///
     /// # Errors
-    /// When the store failed. The pages are then those of the last time.
+    /// When the store failed. The last pages then stay.
     pub async fn tick(&self) -> StoreResult<()> {
         let own = Arc::clone(self.pages.own());
         let started = Instant::now();
@@ -108,28 +110,33 @@ impl Refresher {
         own.refresh_duration.observe(started.elapsed().as_secs_f64());
         if let Err(error) = &outcome {
             own.refresh_failures.inc();
-            tracing::warn!(%error, "the series were not refreshed; the last page stays");
+            tracing::warn!(
+                error = error.with_causes(),
+                "the pages were not refreshed; the last ones stay"
+            );
         }
-        self.show_status(within(self.operation.status()).await.ok());
-        self.caches.mirror(&own.cache_hits, &own.cache_misses);
+        self.show_status(with_timeout(self.operation.status()).await.ok());
+        self.caches.update_counters(&own.cache_hits, &own.cache_misses);
         outcome
     }
 
     async fn refresh(&self) -> StoreResult<()> {
         let mut state = self.state.lock().await;
+        // Whether this refresh has built the mirror from a snapshot already.
         let mut built = false;
+        // When the delta was read that had no more changes behind it: the pages are as new as that.
         let mut caught_up_at = None;
-        for _ in 0..MAX_CHUNKS {
-            let Some(mirrored) = state.as_ref() else {
+        for _ in 0..MAX_BATCHES {
+            let Some(mirror_state) = state.as_ref() else {
                 if std::mem::replace(&mut built, true) {
-                    let why = "a cursor was gone as soon as its snapshot was read";
+                    let why = "the cursor of a new snapshot was refused";
                     return Err(StoreError::new(ErrorKind::Unavailable, why));
                 }
                 *state = Some(self.build().await?);
                 continue;
             };
             let read_at = self.pages.now();
-            match within(self.series.delta(&mirrored.cursor, self.chunk)).await? {
+            match with_timeout(self.series.delta(&mirror_state.cursor, self.batch_series)).await? {
                 Delta::Gone => *state = None,
                 Delta::Changes { changes, next, more } => {
                     apply(&mut state, changes, Some(next)).await?;
@@ -142,20 +149,21 @@ impl Refresher {
         }
         self.publish(&mut state).await?;
         if let Some(moment) = caught_up_at {
-            self.pages.refreshed(moment);
+            self.pages.set_refreshed(moment);
         }
         Ok(())
     }
 
-    /// Builds a mirror from a snapshot. The cursor is that of its first page: the deltas after
-    /// it bring all pages to one moment.
-    async fn build(&self) -> StoreResult<Mirrored> {
-        let mut state: Option<Mirrored> = None;
+    /// Builds a mirror from a snapshot that is read in several parts. Its cursor is that of the first part:
+    /// changes while the others were read come again with the next delta, which brings all parts to the
+    /// same state.
+    async fn build(&self) -> StoreResult<MirrorState> {
+        let mut state: Option<MirrorState> = None;
         let mut after: Option<SeriesKey> = None;
         loop {
-            let read = self.series.snapshot(&[], after.as_ref(), self.chunk);
-            let snapshot = within(read).await?;
-            state.get_or_insert_with(|| Mirrored {
+            let read = self.series.snapshot(&[], after.as_ref(), self.batch_series);
+            let snapshot = with_timeout(read).await?;
+            state.get_or_insert_with(|| MirrorState {
                 mirror: Mirror::new(Arc::clone(&self.reuse)),
                 cursor: snapshot.cursor,
             });
@@ -163,31 +171,32 @@ impl Refresher {
             let changes = snapshot.points.into_iter().map(Change::Upserted).collect();
             apply(&mut state, changes, None).await?;
             if !snapshot.more || after.is_none() {
-                return state.ok_or_else(broken);
+                return state.ok_or_else(|| StoreError::new(ErrorKind::Internal, MIRROR_LOST));
             }
         }
     }
 
-    async fn publish(&self, state: &mut Option<Mirrored>) -> StoreResult<()> {
-        let Some(mut mirrored) = state.take() else { return Ok(()) };
+    async fn publish(&self, state: &mut Option<MirrorState>) -> StoreResult<()> {
+        let Some(mut taken) = state.take() else { return Ok(()) };
         let pages = Arc::clone(&self.pages);
         *state = Some(
             off_thread(move || {
-                pages.own().mirror_clashes.inc_by(mirrored.mirror.take_left_out());
-                pages.publish(mirrored.mirror.publish());
-                mirrored
+                pages.own().mirror_clashes.inc_by(taken.mirror.take_skipped());
+                pages.publish(taken.mirror.publish());
+                taken
             })
             .await?,
         );
         Ok(())
     }
 
+    /// Shows the status of the store; `None` when it did not respond.
     fn show_status(&self, status: Option<StoreStatus>) {
         let store = &self.pages.own().store;
         store.up.set(i64::from(status.is_some()));
         store.client.show(self.operation.client_status());
         let Some(status) = status else {
-            // What the store holds is not known any more.
+            // What the store has is not known: no value is better than an old one.
             let _ = store.entries.replace_all::<[&str; 1]>([]);
             let _ = store.bytes.replace_all::<[&str; 1]>([]);
             return;
@@ -202,34 +211,36 @@ impl Refresher {
                 store.bytes.replace_all(bytes)
             });
         if let Err(error) = shown {
-            tracing::error!(%error, "the store's entries are not shown");
+            tracing::error!(%error, "the metrics of the store's entries can't be set");
         }
         store.unflushed.set(i64::try_from(status.unflushed).unwrap_or(i64::MAX));
         store.oldest_unflushed.set(status.oldest_unflushed.as_secs_f64());
-        let mut seen = self.status.lock();
-        store.flush_failures.inc_by(seen.flush_failures.growth(status.flush_failures));
-        store.commits.inc_by(seen.commits.growth(status.commits));
-        store.committed_writes.inc_by(seen.committed_writes.growth(status.committed_writes));
+        let mut last = self.totals.lock();
+        store.flush_failures.inc_by(last.flush_failures.increase(status.flush_failures));
+        store.commits.inc_by(last.commits.increase(status.commits));
+        store.committed_writes.inc_by(last.committed_writes.increase(status.committed_writes));
     }
 }
 
-/// Applies changes off the async threads. When that panics, the state is gone and the next tick
-/// builds a new mirror.
+/// Applies changes off the async threads, and advances the cursor to `next`.
+///
+/// The state is taken out while this runs. If applying panics, it is lost, and the next tick builds a new
+/// mirror: a mirror that has a part of the changes is never used.
 async fn apply(
-    state: &mut Option<Mirrored>,
+    state: &mut Option<MirrorState>,
     changes: Vec<Change>,
     next: Option<Cursor>,
 ) -> StoreResult<()> {
-    let Some(mut mirrored) = state.take() else { return Ok(()) };
+    let Some(mut taken) = state.take() else { return Ok(()) };
     if changes.is_empty() {
-        mirrored.cursor = next.unwrap_or(mirrored.cursor);
-        *state = Some(mirrored);
+        taken.cursor = next.unwrap_or(taken.cursor);
+        *state = Some(taken);
         return Ok(());
     }
     let work = move || {
-        mirrored.mirror.apply(changes);
-        mirrored.cursor = next.unwrap_or(mirrored.cursor);
-        mirrored
+        taken.mirror.apply(changes);
+        taken.cursor = next.unwrap_or(taken.cursor);
+        taken
     };
     *state = Some(off_thread(work).await?);
     Ok(())
@@ -238,17 +249,19 @@ async fn apply(
 async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> StoreResult<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| broken())
+    let lost = |error| StoreError::caused_by(ErrorKind::Internal, MIRROR_LOST, error);
+    tokio::task::spawn_blocking(work).await.map_err(lost)
 }
 
-fn broken() -> StoreError {
-    StoreError::new(ErrorKind::Internal, "the mirror broke off; it is built again")
-}
+const MIRROR_LOST: &str = "the mirror was lost; it is built again";
 
-async fn within<T>(question: impl Future<Output = StoreResult<T>>) -> StoreResult<T> {
-    match tokio::time::timeout(STORE_TIMEOUT, question).await {
-        Ok(answer) => answer,
-        Err(_) => Err(StoreError::new(ErrorKind::Timeout, "no answer to the refresher")),
+async fn with_timeout<T>(request: impl Future<Output = StoreResult<T>>) -> StoreResult<T> {
+    match tokio::time::timeout(STORE_TIMEOUT, request).await {
+        Ok(response) => response,
+        Err(error) => {
+            let detail = "the store did not respond to the refresher";
+            Err(StoreError::caused_by(ErrorKind::Timeout, detail, error))
+        }
     }
 }
 

@@ -1,10 +1,12 @@
-//! Which format and encoding a scrape gets, from its `Accept` and `Accept-Encoding`.
+//! The format and encoding of a response to a scrape, from `Accept` and `Accept-Encoding`.
 //!
-//! Pure. Text is what a series was pushed as: its type, its `le`, its name. OpenMetrics knows
-//! stricter rules, and what breaks them has to be shown as `unknown`. So text is the better
-//! representation here, and a scraper that takes both gets text: its weight counts 1.0, that of
-//! OpenMetrics 0.45 (RFC 9110 lets a server weigh so). 0.45 lies below the 0.5 that Prometheus 2
-//! gives text beside OpenMetrics at 1.0; a client that wants OpenMetrics asks for it alone.
+//! The text format shows series as they were pushed, with their types, bounds and names. OpenMetrics has
+//! stricter rules, and what breaks them is shown as `unknown`. So text is the better
+//! representation here, and a scraper that accepts both gets text. RFC 9110 allows a server to weigh its
+//! representations: the client's quality counts 1.0 times for text and 0.45 times for OpenMetrics, which is
+//! below the 0.5 that Prometheus 2 gives text beside OpenMetrics at 1.0. A client that wants OpenMetrics
+//! accepts nothing else.
+//! Invariant: every request gets a format, and gzip only if it accepts gzip.
 
 /// A format of /metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,7 +29,7 @@ impl Format {
     }
 }
 
-/// Chooses the format. Who accepts neither gets text: every scraper reads it.
+/// Chooses the format. A client that accepts neither gets text, which every scraper reads.
 pub fn negotiate(accept: Option<&str>) -> Format {
     let Some(accept) = accept else { return Format::Text };
     let text = quality(accept, "text", "plain", &["0.0.4"]);
@@ -35,15 +37,15 @@ pub fn negotiate(accept: Option<&str>) -> Format {
     if openmetrics * OPENMETRICS_WEIGHT > text { Format::OpenMetrics } else { Format::Text }
 }
 
-/// Returns the quality that `accept` gives a media type: that of the most specific range which
-/// names it, of equal ones the highest.
+/// Returns the quality of a media type in `accept`: that of the most specific range that matches it, and
+/// of several such ranges the highest.
 fn quality(accept: &str, kind: &str, subtype: &str, versions: &[&str]) -> f32 {
     let mut best = (0, 0.0);
     for range in accept.split(',') {
         let mut parts = range.split(';').map(str::trim);
         let (k, s) = parts.next().and_then(|m| m.split_once('/')).unwrap_or_default();
-        let same = |a: &str, b: &str| a.trim().eq_ignore_ascii_case(b);
-        let specific = match (same(k, kind), same(s, subtype)) {
+        let equal = |a: &str, b: &str| a.trim().eq_ignore_ascii_case(b);
+        let specificity = match (equal(k, kind), equal(s, subtype)) {
             (true, true) => 3,
             (true, false) if s.trim() == "*" => 2,
             _ if k.trim() == "*" && s.trim() == "*" => 1,
@@ -58,8 +60,8 @@ fn quality(accept: &str, kind: &str, subtype: &str, versions: &[&str]) -> f32 {
                 _ => {}
             }
         }
-        if known && (specific, q) > best {
-            best = (specific, q);
+        if known && (specificity, q) > best {
+            best = (specificity, q);
         }
     }
     best.1
@@ -69,8 +71,8 @@ fn parse_quality(text: &str) -> f32 {
     text.parse().ok().filter(|q| (0.0..=1.0).contains(q)).unwrap_or(0.0)
 }
 
-/// Returns whether a client takes gzip. Without the header it is not sent: a client that
-/// can't read it is worse off than one that reads more bytes.
+/// Returns whether a client accepts gzip. Without the header it does not: more bytes do less harm than
+/// a response that can't be read.
 pub fn accepts_gzip(accept_encoding: Option<&str>) -> bool {
     let mut any = false;
     for coding in accept_encoding.unwrap_or_default().split(',') {
@@ -105,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn openmetrics_goes_to_those_who_want_it() {
+    fn a_client_that_prefers_openmetrics_gets_it() {
         for accept in [
             "application/openmetrics-text",
             "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_else_gets_text() {
+    fn every_other_client_gets_text() {
         let others = [
             "",
             "*/*",
@@ -138,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn gzip_is_sent_only_to_those_who_take_it() {
+    fn gzip_is_used_only_if_it_is_accepted() {
         for yes in ["gzip", "deflate, gzip;q=0.5", "*", "identity;q=0, GZIP", "br;q=1, *;q=0.1"] {
             assert!(accepts_gzip(Some(yes)), "{yes}");
         }

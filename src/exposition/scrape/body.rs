@@ -1,7 +1,7 @@
-//! The body of an answer to a scrape: ready-made chunks, sent as they are.
+//! The body of the response to a scrape: pre-rendered chunks.
 //!
-//! Invariant: the length is known before the first byte, and the chunks are immutable and shared,
-//! so that a refresh in between changes nothing of what is being sent.
+//! Not their rendering. Invariant: the length is known before the first byte is sent, and the chunks are
+//! immutable, so that a refresh in between does not change what is being sent.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -11,14 +11,14 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 
-/// Chunks below this size are put together before they are sent, in bytes.
+/// Chunks below this size are joined before they are sent, in bytes.
 const SMALL_BYTES: usize = 4 * 1024;
-/// ... until this size is reached.
+/// The size at which a frame of joined chunks is sent, in bytes.
 const FRAME_BYTES: usize = 64 * 1024;
 
-/// A page on its way to a scraper.
+/// The body of one response.
 #[derive(Debug, Clone)]
-pub struct PageBody {
+pub struct ScrapeBody {
     before: Option<Bytes>,
     chunks: Arc<[Bytes]>,
     next: usize,
@@ -26,7 +26,7 @@ pub struct PageBody {
     remaining: u64,
 }
 
-impl PageBody {
+impl ScrapeBody {
     /// Makes the body of `before`, `chunks` (of `chunk_bytes` in all) and `after`.
     pub(super) fn new(before: Bytes, chunks: Arc<[Bytes]>, chunk_bytes: u64, after: Bytes) -> Self {
         let remaining = before.len() as u64 + chunk_bytes + after.len() as u64;
@@ -38,7 +38,7 @@ impl PageBody {
         self.remaining
     }
 
-    /// Returns the next chunk to send; `None` at the end. Never an empty one.
+    /// Returns the next frame to send; `None` at the end. A frame is never empty.
     pub fn next_frame(&mut self) -> Option<Bytes> {
         let first = self.next_chunk()?;
         if first.len() >= SMALL_BYTES || !self.next_is_small() {
@@ -77,7 +77,7 @@ impl PageBody {
     }
 }
 
-impl Body for PageBody {
+impl Body for ScrapeBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -102,12 +102,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn small_chunks_travel_together_and_the_length_is_exact() {
+    fn small_chunks_are_joined_and_the_length_is_exact() {
         let mut chunks: Vec<Bytes> = vec![Bytes::from_static(b"small"); 30_000];
         chunks.push(vec![b'x'; SMALL_BYTES].into());
         chunks.extend([Bytes::new(), Bytes::from_static(b"end")]);
         let bytes = chunks.concat().len() as u64;
-        let mut body = PageBody::new("<".into(), chunks.into(), bytes, ">".into());
+        let mut body = ScrapeBody::new("<".into(), chunks.into(), bytes, ">".into());
         let expected = bytes + 2;
         assert_eq!(body.size_hint().exact(), Some(expected));
         let (mut sent, mut frames) = (0, 0);

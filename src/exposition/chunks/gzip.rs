@@ -1,36 +1,36 @@
-//! Gzip put together from parts that were compressed before.
+//! Gzip that is concatenated from fragments which were compressed before.
 //!
-//! Each part is a raw deflate stream of its own that ends at a byte boundary and is not final
-//! (a sync flush), so that parts can follow each other in any order within *one* gzip member:
-//! curl, wget and others read several members wrongly. The checksum of the whole is computed from
-//! those of the parts.
-//! Invariant: header, parts and trailer together are one valid gzip member.
+//! Each fragment is a raw deflate stream that depends on nothing before it, ends at a byte boundary and
+//! is not final (a sync flush). So fragments can follow each other in any order within *one* gzip
+//! member; curl, wget and others read several members wrongly. The CRC-32 of the whole is combined
+//! from those of the fragments, without reading the text again.
+//! Invariant: header, fragments and trailer together are one valid gzip member.
 
 use bytes::Bytes;
 use flate2::{Compress, Compression, FlushCompress};
 
 /// The header of a member: deflate, no name, no time, unknown system (RFC 1952).
-pub(super) const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+pub(in crate::exposition) const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 /// The last, empty block of a deflate stream (RFC 1951).
 const FINAL_BLOCK: [u8; 2] = [3, 0];
-/// Level 1: 4 times as fast as the usual 6, for pages a third larger.
+/// Level 1: 4 times as fast as the usual 6, for output a third larger.
 const LEVEL: u32 = 1;
 /// The longest stored block of deflate, in bytes.
 const STORED_MAX_BYTES: usize = 0xffff;
 
-/// A compressed part of a page.
+/// A compressed part of an exposition.
 #[derive(Debug, Clone)]
-pub(super) struct Fragment {
+pub(in crate::exposition) struct Fragment {
     /// The deflate blocks.
-    pub(super) bytes: Bytes,
+    pub(in crate::exposition) bytes: Bytes,
     /// The CRC-32 of the plain text.
-    pub(super) crc: u32,
+    pub(in crate::exposition) crc: u32,
     /// The length of the plain text.
-    pub(super) plain_bytes: u64,
+    pub(in crate::exposition) plain_bytes: u64,
 }
 
-/// Compresses parts, one after the other.
-pub(super) struct Compressor {
+/// Compresses fragments, one after the other.
+pub(in crate::exposition) struct Compressor {
     stream: Compress,
     buffer: Vec<u8>,
 }
@@ -48,12 +48,12 @@ impl Default for Compressor {
 }
 
 impl Compressor {
-    /// Compresses `plain` so that it depends on nothing before it.
-    pub(super) fn compress(&mut self, plain: &[u8]) -> Fragment {
+    /// Compresses `plain` into a fragment.
+    pub(in crate::exposition) fn compress(&mut self, plain: &[u8]) -> Fragment {
         self.stream.reset();
         self.buffer.clear();
         if !self.deflate(plain) {
-            // Nothing known leads here; uncompressed blocks keep the page right all the same.
+            // No known input leads here. Uncompressed blocks keep the exposition valid if one does.
             store(plain, &mut self.buffer);
         }
         Fragment {
@@ -63,6 +63,7 @@ impl Compressor {
         }
     }
 
+    /// Returns whether it succeeded.
     fn deflate(&mut self, plain: &[u8]) -> bool {
         loop {
             self.buffer.reserve(plain.len() / 4 + 256);
@@ -71,7 +72,8 @@ impl Compressor {
             if self.stream.compress_vec(rest, &mut self.buffer, FlushCompress::Sync).is_err() {
                 return false;
             }
-            // The flush is complete only when it did not need all the room that it had.
+            // zlib's rule: a flush is complete when it left room in the buffer; otherwise it continues at the
+            // next call.
             let all_read = self.stream.total_in() == plain.len() as u64;
             if all_read && self.buffer.len() < self.buffer.capacity() {
                 return true;
@@ -80,6 +82,7 @@ impl Compressor {
     }
 }
 
+/// Writes uncompressed deflate blocks (RFC 1951, 3.2.4).
 fn store(plain: &[u8], out: &mut Vec<u8>) {
     out.clear();
     for part in plain.chunks(STORED_MAX_BYTES) {
@@ -91,27 +94,29 @@ fn store(plain: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// The checksum of parts, in their order.
+/// The CRC-32 of fragments, in their order.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Checksum(crc32fast::Hasher);
+pub(in crate::exposition) struct Checksum(crc32fast::Hasher);
 
 impl Checksum {
-    /// Adds a part behind the others.
-    pub(super) fn add(&mut self, part: &Fragment) {
-        self.0.combine(&crc32fast::Hasher::new_with_initial_len(part.crc, part.plain_bytes));
+    /// Adds a fragment behind the others.
+    pub(in crate::exposition) fn add(&mut self, fragment: &Fragment) {
+        // Combining needs only the CRC and the length of the appended text.
+        self.0
+            .combine(&crc32fast::Hasher::new_with_initial_len(fragment.crc, fragment.plain_bytes));
     }
 
-    /// Adds the parts of `other` behind the others.
-    pub(super) fn append(&mut self, other: &Self) {
+    /// Adds the fragments of `other` behind the others.
+    pub(in crate::exposition) fn append(&mut self, other: &Self) {
         self.0.combine(&other.0);
     }
 
-    /// Returns what ends a member of `plain_bytes` bytes, the last block included.
-    pub(super) fn trailer(&self, plain_bytes: u64) -> Bytes {
+    /// Returns the end of a member with `plain_bytes` of text: the final block, the checksum, the length.
+    pub(in crate::exposition) fn trailer(&self, plain_bytes: u64) -> Bytes {
         let mut out = Vec::with_capacity(10);
         out.extend_from_slice(&FINAL_BLOCK);
         out.extend_from_slice(&self.0.clone().finalize().to_le_bytes());
-        // The format wants the length modulo 2^32.
+        // The length modulo 2^32 (RFC 1952).
         out.extend_from_slice(&plain_bytes.to_le_bytes()[..4]);
         Bytes::from(out)
     }
@@ -125,14 +130,14 @@ mod tests {
 
     use super::*;
 
-    fn member(parts: &[Fragment]) -> Vec<u8> {
+    fn member(fragments: &[Fragment]) -> Vec<u8> {
         let mut sum = Checksum::default();
         let mut out = HEADER.to_vec();
-        for part in parts {
-            sum.add(part);
-            out.extend_from_slice(&part.bytes);
+        for fragment in fragments {
+            sum.add(fragment);
+            out.extend_from_slice(&fragment.bytes);
         }
-        out.extend_from_slice(&sum.trailer(parts.iter().map(|p| p.plain_bytes).sum()));
+        out.extend_from_slice(&sum.trailer(fragments.iter().map(|f| f.plain_bytes).sum()));
         out
     }
 
@@ -143,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn stored_blocks_are_valid_parts() {
+    fn stored_blocks_are_a_valid_fragment() {
         let plain = vec![b'x'; 3 * STORED_MAX_BYTES + 7];
         let mut bytes = Vec::new();
         store(&plain, &mut bytes);
@@ -152,20 +157,20 @@ mod tests {
             crc: crc32fast::hash(&plain),
             plain_bytes: plain.len() as u64,
         };
-        let parts = [stored, Compressor::default().compress(b"tail")];
-        assert_eq!(unzip(&member(&parts)), [&plain[..], b"tail"].concat());
+        let fragments = [stored, Compressor::default().compress(b"tail")];
+        assert_eq!(unzip(&member(&fragments)), [&plain[..], b"tail"].concat());
     }
 
     proptest! {
         #[test]
-        fn parts_in_any_number_are_one_member(
+        fn any_number_of_fragments_is_one_member(
             texts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..5000), 0..6),
             repeat in 1_usize..40,
         ) {
             let mut compressor = Compressor::default();
             let texts: Vec<_> = texts.iter().map(|t| t.repeat(repeat)).collect();
-            let parts: Vec<_> = texts.iter().map(|t| compressor.compress(t)).collect();
-            assert_eq!(unzip(&member(&parts)), texts.concat());
+            let fragments: Vec<_> = texts.iter().map(|t| compressor.compress(t)).collect();
+            assert_eq!(unzip(&member(&fragments)), texts.concat());
         }
     }
 }

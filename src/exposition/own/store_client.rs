@@ -1,7 +1,7 @@
 //! The metrics of the client of a store on the network.
 //!
-//! The client counts by itself; here its totals become metrics when they are gathered. Invariant: where
-//! there is no such client there are no such metrics.
+//! The client counts itself; here its totals become metrics when they are gathered.
+//! Invariant: without such a client there are no such metrics.
 
 use std::sync::Arc;
 
@@ -16,9 +16,9 @@ use crate::store::ClientStatus;
 pub struct ClientMetricNames {
     /// How long round trips took.
     pub duration: (&'static str, &'static str),
-    /// Those that failed.
+    /// The round trips that failed.
     pub failures: (&'static str, &'static str),
-    /// Those that run.
+    /// The round trips in flight.
     pub in_flight: (&'static str, &'static str),
 }
 
@@ -36,12 +36,12 @@ impl std::fmt::Debug for ClientMetrics {
 }
 
 impl ClientMetrics {
-    /// Makes the metrics; nothing is shown of them before the first [`Self::show`].
+    /// Makes the metrics. They are not shown before the first [`Self::show`].
     pub fn new(names: ClientMetricNames) -> Self {
         Self { names, status: Arc::default() }
     }
 
-    /// Takes over what the client counted.
+    /// Shows what the client counted; `None` without a client.
     pub fn show(&self, status: Option<ClientStatus>) {
         *self.status.write() = status;
     }
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_shown_and_no_line_is_not() {
+    fn a_client_is_shown_only_where_there_is_one() {
         let registry = Registry::new();
         let metrics = ClientMetrics::new(ClientMetricNames {
             duration: ("duration_seconds", "x"),

@@ -1,33 +1,33 @@
-//! The metadata of all mirrored series, each content held once.
+//! The metadata of all mirrored series, interned: equal metadata is stored once and has one id.
 //!
-//! Invariant: a content is held exactly as long as a series has it.
-
-use std::sync::Arc;
+//! Invariant: metadata is stored exactly as long as a series has it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use super::page::MetadataId;
+use crate::exposition::family::page::MetadataId;
 use crate::model::series::Metadata;
 
-/// The id of "nothing was said".
-pub(super) const SILENT: MetadataId = 0;
+/// The id of series without metadata.
+pub(super) const NO_METADATA: MetadataId = 0;
 
-/// Returns ids to contents, and counts the series that have them.
+/// Assigns ids to metadata, and counts the series with each.
 #[derive(Debug, Default)]
 pub(super) struct MetadataTable {
     ids: HashMap<Arc<Metadata>, MetadataId>,
-    /// The content with id `i + 1`, and its series.
+    /// Slot `i` has the metadata with id `i + 1`, and the number of its series.
     slots: Vec<Option<(Arc<Metadata>, u64)>>,
+    /// Ids of empty slots.
     free: Vec<MetadataId>,
-    /// The last content that was asked for: neighbours mostly share theirs.
+    /// The last metadata that was looked up: neighbouring series mostly have the same.
     last: Option<(Arc<Metadata>, MetadataId)>,
 }
 
 impl MetadataTable {
-    /// Returns the id of a content. It may be forgotten at the next [`Self::sweep`], unless a
-    /// series was added to it.
+    /// Returns the id of this metadata. The next [`Self::sweep`] may remove it, unless a series was
+    /// added to it.
     pub(super) fn id_of(&mut self, metadata: Option<&Arc<Metadata>>) -> MetadataId {
-        let Some(metadata) = metadata else { return SILENT };
+        let Some(metadata) = metadata else { return NO_METADATA };
         if let Some((last, id)) = &self.last
             && Arc::ptr_eq(last, metadata)
         {
@@ -48,33 +48,33 @@ impl MetadataTable {
             id
         } else {
             self.slots.push(entry);
-            MetadataId::try_from(self.slots.len()).unwrap_or(SILENT)
+            MetadataId::try_from(self.slots.len()).unwrap_or(NO_METADATA)
         };
         self.ids.insert(Arc::clone(metadata), id);
         id
     }
 
-    /// Returns the content of an id.
+    /// Returns the metadata with this id.
     pub(super) fn get(&self, id: MetadataId) -> Option<&Arc<Metadata>> {
         let slot = (id as usize).checked_sub(1)?;
         self.slots.get(slot)?.as_ref().map(|(metadata, _)| metadata)
     }
 
-    /// Counts one more series with this content.
+    /// Counts one more series with this metadata.
     pub(super) fn add(&mut self, id: MetadataId) {
         if let Some(Some((_, series))) = slot(&mut self.slots, id) {
             *series += 1;
         }
     }
 
-    /// Counts one series less with this content.
+    /// Counts one series with this metadata less.
     pub(super) fn remove(&mut self, id: MetadataId) {
         if let Some(Some((_, series))) = slot(&mut self.slots, id) {
             *series = series.saturating_sub(1);
         }
     }
 
-    /// Forgets the contents `ids` as far as no series has them.
+    /// Removes those of `ids` that no series has.
     pub(super) fn sweep(&mut self, ids: impl IntoIterator<Item = MetadataId>) {
         self.last = None;
         for id in ids {
@@ -99,22 +99,22 @@ mod tests {
     use super::*;
     use crate::model::series::MetricType;
 
-    fn content(help: &str) -> Arc<Metadata> {
+    fn metadata(help: &str) -> Arc<Metadata> {
         Arc::new(Metadata { metric_type: MetricType::Gauge, help: help.into(), unit: "".into() })
     }
 
     #[test]
-    fn a_content_goes_with_its_last_series() {
+    fn metadata_is_removed_with_its_last_series() {
         let mut table = MetadataTable::default();
-        let (a, b) = (table.id_of(Some(&content("a"))), table.id_of(Some(&content("b"))));
+        let (a, b) = (table.id_of(Some(&metadata("a"))), table.id_of(Some(&metadata("b"))));
         assert_ne!(a, b);
-        assert_eq!(table.id_of(Some(&content("a"))), a);
-        assert_eq!(table.id_of(None), SILENT);
+        assert_eq!(table.id_of(Some(&metadata("a"))), a);
+        assert_eq!(table.id_of(None), NO_METADATA);
         table.add(a);
-        table.sweep([a, b, SILENT]);
+        table.sweep([a, b, NO_METADATA]);
         assert!(table.get(a).is_some());
         assert_eq!(table.get(b), None);
-        assert_eq!(table.id_of(Some(&content("c"))), b);
+        assert_eq!(table.id_of(Some(&metadata("c"))), b);
         table.remove(a);
         table.sweep([a]);
         assert_eq!(table.get(a), None);

@@ -1,7 +1,8 @@
-//! What the operating system says of this process, read when it is asked for, but at most once a
-//! second: the kernel takes its time to count memory and files, and scrapes read on async threads.
+//! Metrics of this process that come from the operating system.
 //!
-//! Only Linux has `/proc`; elsewhere nothing is shown.
+//! Only Linux has `/proc`; elsewhere there are none.
+//! Invariant: `/proc` is read at most once a second. The kernel needs time to count memory and files, and
+//! scrapes read on async threads.
 
 use std::fs;
 use std::sync::Arc;
@@ -15,8 +16,8 @@ use prometheus::{Counter, Gauge};
 /// The unit of times in `/proc`: fixed at 100 a second for programs, whatever the kernel uses.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// How long what was read is good enough.
-const GOOD_FOR: Duration = Duration::from_secs(1);
+/// How long a reading is used.
+const READ_EVERY: Duration = Duration::from_secs(1);
 
 /// CPU time, memory, open files and start time.
 #[derive(Clone)]
@@ -25,7 +26,7 @@ pub(super) struct ProcessCollector {
     memory: Gauge,
     files: Gauge,
     start: Gauge,
-    /// When it was read, and whether that went well.
+    /// When it was read last, and whether that succeeded.
     last: Arc<Mutex<Option<(Instant, bool)>>>,
 }
 
@@ -43,22 +44,22 @@ impl ProcessCollector {
         })
     }
 
-    /// Reads what is older than a second; tells whether there is anything to show.
-    fn is_read(&self) -> bool {
+    /// Reads again after a second; returns whether there is anything to show.
+    fn refresh(&self) -> bool {
         let mut last = self.last.lock();
-        if let Some((at, went_well)) = *last
-            && at.elapsed() < GOOD_FOR
+        if let Some((at, succeeded)) = *last
+            && at.elapsed() < READ_EVERY
         {
-            return went_well;
+            return succeeded;
         }
-        let went_well = self.read().is_some();
-        *last = Some((Instant::now(), went_well));
-        went_well
+        let succeeded = self.read().is_some();
+        *last = Some((Instant::now(), succeeded));
+        succeeded
     }
 
     fn read(&self) -> Option<()> {
         let stat = fs::read_to_string("/proc/self/stat").ok()?;
-        // The name before the last parenthesis may hold anything, also blanks.
+        // The name before the last parenthesis may contain anything, also blanks and parentheses.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
         let ticks = |index: usize| fields.get(index)?.parse::<f64>().ok();
         let used = (ticks(11)? + ticks(12)?) / TICKS_PER_SECOND;
@@ -72,8 +73,8 @@ impl ProcessCollector {
     }
 }
 
-/// Counts the open files. Linux gives the number as the folder's size since 6.2; before, the size
-/// is 0, and they are counted one by one.
+/// Returns the number of open files. Linux reports it as the size of the folder since 6.2; before, the
+/// size is 0, and the entries are counted.
 fn open_files() -> Option<u64> {
     const FOLDER: &str = "/proc/self/fd";
     match fs::metadata(FOLDER).ok()?.len() {
@@ -94,7 +95,7 @@ impl Collector for ProcessCollector {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        if !self.is_read() {
+        if !self.refresh() {
             return Vec::new();
         }
         [self.cpu.collect(), self.memory.collect(), self.files.collect(), self.start.collect()]
@@ -107,15 +108,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_process_is_shown_and_not_read_twice_in_a_second() {
+    fn the_process_is_read_at_most_once_a_second() {
         let process = ProcessCollector::new().expect("valid names");
         assert_eq!(process.collect().len(), 4);
         assert!(process.files.get() >= 3.0 && process.memory.get() > 0.0);
         process.files.set(-1.0);
-        // As if no time could pass.
-        *process.last.lock() = Some((Instant::now() + 3600 * GOOD_FOR, true));
+        // In the future: no second passes.
+        *process.last.lock() = Some((Instant::now() + 3600 * READ_EVERY, true));
         assert_eq!((process.collect().len(), process.files.get()), (4, -1.0));
-        *process.last.lock() = Instant::now().checked_sub(GOOD_FOR).map(|at| (at, true));
+        *process.last.lock() = Instant::now().checked_sub(READ_EVERY).map(|at| (at, true));
         process.collect();
         assert!(process.files.get() >= 3.0);
     }

@@ -1,8 +1,14 @@
-//! Every metric of holdall's own: its name, its help text, and the handle to count with.
+//! The own metrics, `holdall_...`: their names, help texts and handles.
 //!
-//! Invariant: every name begins with [`OWN_PREFIX`](super::mirror::OWN_PREFIX), also those of the
-//! process, so that no mirrored series, such as another exporter's `process_cpu_seconds_total`, can
-//! clash with them.
+//! Not the values of the store and of caches, which are set by the refresher.
+//! Invariant: every name begins with [`OWN_PREFIX`], also those of the process, so that no mirrored series,
+//! such as another exporter's `process_cpu_seconds_total`, can have the same name.
+
+pub(super) mod export;
+mod gauge_family;
+mod process;
+mod store_client;
+pub(super) mod totals;
 
 use std::time::Duration;
 
@@ -12,9 +18,13 @@ use prometheus::{
     Opts, Registry,
 };
 
-use super::process::ProcessCollector;
-use super::store_client::{ClientMetricNames, ClientMetrics};
-use super::totals::GaugeFamily;
+pub use self::gauge_family::GaugeFamily;
+use self::process::ProcessCollector;
+pub use self::store_client::{ClientMetricNames, ClientMetrics};
+
+/// The prefix of every own metric. Pushed series with it are not mirrored, so that no writer can imitate an
+/// own metric.
+pub const OWN_PREFIX: &str = "holdall_";
 
 /// The bounds of request durations, in seconds.
 const REQUEST_SECONDS: &[f64] = &[
@@ -28,7 +38,7 @@ const REFRESH_SECONDS: &[f64] =
 #[derive(Debug, Clone)]
 pub struct OwnMetrics {
     registry: Registry,
-    /// Answered requests, by `method`, `route` (the matched one, never the path) and `status`.
+    /// Requests that were responded to, by `method`, `route` (the matched one, never the path) and `status`.
     pub http_requests: IntCounterVec,
     /// How long requests took, by `route`.
     pub http_duration: HistogramVec,
@@ -38,43 +48,43 @@ pub struct OwnMetrics {
     pub refresh_duration: Histogram,
     /// Refreshes that failed.
     pub refresh_failures: IntCounter,
-    /// The age of what /metrics shows; set when it is shown.
+    /// The age of the pages; set by each scrape.
     pub page_age: Gauge,
-    /// Series that /metrics mirrors.
+    /// Mirrored series.
     pub mirrored_series: IntGauge,
-    /// Pushed samples that /metrics does not show because of their names.
+    /// Pushed samples that are not mirrored because their names are reserved.
     pub mirror_clashes: IntCounter,
-    /// How far the system's clock is ahead of the server's; negative when behind.
+    /// How far the system's clock is ahead of the server's; negative when it is behind.
     pub clock_offset: Gauge,
-    /// Lookups that found what they sought, by `cache` and `namespace`: `values` holds those of
-    /// clients, in their namespaces; all other caches are our own, and have none.
+    /// Cache hits, by `cache` and `namespace`. The cache `values` has the namespaces of the clients; all other
+    /// caches are internal and have none.
     pub cache_hits: IntCounterVec,
-    /// Lookups that did not, by `cache`, `namespace` and `reason`.
+    /// Cache misses, by `cache`, `namespace` and `reason`.
     pub cache_misses: IntCounterVec,
-    /// What the store reports of itself.
+    /// The metrics of the store.
     pub store: StoreMetrics,
 }
 
-/// What the store reports of itself, as of the last refresh.
+/// The metrics of the store, as of the last refresh.
 #[derive(Debug, Clone)]
 pub struct StoreMetrics {
-    /// 1 when the store answered.
+    /// 1 when the store responded.
     pub up: IntGauge,
-    /// What the store holds, by `resource`.
+    /// The number of entries, by `resource`.
     pub entries: GaugeFamily,
-    /// What the entries take, by `resource`, where it is bounded in bytes.
+    /// The size of the entries, by `resource`, where it is bounded in bytes.
     pub bytes: GaugeFamily,
     /// Buffered writes that are not on disk yet.
     pub unflushed: IntGauge,
-    /// The age of the oldest of them.
+    /// The age of the oldest of these writes.
     pub oldest_unflushed: Gauge,
     /// Flushes that failed.
     pub flush_failures: IntCounter,
     /// The client of a store on the network.
     pub client: ClientMetrics,
-    /// Groups of durable writes.
+    /// Committed groups of durable writes.
     pub commits: IntCounter,
-    /// Durable writes.
+    /// Committed durable writes.
     pub committed_writes: IntCounter,
 }
 
@@ -91,13 +101,13 @@ impl OwnMetrics {
             registry: registry.clone(),
             http_requests: r.counters(
                 "holdall_http_requests_total",
-                "Answered HTTP requests.",
+                "HTTP requests that were responded to.",
                 &["method", "route", "status"],
             )?,
             http_duration: r.add(HistogramVec::new(
                 HistogramOpts::new(
                     "holdall_http_request_duration_seconds",
-                    "Time from the head of an HTTP request to the head of its answer.",
+                    "Time from the head of an HTTP request to the head of its response.",
                 )
                 .buckets(REQUEST_SECONDS.to_vec()),
                 &["route"],
@@ -113,7 +123,7 @@ impl OwnMetrics {
             )?)?,
             refresh_failures: r.counter(
                 "holdall_refresh_failures_total",
-                "Refreshes of the mirrored series that failed; the last page stays.",
+                "Refreshes of the mirrored series that failed; the last pages stay.",
             )?,
             page_age: r.gauge(
                 "holdall_page_age_seconds",
@@ -123,20 +133,20 @@ impl OwnMetrics {
                 .int_gauge("holdall_mirrored_series", "Pushed series shown on /metrics.")?,
             mirror_clashes: r.counter(
                 "holdall_mirror_clashes_total",
-                "Pushed samples not shown on /metrics, their names being reserved for holdall.",
+                "Pushed samples that are not shown on /metrics because their names are reserved for holdall.",
             )?,
             clock_offset: r.gauge(
                 "holdall_clock_offset_seconds",
-                "How far the system's clock is ahead of the server's, which follows it slowly.",
+                "How far the system's clock is ahead of the server's clock, which follows it slowly.",
             )?,
             cache_hits: r.counters(
                 "holdall_cache_hits_total",
-                "Lookups that found what they sought.",
+                "Cache lookups that found a value.",
                 &["cache", "namespace"],
             )?,
             cache_misses: r.counters(
                 "holdall_cache_misses_total",
-                "Lookups that did not find what they sought.",
+                "Cache lookups that did not find a value.",
                 &["cache", "namespace", "reason"],
             )?,
             store: StoreMetrics::register(&r)?,
@@ -148,7 +158,7 @@ impl OwnMetrics {
         &self.registry
     }
 
-    /// Counts one answered request.
+    /// Counts one request that was responded to.
     pub fn observe_request(&self, method: &str, route: &str, status: u16, took: Duration) {
         self.http_requests.with_label_values(&[method, route, &status.to_string()]).inc();
         self.http_duration.with_label_values(&[route]).observe(took.as_secs_f64());
@@ -158,15 +168,18 @@ impl OwnMetrics {
 impl StoreMetrics {
     fn register(r: &Registrar<'_>) -> prometheus::Result<Self> {
         Ok(Self {
-            up: r.int_gauge("holdall_store_up", "1 when the store answered, otherwise 0.")?,
+            up: r.int_gauge(
+                "holdall_store_up",
+                "1 when the store responded to the last refresh, otherwise 0.",
+            )?,
             entries: r.add(GaugeFamily::new(
                 "holdall_store_entries",
-                "What the store holds, by resource.",
+                "Entries in the store, by resource.",
                 &["resource"],
             )?)?,
             bytes: r.add(GaugeFamily::new(
                 "holdall_store_bytes",
-                "What the entries take, with their keys, by resource.",
+                "Size of the entries with their keys, by resource.",
                 &["resource"],
             )?)?,
             unflushed: r.int_gauge(
@@ -182,15 +195,15 @@ impl StoreMetrics {
             client: r.add(ClientMetrics::new(ClientMetricNames {
                 duration: (
                     "holdall_store_round_trip_duration_seconds",
-                    "Time that round trips to the store took.",
+                    "Duration of round trips to the store.",
                 ),
                 failures: (
                     "holdall_store_round_trip_failures_total",
-                    "Round trips to the store that were not answered, not in time, or refused.",
+                    "Round trips to the store that failed, timed out or were refused.",
                 ),
                 in_flight: (
                     "holdall_store_round_trips_in_flight",
-                    "Round trips to the store that run.",
+                    "Round trips to the store in flight.",
                 ),
             }))?,
             commits: r.counter(
@@ -231,7 +244,8 @@ impl Registrar<'_> {
     }
 
     fn build_info(&self) -> prometheus::Result<()> {
-        let opts = Opts::new("holdall_build_info", "The running program; the value is always 1.");
+        let opts =
+            Opts::new("holdall_build_info", "The version of the server; the value is always 1.");
         let info = self.add(GaugeVec::new(opts, &["version"])?)?;
         info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
         Ok(())
@@ -241,10 +255,9 @@ impl Registrar<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exposition::mirror::OWN_PREFIX;
 
     #[test]
-    fn every_name_is_our_own_and_keeps_the_conventions() {
+    fn every_name_has_the_prefix_and_follows_the_conventions() {
         let registry = Registry::new();
         let own = OwnMetrics::register(&registry).expect("no name twice");
         own.observe_request("GET", "/metrics", 200, Duration::from_millis(3));

@@ -1,0 +1,228 @@
+//! The types of OpenMetrics, and the rules that the samples of each type must satisfy.
+//!
+//! The rules are those of OpenMetrics 1.0 as far as strict parsers check them.
+//! Invariant: a family gets a type with rules only if it satisfies all of them.
+
+use crate::exposition::family::Family;
+use crate::exposition::family::line::{LabelSplit, LineParts, parse_bound};
+use crate::exposition::family::line_order::SortKey;
+use crate::model::series::MetricType;
+
+/// The type that a family has in the OpenMetrics exposition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OpenMetricsType {
+    Unknown,
+    Gauge,
+    Counter,
+    Info,
+    StateSet,
+    Histogram,
+    Summary,
+}
+
+impl OpenMetricsType {
+    /// Returns the type's name in a `# TYPE` line.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Gauge => "gauge",
+            Self::Counter => "counter",
+            Self::Info => "info",
+            Self::StateSet => "stateset",
+            Self::Histogram => "histogram",
+            Self::Summary => "summary",
+        }
+    }
+
+    /// Returns whether the type has no rules and reserves only the names of the samples themselves.
+    pub(super) fn has_no_rules(self) -> bool {
+        matches!(self, Self::Unknown | Self::Gauge)
+    }
+
+    /// Returns whether a family of the type may have a unit.
+    pub(super) fn may_have_unit(self) -> bool {
+        !matches!(self, Self::Info | Self::StateSet)
+    }
+
+    /// Returns the family's name in OpenMetrics, where `x_total` belongs to the counter `x`.
+    pub(super) fn family_name(self, name: &str) -> &str {
+        let suffix = match self {
+            Self::Counter => "_total",
+            Self::Info => "_info",
+            _ => "",
+        };
+        name.strip_suffix(suffix).unwrap_or(name)
+    }
+
+    /// Returns every name that the family reserves under this type.
+    pub(super) fn reserved(self, family: &Family) -> Vec<String> {
+        let name = self.family_name(family.name());
+        let suffixes: &[&str] = match self {
+            Self::Gauge | Self::StateSet => &[""],
+            Self::Counter => &["", "_total", "_created"],
+            Self::Info => &["", "_info"],
+            Self::Histogram => &["", "_bucket", "_sum", "_count", "_created"],
+            Self::Summary => &["", "_sum", "_count", "_created"],
+            Self::Unknown => match family.header.metric_type {
+                MetricType::Histogram => &["_bucket", "_sum", "_count"],
+                MetricType::Summary => &["", "_sum", "_count"],
+                _ => &[""],
+            },
+        };
+        suffixes.iter().map(|suffix| format!("{name}{suffix}")).collect()
+    }
+}
+
+/// Returns the type of a family's writers if the samples satisfy its rules, otherwise `Unknown`.
+pub(super) fn allowed_type(family: &Family) -> OpenMetricsType {
+    let name = family.name();
+    let ends_with = |suffix| name.strip_suffix(suffix).is_some_and(|rest: &str| !rest.is_empty());
+    let (wanted, satisfied) = match family.header.metric_type {
+        MetricType::Gauge => (OpenMetricsType::Gauge, true),
+        MetricType::Unknown | MetricType::GaugeHistogram => (OpenMetricsType::Unknown, true),
+        MetricType::Counter => (
+            OpenMetricsType::Counter,
+            ends_with("_total") && all(family, |parts| is_total(value_of(parts))),
+        ),
+        MetricType::Info => {
+            (OpenMetricsType::Info, ends_with("_info") && all(family, |p| p.value == b"1"))
+        }
+        MetricType::StateSet => (OpenMetricsType::StateSet, all(family, |p| is_state(name, p))),
+        MetricType::Histogram => (OpenMetricsType::Histogram, is_histogram(family)),
+        MetricType::Summary => (OpenMetricsType::Summary, is_summary(family)),
+    };
+    if satisfied { wanted } else { OpenMetricsType::Unknown }
+}
+
+fn all(family: &Family, rule: impl Fn(&LineParts<'_>) -> bool) -> bool {
+    family.lines().all(|(line, _)| rule(&LineParts::parse(line)))
+}
+
+fn value_of(parts: &LineParts<'_>) -> f64 {
+    parse_bound(parts.value)
+}
+
+/// Returns whether a value is neither negative nor NaN.
+fn is_total(value: f64) -> bool {
+    value >= 0.0
+}
+
+fn is_count(value: f64) -> bool {
+    value >= 0.0 && value.is_finite() && value.fract() == 0.0
+}
+
+/// Returns whether a line is a state: it has a label with the family's name, and the value 0 or 1.
+fn is_state(family: &str, parts: &LineParts<'_>) -> bool {
+    matches!(parts.value, b"0" | b"1") && LabelSplit::at(parts.labels, family.as_bytes()).is_some()
+}
+
+/// What was found in the lines of one group so far.
+#[derive(Debug, Default)]
+struct Group {
+    /// The last bound or quantile.
+    bound: Option<f64>,
+    /// The value of the last bucket.
+    value: f64,
+    has_negative_bound: bool,
+    has_sum: bool,
+    count: Option<f64>,
+}
+
+impl Group {
+    /// Adds a bucket; returns whether it may follow the ones before.
+    fn add_bucket(&mut self, bound: f64, value: f64) -> bool {
+        let increases = self.bound.is_none_or(|previous| bound > previous) && value >= self.value;
+        self.bound = Some(bound);
+        self.value = value;
+        self.has_negative_bound |= bound < 0.0;
+        increases && !bound.is_nan() && is_count(value)
+    }
+
+    fn is_complete_histogram(&self) -> bool {
+        self.bound == Some(f64::INFINITY)
+            && self.has_sum == self.count.is_some()
+            && self.count.is_none_or(|count| count == self.value)
+            && !(self.has_negative_bound && self.has_sum)
+    }
+}
+
+/// Calls `add_line` with each line and its group, and `is_valid` with each group after its last line. Returns
+/// whether all of them returned true. The lines of a group are neighbours, since the family is sorted.
+fn check_groups(
+    family: &Family,
+    mut add_line: impl FnMut(&mut Group, &[u8], &LineParts<'_>) -> bool,
+    is_valid: impl Fn(&Group) -> bool,
+) -> bool {
+    let sorter = family.header.sorter();
+    let mut group = Group::default();
+    let mut previous: Option<SortKey<'_>> = None;
+    for (line, _) in family.lines() {
+        let parts = LineParts::parse(line);
+        let sort_key = sorter.sort_key(parts.name, parts.labels);
+        if previous.is_some_and(|previous| !previous.same_group(&sort_key)) {
+            if !is_valid(&group) {
+                return false;
+            }
+            group = Group::default();
+        }
+        previous = Some(sort_key);
+        let suffix = parts.name.get(sorter.family.len()..).unwrap_or_default();
+        if !add_line(&mut group, suffix, &parts) {
+            return false;
+        }
+    }
+    is_valid(&group)
+}
+
+/// Adds a sum or a count; returns whether it satisfies the rules. `group_label` is `le` or `quantile`.
+fn add_sum_or_count(
+    group: &mut Group,
+    suffix: &[u8],
+    parts: &LineParts<'_>,
+    group_label: &[u8],
+) -> bool {
+    let value = value_of(parts);
+    // A sum or count with this label would be alone in its group.
+    let plain = LabelSplit::at(parts.labels, group_label).is_none();
+    match suffix {
+        b"_sum" => {
+            group.has_sum = true;
+            plain && is_total(value)
+        }
+        b"_count" => {
+            group.count = Some(value);
+            plain && is_count(value)
+        }
+        _ => false,
+    }
+}
+
+fn is_histogram(family: &Family) -> bool {
+    check_groups(
+        family,
+        |group, suffix, parts| match suffix {
+            b"_bucket" => LabelSplit::at(parts.labels, b"le")
+                .is_some_and(|split| group.add_bucket(parse_bound(split.value), value_of(parts))),
+            _ => add_sum_or_count(group, suffix, parts, b"le"),
+        },
+        Group::is_complete_histogram,
+    )
+}
+
+fn is_summary(family: &Family) -> bool {
+    check_groups(
+        family,
+        |group, suffix, parts| match suffix {
+            b"" => LabelSplit::at(parts.labels, b"quantile").is_some_and(|split| {
+                let quantile = parse_bound(split.value);
+                // Two spellings of one quantile would be the same series when canonical.
+                let increases = group.bound.is_none_or(|previous| quantile > previous);
+                group.bound = Some(quantile);
+                let negative = value_of(parts) < 0.0;
+                increases && (0.0..=1.0).contains(&quantile) && !negative
+            }),
+            _ => add_sum_or_count(group, suffix, parts, b"quantile"),
+        },
+        |_| true,
+    )
+}
