@@ -1,8 +1,9 @@
 //! The server's clock: one value that is passed in, and that tests replace.
 //!
-//! Invariant: no clock ever goes back, and the system clock's steps reach it only slowly,
-//! so that a lease that was promised for a while is not over at once because an
-//! administrator, or NTP, set the time. Time that the machine slept through has passed.
+//! Not a source of durations: those are measured with `Instant`.
+//! Invariant: no clock ever goes back. When an administrator or NTP sets the system's clock, the server's
+//! clock follows only slowly, so that no lease expires early because of it. Time during which the machine was
+//! suspended counts as passed.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,56 +13,56 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::model::time::Timestamp;
 
-/// Returns the time. See the module's invariant.
+/// A source of the present time. See the module's invariant.
 pub trait Clock: Send + Sync {
-    /// Returns the time now; never earlier than what it gave before.
+    /// Returns the present time; never earlier than a time that it returned before.
     fn now(&self) -> Timestamp;
 
-    /// Returns how far the system's clock is ahead of this one, in seconds; negative when behind.
+    /// Returns how far the system's clock is ahead of this one, in seconds; negative when it is behind.
     fn offset_seconds(&self) -> f64 {
         0.0
     }
 }
 
-/// A clock as it is passed around.
+/// A clock that is shared by the layers.
 pub type SharedClock = Arc<dyn Clock>;
 
-/// Counts the time that passes, also while the machine is suspended: a lease does not live
-/// longer because its server slept.
+/// Counts time also while the machine is suspended: a lease does not last longer because its server was
+/// suspended.
 #[cfg(target_os = "linux")]
 const STEADY: ClockId = ClockId::Boottime;
-/// Elsewhere the monotonic clock is what there is.
+/// Other systems have only the monotonic clock.
 #[cfg(not(target_os = "linux"))]
 const STEADY: ClockId = ClockId::Monotonic;
 
-/// A floor so far ahead of the system's clock was shown by a run whose clock was wrong.
-const MAX_FLOOR_AHEAD: Duration = Duration::from_secs(3600);
+/// A recorded time further ahead of the system's clock than this comes from a run with a wrong clock.
+const MAX_AHEAD: Duration = Duration::from_secs(3600);
 
-/// Follows the system's clock by a steady one: set once at start, then corrected slowly, as
-/// `Slew` says.
+/// Follows the system's clock: set to it once at the start, then advanced by a steady clock and
+/// corrected slowly, see `Slew`.
 #[derive(Debug)]
 pub struct SystemClock {
     state: Mutex<Slew>,
 }
 
 impl SystemClock {
-    /// Starts the clock at the system's time, but not before `floor`: the latest time that an
-    /// earlier run of the server is known to have shown.
+    /// Starts the clock at the system's time, but not before `earliest`: the latest time that an earlier run
+    /// of the server recorded.
     ///
-    /// A floor of more than an hour ahead is not honoured, so that one run with a wrong clock
-    /// does not spoil all that follow. What that run promised then lasts longer, never shorter.
-    pub fn start(floor: Timestamp) -> Self {
+    /// An `earliest` of more than an hour ahead is ignored, so that one run with a wrong clock does not
+    /// affect all later ones. What that run promised then lasts longer, never shorter.
+    pub fn start(earliest: Timestamp) -> Self {
         let system = system_nanos();
-        let ahead = floor.saturating_since(Timestamp::from_nanos(system));
-        let honoured = ahead <= MAX_FLOOR_AHEAD;
-        if !honoured {
+        let ahead = earliest.saturating_since(Timestamp::from_nanos(system));
+        let plausible = ahead <= MAX_AHEAD;
+        if !plausible {
             tracing::warn!(
-                %floor,
+                %earliest,
                 ahead_seconds = ahead.as_secs(),
-                "an earlier run showed a time far ahead of the system's clock; it is not followed"
+                "ignoring a recorded time that is far ahead of the system's clock"
             );
         }
-        let shown = if honoured { system.max(floor.as_nanos()) } else { system };
+        let shown = if plausible { system.max(earliest.as_nanos()) } else { system };
         Self { state: Mutex::new(Slew { at: steady_nanos(), shown, credit: 0 }) }
     }
 }
@@ -72,37 +73,38 @@ impl Clock for SystemClock {
         Timestamp::from_nanos(state.advance(steady_nanos(), system_nanos()))
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "microseconds are exact enough to look at")]
+    #[expect(clippy::cast_precision_loss, reason = "a metric needs microseconds at most")]
     fn offset_seconds(&self) -> f64 {
         let shown = self.now().as_nanos();
         system_nanos().saturating_sub(shown) as f64 / 1e9
     }
 }
 
-/// The time that is shown, and how it approaches the system's.
+/// The time that the clock shows, and how it approaches the system's time.
 ///
-/// Up to a second off, it gains or loses 500 ppm, the rate at which `adjtime` slews: nobody's
-/// lease is noticeably cut. Farther off, the system's clock was stepped, and 500 ppm would show a
-/// wrong time for months; 5 % catches up with an hour in 20 hours, and takes 3 seconds of a
-/// lease of a minute.
+/// Up to a second off, it gains or loses 500 ppm, the rate at which `adjtime` slews: this shortens no
+/// lease noticeably. Further off, the system's clock was stepped, and 500 ppm would show a wrong time for
+/// months. 5 % makes up for an hour in 20 hours, and shortens a lease of a minute by 3 seconds.
 #[derive(Debug)]
 struct Slew {
-    /// The steady clock when it was read last.
+    /// The time of the steady clock when it was read last.
     at: i64,
+    /// The time that was returned last.
     shown: i64,
-    /// What was too little to correct by yet, in parts of a nanosecond: a clock that is read many
-    /// times in a microsecond must slew all the same.
+    /// The correction that is allowed but below a nanosecond so far, in [`PARTS`] of one. Without it, a clock that
+    /// is read many times in a microsecond would never be corrected.
     credit: i128,
 }
 
+/// Corrections are counted in this many parts of a nanosecond for each nanosecond that passes.
 const PARTS: i128 = 2_000;
-/// 500 ppm, and 5 %.
+/// 500 ppm, and 5 %, in [`PARTS`].
 const SLOW_PARTS: i128 = 1;
 const FAST_PARTS: i128 = 100;
 const FAST_BEYOND_NANOS: u64 = 1_000_000_000;
 
 impl Slew {
-    /// Goes on to the moment at which the steady clock shows `at` and the system's `system`.
+    /// Advances to the moment at which the steady clock shows `at` and the system's clock `system`.
     fn advance(&mut self, at: i64, system: i64) -> i64 {
         let passed = at.saturating_sub(self.at).max(0);
         self.at = self.at.max(at);
@@ -111,7 +113,7 @@ impl Slew {
         let fast = off.unsigned_abs() > FAST_BEYOND_NANOS;
         let credit = self.credit + i128::from(passed) * if fast { FAST_PARTS } else { SLOW_PARTS };
         self.credit = credit % PARTS;
-        // Less than what has passed, so that the clock does not go back.
+        // At most what has passed, so that the clock does not go back.
         let most = i64::try_from(credit / PARTS).unwrap_or(i64::MAX).min(passed);
         self.shown = self.shown.saturating_add(off.clamp(-most, most));
         self.shown
@@ -129,7 +131,7 @@ fn system_nanos() -> i64 {
         .map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 
-/// A clock that stands still until it is told to move: for tests.
+/// A clock that stands still until it is advanced: for tests.
 #[derive(Debug)]
 pub struct ManualClock(Mutex<Timestamp>);
 
@@ -140,9 +142,9 @@ impl ManualClock {
     }
 
     /// Moves the clock forward.
-    pub fn advance(&self, span: Duration) {
+    pub fn advance(&self, duration: Duration) {
         let mut now = self.0.lock();
-        *now = now.saturating_add(span);
+        *now = now.saturating_add(duration);
     }
 }
 
@@ -167,10 +169,10 @@ mod tests {
     }
 
     #[test]
-    fn the_system_clock_never_goes_back_and_starts_at_its_floor() {
-        let floor = system_now().saturating_add(Duration::from_secs(60));
-        let clock = SystemClock::start(floor);
-        let mut last = floor;
+    fn the_system_clock_never_goes_back_and_starts_no_earlier_than_told() {
+        let earliest = system_now().saturating_add(Duration::from_secs(60));
+        let clock = SystemClock::start(earliest);
+        let mut last = earliest;
         for _ in 0..1000 {
             let now = clock.now();
             assert!(now >= last);
@@ -180,18 +182,18 @@ mod tests {
     }
 
     #[test]
-    fn a_floor_far_ahead_is_not_followed() {
-        let floor = system_now().saturating_add(2 * MAX_FLOOR_AHEAD);
-        let clock = SystemClock::start(floor);
-        assert!(floor.saturating_since(clock.now()) > MAX_FLOOR_AHEAD);
+    fn a_recorded_time_far_ahead_is_ignored() {
+        let earliest = system_now().saturating_add(2 * MAX_AHEAD);
+        let clock = SystemClock::start(earliest);
+        assert!(earliest.saturating_since(clock.now()) > MAX_AHEAD);
     }
 
-    /// Steps the system's clock by `off`, and reads every `every` nanoseconds for `span`; gives what
-    /// is still missing.
-    fn left_after(off: i64, every: i64, span: i64) -> i64 {
+    /// Steps the system's clock by `off`, and reads the clock every `every` nanoseconds for `duration`; returns the
+    /// difference that is left.
+    fn left_after(off: i64, every: i64, duration: i64) -> i64 {
         let mut slew = Slew { at: 0, shown: 0, credit: 0 };
         let mut at = 0;
-        while at < span {
+        while at < duration {
             at += every;
             slew.advance(at, at + off);
         }
@@ -199,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_read_all_the_time_slews_as_much_as_one_that_is_not() {
+    fn the_correction_does_not_depend_on_how_often_the_clock_is_read() {
         const MILLI: i64 = 1_000_000;
         for every in [7, 100, 1999, 10 * MILLI] {
             let left = left_after(SECOND / 2, every, 10 * MILLI);
@@ -209,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_of_an_hour_is_made_good_in_a_day_and_a_small_one_slowly() {
+    fn a_step_of_an_hour_is_corrected_in_a_day_and_a_small_one_slowly() {
         for off in [HOUR, -HOUR] {
             assert!(left_after(off, SECOND, 19 * HOUR).abs() > 0);
             assert_eq!(left_after(off, SECOND, 21 * HOUR), 0);
@@ -217,14 +219,14 @@ mod tests {
         assert_eq!(left_after(SECOND, SECOND, 100 * SECOND), SECOND - SECOND / 20);
     }
 
-    fn spans() -> impl Strategy<Value = i64> {
+    fn durations() -> impl Strategy<Value = i64> {
         prop_oneof![0..3_i64, 0..5_000_i64, 0..SECOND, 0..100 * HOUR]
     }
 
     proptest! {
         #[test]
-        fn whatever_the_system_does_the_clock_goes_on_evenly(
-            steps in vec((spans(), -10 * HOUR..10 * HOUR), 1..50),
+        fn the_clock_runs_evenly_whatever_the_system_clock_does(
+            steps in vec((durations(), -10 * HOUR..10 * HOUR), 1..50),
         ) {
             let mut slew = Slew { at: 0, shown: 100 * HOUR, credit: 0 };
             let mut at = 0;

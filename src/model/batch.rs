@@ -1,8 +1,8 @@
-//! A batch of points on its way in: compact, validated, not yet applied.
+//! A batch of points that was parsed and not applied yet.
 //!
-//! Parsers of every input format fill the same [`PointBatch`]. Its texts lie in one
-//! buffer, so that a push of a million points is a handful of allocations.
-//! Invariant: every name is a metric name and every label text is canonical.
+//! Parsers of every input format fill the same [`PointBatch`]. Its texts are in one buffer, so that a
+//! push of a million points needs a handful of allocations.
+//! Invariant: every name is a metric name, and all labels are canonical.
 
 use std::fmt;
 use std::ops::Range;
@@ -31,7 +31,7 @@ struct Item {
 
 const NO_METADATA: u32 = u32::MAX;
 
-/// Names an entry of the batch's metadata.
+/// The index of an entry in the metadata of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MetadataIndex(u32);
 
@@ -44,14 +44,14 @@ pub struct BatchPoint<'a> {
     pub labels: &'a str,
     /// The value.
     pub value: f64,
-    /// When it was taken; `None` means on arrival.
+    /// When the value was taken; `None` means on arrival.
     pub updated_at: Option<Timestamp>,
-    /// What the writer says about the family, as an index into [`PointBatch::metadata`].
+    /// The metadata of its family, as an index into [`PointBatch::metadata`].
     pub metadata: Option<usize>,
 }
 
 impl BatchPoint<'_> {
-    /// Returns the sample, taken `now` where the writer gave no time.
+    /// Returns the sample; its time is `now` if the writer gave none.
     pub fn sample(&self, now: Timestamp) -> Sample {
         Sample { value: self.value, updated_at: self.updated_at.unwrap_or(now) }
     }
@@ -63,14 +63,14 @@ impl PointBatch {
         Self { text: String::with_capacity(text_bytes), ..Self::default() }
     }
 
-    /// Adds what a writer says about a family, once for all its points.
+    /// Adds the metadata of a family, once for all its points.
     pub fn add_metadata(&mut self, metadata: Metadata) -> MetadataIndex {
         let index = u32::try_from(self.metadata.len()).unwrap_or(NO_METADATA);
         self.metadata.push(metadata);
         MetadataIndex(index)
     }
 
-    /// Returns metadata its help text, for a format where that may follow the family's points.
+    /// Sets the help text of metadata, for a format in which it may follow the family's points.
     pub fn set_help(&mut self, index: MetadataIndex, help: Arc<str>) {
         if let Some(metadata) = self.metadata.get_mut(index.0 as usize) {
             metadata.help = help;
@@ -92,10 +92,10 @@ impl PointBatch {
         self.end_point(start..start + name.len(), value, updated_at, metadata);
     }
 
-    /// Adds a point whose labels are written into the batch's own buffer by `write_labels`.
+    /// Adds a point whose labels `write_labels` writes into the batch's buffer.
     ///
     /// # Errors
-    /// What `write_labels` says; the batch is then as it was before.
+    /// The error of `write_labels`; the batch is then unchanged.
     pub fn push_with<E>(
         &mut self,
         name: &str,
@@ -114,6 +114,7 @@ impl PointBatch {
         Ok(())
     }
 
+    /// Adds the item of a point whose name and labels are at the end of the text.
     fn end_point(
         &mut self,
         name: Range<usize>,
@@ -142,7 +143,7 @@ impl PointBatch {
         self.items.is_empty()
     }
 
-    /// Walks the points in their order.
+    /// Iterates over the points in their order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = BatchPoint<'_>> {
         self.items.iter().map(|item| {
             let name_end = item.start + item.name_bytes as usize;
@@ -162,7 +163,7 @@ impl PointBatch {
     }
 }
 
-/// Where in a request a point stands.
+/// The position of a point in a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Position {
     /// The point with this index of a JSON array, from 0.
@@ -183,18 +184,18 @@ impl fmt::Display for Position {
 /// One point that was refused, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PointError {
-    /// Where it stands.
+    /// Its position.
     pub position: Position,
-    /// Why, for its writer.
+    /// The reason, for its writer.
     pub detail: String,
 }
 
 /// Every point of a batch that was refused.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct PointErrors {
-    /// The first of them, at most [`PointErrors::REPORTED`].
+    /// The first errors, at most [`PointErrors::REPORTED`].
     pub reported: Vec<PointError>,
-    /// How many there are in all.
+    /// The number of all errors.
     pub total: usize,
 }
 
@@ -202,7 +203,7 @@ impl PointErrors {
     /// The most errors that are reported one by one.
     pub const REPORTED: usize = 100;
 
-    /// Notes one more.
+    /// Adds an error.
     pub fn add(&mut self, position: Position, detail: impl Into<String>) {
         self.total += 1;
         if self.reported.len() < Self::REPORTED {

@@ -107,12 +107,12 @@ impl CacheRegistry {
 
 /// The last total of a source.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct LastTotal(u64);
+pub(in crate::exposition) struct LastTotal(u64);
 
 impl LastTotal {
     /// Stores a total; returns the increase since the last one. A smaller total means that the source was
     /// restarted: then all of it is new.
-    pub fn increase(&mut self, total: u64) -> u64 {
+    pub(in crate::exposition) fn increase(&mut self, total: u64) -> u64 {
         let last = std::mem::replace(&mut self.0, total);
         total.checked_sub(last).unwrap_or(total)
     }

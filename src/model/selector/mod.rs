@@ -1,8 +1,7 @@
 //! Prometheus series selectors: `name{label="value", other=~"re.*"}`.
 //!
 //! The grammar is that of PromQL's instant vector selectors without offsets
-//! (<https://prometheus.io/docs/prometheus/latest/querying/basics/>); its reader is in
-//! `selector/parse.rs`. Regular expressions are those of the `regex` crate, which run in
+//! (<https://prometheus.io/docs/prometheus/latest/querying/basics/>); `parse.rs` reads it. Regular expressions are those of the `regex` crate, which run in
 //! linear time like Prometheus' RE2.
 //! Invariant: as in Prometheus, a selector has at least one matcher that does not match the
 //! empty value, so that no selector means "everything" by accident.
@@ -13,7 +12,7 @@ use std::borrow::Cow;
 
 use regex::{Regex, RegexBuilder};
 
-use self::parse::{Operator, Written};
+use self::parse::{Operator, ParsedMatcher};
 use super::Invalid;
 use super::series::{split_canonical, unescape_label_value};
 
@@ -26,7 +25,7 @@ pub const MAX_MATCHERS: usize = 64;
 /// The most memory that one compiled expression may take, in bytes.
 const MAX_REGEX_BYTES: usize = 256 * 1024;
 
-/// The label that stands for the metric name.
+/// The label that means the metric name.
 const NAME_LABEL: &str = "__name__";
 
 /// One condition on one label.
@@ -52,7 +51,7 @@ pub enum Condition {
 }
 
 impl Condition {
-    /// Returns whether `value`, unescaped, fulfils the condition.
+    /// Returns whether the unescaped `value` satisfies the condition.
     pub fn holds(&self, value: &str) -> bool {
         match self {
             Self::Equal(wanted) => value == wanted,
@@ -63,11 +62,11 @@ impl Condition {
     }
 }
 
-/// A selector that was read, but whose expressions are not compiled yet: reading is cheap,
+/// A selector that was parsed, but whose regular expressions are not compiled yet: parsing is cheap,
 /// compiling may take milliseconds for each expression.
 #[derive(Debug, Clone)]
 pub struct SelectorText {
-    written: Vec<Written>,
+    parsed: Vec<ParsedMatcher>,
 }
 
 impl SelectorText {
@@ -82,23 +81,23 @@ impl SelectorText {
                 "a selector of more than {MAX_SELECTOR_BYTES} bytes"
             )));
         }
-        Ok(Self { written: parse::matchers(text)? })
+        Ok(Self { parsed: parse::matchers(text)? })
     }
 
     /// Returns how many regular expressions there are to compile.
     pub fn regexes(&self) -> usize {
-        let is_regex = |written: &&Written| {
-            matches!(written.operator, Operator::Matches | Operator::NotMatches)
+        let is_regex = |matcher: &&ParsedMatcher| {
+            matches!(matcher.operator, Operator::Matches | Operator::NotMatches)
         };
-        self.written.iter().filter(is_regex).count()
+        self.parsed.iter().filter(is_regex).count()
     }
 
     /// Compiles the expressions.
     ///
     /// # Errors
-    /// When one is broken or too large, or when the selector would match the empty label set.
+    /// When one is invalid or too large, or when the selector matches the empty label set.
     pub fn compile(self) -> Result<Selector, Invalid> {
-        let matcher = |Written { label, operator, value }| {
+        let matcher = |ParsedMatcher { label, operator, value }| {
             let condition = match operator {
                 Operator::Equal => Condition::Equal(value),
                 Operator::NotEqual => Condition::NotEqual(value),
@@ -108,7 +107,7 @@ impl SelectorText {
             Ok(Matcher { label, condition })
         };
         let matchers: Vec<Matcher> =
-            self.written.into_iter().map(matcher).collect::<Result<_, Invalid>>()?;
+            self.parsed.into_iter().map(matcher).collect::<Result<_, Invalid>>()?;
         if matchers.iter().all(|matcher| matcher.condition.holds("")) {
             return Err(Invalid::new(
                 "a selector needs at least one matcher that does not match the empty value",
@@ -118,7 +117,7 @@ impl SelectorText {
     }
 }
 
-/// All conditions of one selector; they must hold together.
+/// The conditions of one selector, all of which must hold.
 #[derive(Debug, Clone)]
 pub struct Selector {
     /// The conditions.
@@ -129,8 +128,8 @@ impl Selector {
     /// Reads and compiles a selector, see [`SelectorText`].
     ///
     /// # Errors
-    /// When the text is not an instant vector selector, would match the empty label set,
-    /// holds an expression that is broken or too large, or exceeds
+    /// When the text is not an instant vector selector, matches the empty label set,
+    /// contains an expression that is invalid or too large, or exceeds
     /// [`MAX_SELECTOR_BYTES`] or [`MAX_MATCHERS`].
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         SelectorText::parse(text)?.compile()
@@ -146,7 +145,7 @@ impl Selector {
         })
     }
 
-    /// Returns the metric name that all selected series have, where the selector names one.
+    /// Returns the metric name of all selected series, if the selector names one.
     pub fn exact_name(&self) -> Option<&str> {
         self.matchers.iter().find_map(|matcher| match &matcher.condition {
             Condition::Equal(name) if matcher.label == NAME_LABEL => Some(name.as_str()),
@@ -155,8 +154,8 @@ impl Selector {
     }
 }
 
-/// Returns the label's value, the empty one where it is absent. Allocates only for the rare
-/// value that holds an escape.
+/// Returns the label's value; the empty one if the label is absent. Allocates only for the rare
+/// value that contains an escape.
 fn label_value<'a>(canonical_labels: &'a str, label: &str) -> Cow<'a, str> {
     match split_canonical(canonical_labels).find(|(name, _)| *name == label) {
         None => Cow::Borrowed(""),
@@ -167,10 +166,11 @@ fn label_value<'a>(canonical_labels: &'a str, label: &str) -> Cow<'a, str> {
 
 /// Compiles an expression as Prometheus does: anchored, and `.` matches line feeds too.
 fn compile(pattern: &str) -> Result<Regex, Invalid> {
-    let bad =
-        |error: &dyn std::fmt::Display| Invalid::new(format!("a bad regular expression: {error}"));
-    // Read on its own first: `a)|(b` is broken, but would compile between the anchors and
-    // slip out of them.
+    let bad = |error: &dyn std::fmt::Display| {
+        Invalid::new(format!("an invalid regular expression: {error}"))
+    };
+    // Parsed on its own first: `a)|(b` is invalid, but would compile between the anchors, and then match
+    // without them.
     regex_syntax::ast::parse::Parser::new().parse(pattern).map_err(|error| bad(&error))?;
     RegexBuilder::new(&format!("^(?s:{pattern})$"))
         .size_limit(MAX_REGEX_BYTES)
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn every_spelling_of_a_selector_is_read() {
+    fn every_spelling_of_a_selector_is_accepted() {
         for text in [
             "up",
             " up ",
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_selector_is_refused() {
+    fn other_text_is_refused() {
         for text in [
             "",
             "  ",
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limits_hold() {
+    fn limits_are_enforced() {
         let long = format!("up{{a=\"{}\"}}", "x".repeat(MAX_SELECTOR_BYTES));
         assert!(Selector::parse(&long).is_err());
         let many = |n: usize| format!("up{{{}}}", "a=\"b\",".repeat(n));
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn expressions_are_counted_before_they_are_compiled_and_stay_small() {
+    fn expressions_are_counted_before_they_are_compiled_and_are_bounded() {
         let text = SelectorText::parse("up{a=~\"(\",b!~\"c\",d=\"e\",f!=\"g\"}").expect("readable");
         assert_eq!(text.regexes(), 2);
         assert!(text.compile().is_err());
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn expressions_are_anchored_and_cross_lines() {
+    fn expressions_are_anchored_and_match_line_feeds() {
         assert!(!selects("up{a=~\"b\"}", "up", "a=\"abc\""));
         assert!(!selects("up{a=~\"a|b\"}", "up", "a=\"ab\""));
         assert!(selects("up{a=~\"a.b\"}", "up", "a=\"a\\nb\""));
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_selector_tells_the_name_it_is_bound_to() {
+    fn a_selector_returns_the_name_that_it_requires() {
         let exact = |text| Selector::parse(text).expect("valid").exact_name().map(str::to_owned);
         assert_eq!(exact("up{a=\"b\"}").as_deref(), Some("up"));
         assert_eq!(exact("{a=\"b\",__name__=\"up\"}").as_deref(), Some("up"));

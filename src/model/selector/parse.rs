@@ -1,12 +1,12 @@
-//! The reader of selectors' text. Not the compiling, nor the matching, which are in the parent.
+//! Parses the text of selectors. Not the compiling and the matching, which are in the parent.
 //!
-//! Invariant: it consumes the whole text or refuses it.
+//! Invariant: the whole text is consumed, or refused.
 
 use super::{MAX_MATCHERS, NAME_LABEL};
 use crate::model::Invalid;
 use crate::model::series::{is_label_name, is_metric_name};
 
-/// What stands between a label and a value.
+/// The operator between a label and a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Operator {
     Equal,
@@ -15,16 +15,16 @@ pub(super) enum Operator {
     NotMatches,
 }
 
-/// A matcher as it was written.
+/// A matcher whose regular expression is not compiled.
 #[derive(Debug, Clone)]
-pub(super) struct Written {
+pub(super) struct ParsedMatcher {
     pub(super) label: String,
     pub(super) operator: Operator,
     pub(super) value: String,
 }
 
-/// Reads all matchers of a selector, the metric name first.
-pub(super) fn matchers(text: &str) -> Result<Vec<Written>, Invalid> {
+/// Parses all matchers of a selector, the metric name first.
+pub(super) fn matchers(text: &str) -> Result<Vec<ParsedMatcher>, Invalid> {
     let mut reader = Reader { rest: text.trim_matches(BLANKS) };
     let mut matchers = Vec::new();
     let name = reader.word(|b| b == b':');
@@ -45,12 +45,12 @@ pub(super) fn matchers(text: &str) -> Result<Vec<Written>, Invalid> {
 
 const BLANKS: [char; 4] = [' ', '\t', '\n', '\r'];
 
-fn named(name: String) -> Written {
-    Written { label: NAME_LABEL.to_owned(), operator: Operator::Equal, value: name }
+fn named(name: String) -> ParsedMatcher {
+    ParsedMatcher { label: NAME_LABEL.to_owned(), operator: Operator::Equal, value: name }
 }
 
-/// Reads what follows a `{`, up to and with its `}`.
-fn braces(reader: &mut Reader<'_>, matchers: &mut Vec<Written>) -> Result<(), Invalid> {
+/// Parses what follows a `{`, up to and including its `}`.
+fn braces(reader: &mut Reader<'_>, matchers: &mut Vec<ParsedMatcher>) -> Result<(), Invalid> {
     let name_before = !matchers.is_empty();
     let mut quoted_name = false;
     loop {
@@ -62,10 +62,10 @@ fn braces(reader: &mut Reader<'_>, matchers: &mut Vec<Written>) -> Result<(), In
             return Err(Invalid::new(format!("a selector of more than {MAX_MATCHERS} matchers")));
         }
         let matcher = match reader.string()? {
-            // Prometheus 3 writes names that way: `{"up", job="a"}`.
+            // Prometheus 3 may write the metric name as a string: `{"up", job="a"}`.
             Some(name) if !reader.at_operator() => {
                 if quoted_name {
-                    return Err(Invalid::new("the metric name stands twice"));
+                    return Err(Invalid::new("the metric name occurs twice"));
                 }
                 quoted_name = true;
                 named(name)
@@ -80,7 +80,7 @@ fn braces(reader: &mut Reader<'_>, matchers: &mut Vec<Written>) -> Result<(), In
             }
         };
         if name_before && matcher.label == NAME_LABEL {
-            return Err(Invalid::new("the metric name stands twice"));
+            return Err(Invalid::new("the metric name occurs twice"));
         }
         matchers.push(matcher);
         reader.skip_blanks();
@@ -91,7 +91,7 @@ fn braces(reader: &mut Reader<'_>, matchers: &mut Vec<Written>) -> Result<(), In
 }
 
 /// Reads the operator and the value that follow a label's name.
-fn condition(reader: &mut Reader<'_>, label: String) -> Result<Written, Invalid> {
+fn condition(reader: &mut Reader<'_>, label: String) -> Result<ParsedMatcher, Invalid> {
     reader.skip_blanks();
     let operators = [
         ("=~", Operator::Matches),
@@ -106,7 +106,7 @@ fn condition(reader: &mut Reader<'_>, label: String) -> Result<Written, Invalid>
     let Some(value) = reader.string()? else {
         return Err(reader.unexpected("a quoted string"));
     };
-    Ok(Written { label, operator, value })
+    Ok(ParsedMatcher { label, operator, value })
 }
 
 struct Reader<'a> {
@@ -124,7 +124,7 @@ impl<'a> Reader<'a> {
         rest.is_some()
     }
 
-    /// Takes the longest run of letters, digits, `_`, and what `also` admits.
+    /// Takes the longest prefix of letters, digits, `_`, and what `also` accepts.
     fn word(&mut self, also: impl Fn(u8) -> bool) -> &'a str {
         let of_word = |&b: &u8| b.is_ascii_alphanumeric() || b == b'_' || also(b);
         let end = self.rest.bytes().take_while(of_word).count();
@@ -144,13 +144,13 @@ impl<'a> Reader<'a> {
         Invalid::new(format!("not a selector: expected {wanted} at {found}"))
     }
 
-    /// Takes a string if one begins here, and gives what it means.
+    /// Takes a string if one begins here, and returns its unescaped value.
     fn string(&mut self) -> Result<Option<String>, Invalid> {
         let Some(quote @ ('"' | '\'' | '`')) = self.rest.chars().next() else { return Ok(None) };
         let body = &self.rest[1..];
-        let unended = || Invalid::new("not a selector: a string without its end");
+        let unterminated = || Invalid::new("not a selector: an unterminated string");
         if quote == '`' {
-            let end = body.find('`').ok_or_else(unended)?;
+            let end = body.find('`').ok_or_else(unterminated)?;
             self.rest = &body[end + 1..];
             return Ok(Some(body[..end].to_owned()));
         }
@@ -159,11 +159,11 @@ impl<'a> Reader<'a> {
         let mut rest = body;
         loop {
             let special = |c: char| c == quote || c == '\\' || c == '\n';
-            let at = rest.find(special).ok_or_else(unended)?;
+            let at = rest.find(special).ok_or_else(unterminated)?;
             out.extend_from_slice(&rest.as_bytes()[..at]);
             match rest.as_bytes()[at] {
                 b'\\' => rest = escape(&rest[at + 1..], quote, &mut out)?,
-                b'\n' => return Err(unended()),
+                b'\n' => return Err(unterminated()),
                 _ => {
                     self.rest = &rest[at + 1..];
                     break;
@@ -177,7 +177,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Reads what follows a backslash, by Go's rules (<https://go.dev/ref/spec#String_literals>),
-/// and gives the text after it.
+/// and returns the text after it.
 fn escape<'a>(text: &'a str, quote: char, out: &mut Vec<u8>) -> Result<&'a str, Invalid> {
     let bad = || Invalid::new("not a selector: an unknown escape sequence in a string");
     let kind = text.chars().next().ok_or_else(bad)?;

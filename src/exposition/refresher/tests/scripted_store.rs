@@ -27,9 +27,9 @@ pub(super) struct ScriptedStore {
 #[derive(Default)]
 pub(super) struct Script {
     pub(super) points: BTreeMap<SeriesKey, Point>,
-    changed: BTreeMap<SeriesKey, u64>,
+    pub(super) changed: BTreeMap<SeriesKey, u64>,
     pub(super) epoch: u64,
-    seq: u64,
+    pub(super) seq: u64,
     pub(super) fails: bool,
     pub(super) hangs: bool,
     /// Changes that are written one by one, each after a read of the snapshot.
