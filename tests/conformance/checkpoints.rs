@@ -10,6 +10,25 @@ use holdall::store::{AcquireOutcome, CheckpointOutcome, CheckpointStore, Fenced}
 
 use super::fixture::{CHECKPOINT_RETENTION, Fixture};
 
+/// Passes the cases of this file to a macro, with its other arguments.
+macro_rules! cases {
+    ($run:ident, $($arguments:tt)*) => {
+        $run! { $($arguments)*:
+            a_checkpoint_is_read_back_to_the_nanosecond,
+            if_later_refuses_to_move_back,
+            org_and_repo_are_never_joined,
+            checkpoints_expire_with_the_retention_counted_from_the_write,
+            a_deleted_checkpoint_is_gone,
+            checkpoints_are_listed_by_org_in_pages,
+            a_fence_that_does_not_hold_refuses_the_write,
+            a_takeover_is_never_overwritten_by_the_former_holder,
+            checkpoints_survive_a_restart,
+            racing_writers_with_if_later_leave_the_latest,
+        }
+    };
+}
+pub(super) use cases;
+
 fn key(org: &str, repo: &str) -> CheckpointKey {
     CheckpointKey::parse(org, repo).expect("valid")
 }
@@ -44,7 +63,7 @@ async fn lead(fixture: &Fixture, holder: &str) -> Fence {
     }
 }
 
-pub(super) async fn what_was_set_is_read_to_the_nanosecond(fixture: Fixture) {
+pub(super) async fn a_checkpoint_is_read_back_to_the_nanosecond(fixture: Fixture) {
     let store = &fixture.stores.checkpoints;
     for to in [at(1_234_567_891), at(-1), Timestamp::parse("1700-01-01T00:00:00Z").expect("valid")]
     {

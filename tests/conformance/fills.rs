@@ -11,6 +11,20 @@ use super::cache::{a_put, address, fill, seen};
 use super::fixture::{CACHE_BYTES, Fixture};
 use super::generations::bump;
 
+/// Passes the cases of this file to a macro, with its other arguments.
+macro_rules! cases {
+    ($run:ident, $($arguments:tt)*) => {
+        $run! { $($arguments)*:
+            one_of_many_callers_gets_the_fill_claim,
+            a_fill_claim_ends_by_its_put_its_token_a_delete_or_its_end,
+            a_refused_put_ends_its_own_fill_claim_only,
+            an_expired_token_does_not_end_the_next_fill_claim,
+            a_token_of_an_earlier_start_ends_nothing,
+        }
+    };
+}
+pub(super) use cases;
+
 const TTL: Duration = Duration::from_millis(800);
 
 async fn claim(store: &Arc<dyn CacheStore>, address: &CacheAddress, ttl: Duration) -> FillOutcome {
@@ -32,7 +46,7 @@ async fn end(store: &Arc<dyn CacheStore>, address: &CacheAddress, token: FillTok
     store.end_fill(&address.key, token).await.expect("the store works")
 }
 
-pub(super) async fn one_of_many_callers_gets_the_turn(fixture: Fixture) {
+pub(super) async fn one_of_many_callers_gets_the_fill_claim(fixture: Fixture) {
     for round in 0..20 {
         let callers: Vec<_> = (0..30)
             .map(|_| {
@@ -55,7 +69,7 @@ pub(super) async fn one_of_many_callers_gets_the_turn(fixture: Fixture) {
     assert!(!is_held(&fixture.stores.cache, &address("m", "0")).await, "it is another key");
 }
 
-pub(super) async fn a_turn_ends_by_its_put_its_token_a_delete_or_its_time(fixture: Fixture) {
+pub(super) async fn a_fill_claim_ends_by_its_put_its_token_a_delete_or_its_end(fixture: Fixture) {
     let store = &fixture.stores.cache;
     let address = address("n", "k");
 
@@ -85,7 +99,7 @@ pub(super) async fn a_turn_ends_by_its_put_its_token_a_delete_or_its_time(fixtur
     turn(store, &address).await;
 }
 
-pub(super) async fn a_put_that_is_refused_ends_its_own_turn_only(fixture: Fixture) {
+pub(super) async fn a_refused_put_ends_its_own_fill_claim_only(fixture: Fixture) {
     let store = &fixture.stores.cache;
     let address = address("n", "k");
     let refused = async |token: Option<FillToken>, bytes: usize, seen: Seen| {
@@ -111,7 +125,7 @@ pub(super) async fn a_put_that_is_refused_ends_its_own_turn_only(fixture: Fixtur
     assert!(!is_held(store, &address).await);
 }
 
-pub(super) async fn a_token_whose_time_is_over_does_not_end_the_next_turn(fixture: Fixture) {
+pub(super) async fn an_expired_token_does_not_end_the_next_fill_claim(fixture: Fixture) {
     let store = &fixture.stores.cache;
     let address = address("n", "k");
     let late = turn(store, &address).await;
@@ -122,7 +136,7 @@ pub(super) async fn a_token_whose_time_is_over_does_not_end_the_next_turn(fixtur
     assert!(end(store, &address, next).await);
 }
 
-pub(super) async fn a_token_of_an_earlier_life_ends_nothing(fixture: Fixture) {
+pub(super) async fn a_token_of_an_earlier_start_ends_nothing(fixture: Fixture) {
     let address = address("n", "k");
     let late = turn(&fixture.stores.cache, &address).await;
     let Some(fixture) = fixture.restart(TTL).await else { return };

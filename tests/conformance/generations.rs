@@ -13,6 +13,29 @@ use holdall::store::{GenerationStore, PutOutcome};
 use super::cache::{address, put};
 use super::fixture::Fixture;
 
+/// Passes the cases of this file to a macro, with its other arguments.
+macro_rules! cases {
+    ($run:ident, $($arguments:tt)*) => {
+        $run! { $($arguments)*:
+            an_unknown_key_is_zero_and_its_first_bump_returns_one,
+            bumps_of_many_tasks_are_all_counted,
+            a_batch_raises_each_key_once,
+            a_snapshot_is_in_the_order_of_its_keys,
+            generations_of_any_key_survive_a_restart,
+            a_cleanup_removes_keys_not_bumped_for_the_retention,
+            a_cleanup_of_many_keys_misses_none,
+            a_fence_holds_until_its_key_is_bumped,
+            a_fence_of_a_key_that_is_bumped_survives_the_cleanup_of_others,
+            a_fence_never_holds_again_after_a_cleanup,
+            a_fence_never_holds_again_after_a_restart,
+            a_fence_never_holds_again_on_a_wiped_store,
+            a_fence_never_holds_again_on_a_restored_store,
+            bumps_that_race_with_cleanups_end_every_fence,
+        }
+    };
+}
+pub(super) use cases;
+
 const RETENTION: Duration = Duration::from_millis(500);
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -52,7 +75,7 @@ async fn holds(fixture: &Fixture, name: &str, fence: GenerationFence) -> bool {
     }
 }
 
-pub(super) async fn a_key_that_is_not_known_is_zero_and_its_first_bump_gives_one(fixture: Fixture) {
+pub(super) async fn an_unknown_key_is_zero_and_its_first_bump_returns_one(fixture: Fixture) {
     let store = &fixture.stores.generations;
     let missing = snapshot(store, "a").await;
     assert_eq!(missing.number, 0);
@@ -139,7 +162,7 @@ pub(super) async fn generations_of_any_key_survive_a_restart(fixture: Fixture) {
     assert_eq!(bump(&fixture.stores.generations, "a/b").await.number, 2);
 }
 
-pub(super) async fn a_cleanup_forgets_what_was_not_bumped_for_the_retention(fixture: Fixture) {
+pub(super) async fn a_cleanup_removes_keys_not_bumped_for_the_retention(fixture: Fixture) {
     let store = &fixture.stores.generations;
     bump_many(store, &["old", "again"]).await;
     fixture.pass(RETENTION / 2).await;

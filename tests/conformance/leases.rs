@@ -8,6 +8,24 @@ use holdall::store::{AcquireOutcome, LeaseStore};
 
 use super::fixture::Fixture;
 
+/// Passes the cases of this file to a macro, with its other arguments.
+macro_rules! cases {
+    ($run:ident, $($arguments:tt)*) => {
+        $run! { $($arguments)*:
+            one_of_many_concurrent_callers_gets_a_lease,
+            the_same_holder_acquires_again_under_a_new_token,
+            renewing_needs_the_current_token,
+            releasing_needs_the_current_token,
+            a_late_release_does_not_free_the_next_holders_lease,
+            a_lease_expires_at_its_end_and_not_before,
+            tokens_grow_over_all_leases_across_release_expiry_and_restart,
+            a_restart_does_not_shorten_a_lease,
+            leases_are_listed_by_name_in_pages,
+        }
+    };
+}
+pub(super) use cases;
+
 const TTL: Duration = Duration::from_secs(30);
 
 fn name(name: &str) -> LeaseName {
@@ -104,7 +122,7 @@ pub(super) async fn a_late_release_does_not_free_the_next_holders_lease(fixture:
     assert_eq!(get(store, "l").await, Some(next));
 }
 
-pub(super) async fn a_lease_lives_as_long_as_promised_and_not_longer(fixture: Fixture) {
+pub(super) async fn a_lease_expires_at_its_end_and_not_before(fixture: Fixture) {
     // Not at a whole millisecond, so that rounding shows.
     fixture.pass(Duration::from_nanos(1)).await;
     let store = &fixture.stores.leases;

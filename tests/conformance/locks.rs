@@ -8,6 +8,23 @@ use holdall::store::{LockOutcome, LockStore};
 
 use super::fixture::Fixture;
 
+/// Passes the cases of this file to a macro, with its other arguments.
+macro_rules! cases {
+    ($run:ident, $($arguments:tt)*) => {
+        $run! { $($arguments)*:
+            exactly_one_of_many_concurrent_callers_gets_a_lock,
+            acquiring_a_held_lock_returns_its_end,
+            a_lock_expires_at_its_end_and_not_before,
+            a_batch_claims_what_is_free_and_each_key_once,
+            the_kinds_are_name_spaces_of_their_own,
+            keys_may_contain_anything,
+            locks_survive_a_restart,
+            expired_locks_are_not_counted,
+        }
+    };
+}
+pub(super) use cases;
+
 const TTL: Duration = Duration::from_secs(30);
 
 fn job(key: &str) -> LockKey {
@@ -36,7 +53,7 @@ pub(super) async fn exactly_one_of_many_concurrent_callers_gets_a_lock(fixture: 
     }
 }
 
-pub(super) async fn a_held_lock_is_an_answer_with_its_end(fixture: Fixture) {
+pub(super) async fn acquiring_a_held_lock_returns_its_end(fixture: Fixture) {
     let store = &fixture.stores.locks;
     assert_eq!(store.get(&job("a")).await.expect("the store works"), None);
     let first = acquire(store, job("a")).await;
@@ -47,7 +64,7 @@ pub(super) async fn a_held_lock_is_an_answer_with_its_end(fixture: Fixture) {
     assert_eq!(store.get(&job("a")).await.expect("the store works"), Some(first.expires_at));
 }
 
-pub(super) async fn a_lock_is_free_when_its_time_is_over_and_not_before(fixture: Fixture) {
+pub(super) async fn a_lock_expires_at_its_end_and_not_before(fixture: Fixture) {
     // Not at a whole millisecond, so that rounding shows.
     fixture.pass(Duration::from_nanos(1)).await;
     let store = &fixture.stores.locks;
@@ -101,7 +118,7 @@ pub(super) async fn locks_survive_a_restart(fixture: Fixture) {
     assert!(acquire(&fixture.stores.locks, job("a")).await.acquired);
 }
 
-pub(super) async fn what_expired_is_not_counted(fixture: Fixture) {
+pub(super) async fn expired_locks_are_not_counted(fixture: Fixture) {
     let operation = &fixture.stores.operation;
     acquire(&fixture.stores.locks, job("a")).await;
     assert_eq!(operation.status().await.expect("the store works").entries("locks"), 1);

@@ -13,6 +13,17 @@ use super::cache::{address, put, read};
 use super::fixture::{Backup, Fixture, Random};
 use super::generations::{bump, key, snapshot};
 
+/// Passes the cases of this file to a macro, with its other arguments.
+macro_rules! cases {
+    ($run:ident, $($arguments:tt)*) => {
+        $run! { $($arguments)*:
+            no_order_of_steps_makes_a_stale_value_valid,
+            lookups_that_race_with_bumps_never_find_a_stale_value,
+        }
+    };
+}
+pub(super) use cases;
+
 const KEYS: [&str; 4] = ["a", "b", "c", "d"];
 const RETENTION: Duration = Duration::from_millis(100);
 
@@ -223,7 +234,7 @@ fn value_at(name: &str) -> CacheAddress {
     address("values", name)
 }
 
-pub(super) async fn no_order_of_steps_makes_an_old_value_true(fixture: Fixture) {
+pub(super) async fn no_order_of_steps_makes_a_stale_value_valid(fixture: Fixture) {
     let mut run = Run::new(fixture, 7);
     for _ in 0..6_000 {
         run = run.step().await;
@@ -234,7 +245,7 @@ pub(super) async fn no_order_of_steps_makes_an_old_value_true(fixture: Fixture) 
 
 /// Every lookup of many notes the bumps that were answered before it: each of its values must be
 /// at least as new, for itself.
-pub(super) async fn lookups_of_many_race_with_bumps(fixture: Fixture) {
+pub(super) async fn lookups_that_race_with_bumps_never_find_a_stale_value(fixture: Fixture) {
     const BUMPS: usize = 400;
     let answered: Arc<[AtomicU64; KEYS.len()]> = Arc::default();
     let writer = {

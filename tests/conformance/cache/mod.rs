@@ -1,5 +1,7 @@
-//! What every cache must do. Turns at filling stand in `fills`, and that
-//! no value outlives its generation in `validity`.
+//! What every cache must do. `bounds` has the cases about its size; `fills` those about fill claims, and
+//! `validity` those that hold that no value outlives its generation.
+
+mod bounds;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +13,40 @@ use holdall::model::cache::{
 use holdall::model::generations::{GenerationFence, Seen};
 use holdall::store::{CacheAddress, CachePut, CacheRead, CacheStore, PutOutcome};
 
-use super::fixture::{CACHE_BYTES, CACHE_NAMESPACE_BYTES, CACHE_NAMESPACES, Fixture, Random};
+pub(super) use self::bounds::{
+    a_small_namespace_is_not_evicted_by_a_busy_one, a_stored_value_is_found,
+    a_value_larger_than_its_namespace_is_refused, the_cache_never_exceeds_its_bounds,
+    the_number_of_namespaces_is_bounded, unused_values_make_room_for_used_ones,
+    values_read_often_survive_a_scan,
+};
+use super::fixture::Fixture;
 use super::generations::{bump, key as generation_key, snapshot};
+
+/// Passes the cases of this file to a macro, with its other arguments.
+macro_rules! cases {
+    ($run:ident, $($arguments:tt)*) => {
+        $run! { $($arguments)*:
+            a_value_is_found_as_it_was_put,
+            namespaces_and_keys_are_never_joined,
+            a_value_expires_after_its_ttl_and_not_before,
+            a_bump_ends_a_value,
+            a_put_whose_generation_has_moved_changes_nothing,
+            a_generation_number_holds_until_the_next_bump,
+            a_value_depends_on_the_key_that_it_was_put_with,
+            a_deleted_value_is_absent,
+            each_lookup_of_a_batch_is_independent,
+            a_value_that_survives_a_restart_is_ended_by_a_bump,
+            a_value_larger_than_its_namespace_is_refused,
+            a_stored_value_is_found,
+            the_number_of_namespaces_is_bounded,
+            the_cache_never_exceeds_its_bounds,
+            a_small_namespace_is_not_evicted_by_a_busy_one,
+            values_read_often_survive_a_scan,
+            unused_values_make_room_for_used_ones,
+        }
+    };
+}
+pub(super) use cases;
 
 /// Longer than any case lets pass.
 pub(super) const LONG: Duration = Duration::from_secs(3600);
@@ -86,7 +120,7 @@ async fn cached_bytes(fixture: &Fixture) -> usize {
     usize::try_from(status.bytes("cache")).expect("small")
 }
 
-pub(super) async fn what_was_put_is_found_as_it_was(fixture: Fixture) {
+pub(super) async fn a_value_is_found_as_it_was_put(fixture: Fixture) {
     let store = &fixture.stores.cache;
     let address = address("n", "k");
     assert_eq!(miss(store, &address).await, Some(MissReason::Absent));
@@ -124,7 +158,7 @@ pub(super) async fn namespaces_and_keys_are_never_joined(fixture: Fixture) {
     }
 }
 
-pub(super) async fn a_value_lives_as_long_as_its_ttl_and_not_longer(fixture: Fixture) {
+pub(super) async fn a_value_expires_after_its_ttl_and_not_before(fixture: Fixture) {
     let store = &fixture.stores.cache;
     let address = address("n", "k");
     let put = CachePut { ttl: TTL, ..a_put(&address, seen(&fixture, &address).await, "v") };
@@ -172,7 +206,7 @@ pub(super) async fn a_put_whose_generation_has_moved_changes_nothing(fixture: Fi
     }
 }
 
-pub(super) async fn a_number_holds_as_long_as_it_stands(fixture: Fixture) {
+pub(super) async fn a_generation_number_holds_until_the_next_bump(fixture: Fixture) {
     let store = &fixture.stores.cache;
     let address = address("n", "k");
     for number in 0..3 {
@@ -248,7 +282,7 @@ pub(super) async fn a_deleted_value_is_absent(fixture: Fixture) {
     assert_eq!(miss(store, &one).await, Some(MissReason::Absent));
 }
 
-pub(super) async fn many_lookups_are_answered_each_for_itself(fixture: Fixture) {
+pub(super) async fn each_lookup_of_a_batch_is_independent(fixture: Fixture) {
     let store = &fixture.stores.cache;
     let names = ["hit", "absent", "stale", "expired", "deleted"];
     for name in ["hit", "stale", "deleted"] {
@@ -285,177 +319,10 @@ pub(super) async fn many_lookups_are_answered_each_for_itself(fixture: Fixture) 
     assert!(store.get(&[]).await.expect("the store works").is_empty());
 }
 
-pub(super) async fn a_cache_starts_empty(fixture: Fixture) {
+pub(super) async fn a_value_that_survives_a_restart_is_ended_by_a_bump(fixture: Fixture) {
     fill(&fixture, &address("n", "k"), "v").await;
     let Some(fixture) = fixture.restart(Duration::ZERO).await else { return };
     // Kept or lost, it is never wrong; and a bump ends it in both lives.
     bump(&fixture.stores.generations, "k").await;
     assert!(get(&fixture.stores.cache, &address("n", "k")).await.is_err());
-}
-
-pub(super) async fn a_value_larger_than_its_namespace_is_refused(fixture: Fixture) {
-    let store = &fixture.stores.cache;
-    let address = address("n", "k");
-    fill(&fixture, &address, "small").await;
-    for bytes in [CACHE_NAMESPACE_BYTES, CACHE_BYTES, 2 * CACHE_BYTES] {
-        let outcome = put(store, &address, seen(&fixture, &address).await, vec![0; bytes]).await;
-        let PutOutcome::TooLarge { limit_bytes } = outcome else { panic!("{outcome:?}") };
-        assert!(limit_bytes <= CACHE_NAMESPACE_BYTES);
-        assert_eq!(get(store, &address).await.expect("is there").bytes, "small");
-    }
-}
-
-/// Also the first one of its namespace, and the largest that is not refused.
-pub(super) async fn a_value_that_is_not_refused_is_held(fixture: Fixture) {
-    let store = &fixture.stores.cache;
-    let mut largest = 0;
-    for (n, part) in (1..=64).enumerate() {
-        let address = address(["a", "b"][n % 2], &format!("{n}"));
-        let bytes = CACHE_NAMESPACE_BYTES / 64 * part;
-        match put(store, &address, seen(&fixture, &address).await, vec![7; bytes]).await {
-            PutOutcome::Stored(_) => largest = bytes,
-            PutOutcome::TooLarge { limit_bytes } => {
-                assert!(bytes + 4096 > limit_bytes, "{bytes} with a limit of {limit_bytes}");
-                continue;
-            }
-            other => panic!("{other:?}"),
-        }
-        let found = get(store, &address).await;
-        assert_eq!(found.map(|value| value.bytes.len()), Ok(bytes), "{bytes} bytes are not held");
-    }
-    let share = CACHE_NAMESPACE_BYTES / fixture.stores.operation.capabilities().shards;
-    assert!(largest >= share * 9 / 10, "{largest} is the most");
-}
-
-pub(super) async fn there_are_only_so_many_namespaces(fixture: Fixture) {
-    let store = &fixture.stores.cache;
-    for n in 0..CACHE_NAMESPACES {
-        fill(&fixture, &address(&format!("{n}"), "k"), "v").await;
-    }
-    let one_more = address("more", "k");
-    let outcome = put(store, &one_more, seen(&fixture, &one_more).await, "v").await;
-    assert_eq!(outcome, PutOutcome::TooManyNamespaces);
-    assert_eq!(miss(store, &one_more).await, Some(MissReason::Absent));
-    for n in 0..CACHE_NAMESPACES {
-        assert!(get(store, &address(&format!("{n}"), "k")).await.is_ok());
-        fill(&fixture, &address(&format!("{n}"), "another"), "v").await;
-    }
-}
-
-pub(super) async fn what_is_held_never_exceeds_the_bounds(fixture: Fixture) {
-    let store = &fixture.stores.cache;
-    // Alone, a namespace may use all that it may have, and not more.
-    for n in 0..200 {
-        fill(&fixture, &address("first", &format!("{n}")), vec![0; 8 << 10]).await;
-        assert!(cached_bytes(&fixture).await <= CACHE_NAMESPACE_BYTES);
-    }
-    assert!(cached_bytes(&fixture).await >= CACHE_NAMESPACE_BYTES * 8 / 10);
-    let tasks: Vec<_> = (0..4)
-        .map(|seed| {
-            let (store, operation) = (Arc::clone(store), Arc::clone(&fixture.stores.operation));
-            tokio::spawn(async move {
-                let mut random = Random::from(seed);
-                for _ in 0..500 {
-                    let namespace = ["a", "b", "c", "first"][random.below(4)];
-                    let address = address(namespace, &format!("{}", random.below(60)));
-                    let bytes = match random.below(20) {
-                        0 => random.below(CACHE_NAMESPACE_BYTES),
-                        _ => random.below(20 << 10),
-                    };
-                    match random.below(8) {
-                        0 => drop(store.delete(&address.key).await.expect("the store works")),
-                        1..4 => drop(get(&store, &address).await),
-                        _ => drop(put(&store, &address, Seen::Number(0), vec![0; bytes]).await),
-                    }
-                    let held = operation.status().await.expect("the store works").bytes("cache");
-                    assert!(held <= CACHE_BYTES as u64, "{held} bytes are held");
-                }
-            })
-        })
-        .collect();
-    for task in tasks {
-        task.await.expect("does not panic");
-    }
-    for n in 0..400 {
-        let namespace = ["a", "b", "c", "first"][n % 4];
-        fill(&fixture, &address(namespace, &format!("{n}")), vec![0; 8 << 10]).await;
-    }
-    let held = cached_bytes(&fixture).await;
-    assert!((CACHE_BYTES * 7 / 10..=CACHE_BYTES).contains(&held), "{held} bytes are held");
-}
-
-pub(super) async fn a_small_namespace_is_not_pushed_out_by_a_busy_one(fixture: Fixture) {
-    let store = &fixture.stores.cache;
-    // The busy ones have taken everything first.
-    let crowd = async |from: usize| {
-        for n in from..from + 300 {
-            fill(&fixture, &address(["busy", "busier"][n % 2], &format!("{n}")), vec![0; 8 << 10])
-                .await;
-        }
-    };
-    crowd(0).await;
-    for n in 0..10 {
-        fill(&fixture, &address("small", &format!("{n}")), vec![1; 1 << 10]).await;
-    }
-    crowd(300).await;
-    for n in 0..10 {
-        let found = get(store, &address("small", &format!("{n}"))).await;
-        assert!(found.is_ok(), "{n}: {found:?}");
-    }
-    // And it grows to its share when it is used more.
-    for n in 0..60 {
-        fill(&fixture, &address("small", &format!("{n}")), vec![1; 4 << 10]).await;
-    }
-    let mut held = 0;
-    for n in 0..60 {
-        held += usize::from(get(store, &address("small", &format!("{n}"))).await.is_ok());
-    }
-    assert!(held >= 45, "{held} of 60");
-}
-
-pub(super) async fn what_is_read_often_survives_a_scan(fixture: Fixture) {
-    const HOT: usize = 20;
-    let store = &fixture.stores.cache;
-    let hot = |n: usize| address("n", &format!("hot {n}"));
-    for n in 0..HOT {
-        fill(&fixture, &hot(n), vec![1; 4 << 10]).await;
-    }
-    // Ten times as much as there is room for, each asked for once.
-    let once = 10 * CACHE_NAMESPACE_BYTES / (4 << 10);
-    let (mut hits, mut looks) = (0, 0);
-    for n in 0..once {
-        let scanned = address("n", &format!("{n}"));
-        assert!(get(store, &scanned).await.is_err());
-        fill(&fixture, &scanned, vec![0; 4 << 10]).await;
-        if n % 4 == 0 {
-            hits += usize::from(get(store, &hot(n / 4 % HOT)).await.is_ok());
-            looks += 1;
-        }
-    }
-    assert!(hits * 100 >= looks * 95, "{hits} of {looks}");
-    for n in 0..once {
-        let reason = miss(store, &address("n", &format!("{n}"))).await;
-        assert!(matches!(reason, None | Some(MissReason::Evicted)), "{n}: {reason:?}");
-    }
-}
-
-pub(super) async fn what_is_no_longer_used_makes_room_for_what_is(fixture: Fixture) {
-    const BYTES: usize = 4 << 10;
-    let store = &fixture.stores.cache;
-    for n in 0..CACHE_NAMESPACE_BYTES / BYTES {
-        fill(&fixture, &address("n", &format!("old {n}")), vec![0; BYTES]).await;
-    }
-    let used = CACHE_NAMESPACE_BYTES / BYTES / 2;
-    let mut hits = 0;
-    for _ in 0..5 {
-        hits = 0;
-        for n in 0..used {
-            let address = address("n", &format!("used {n}"));
-            match miss(store, &address).await {
-                None => hits += 1,
-                Some(_) => fill(&fixture, &address, vec![1; BYTES]).await,
-            }
-        }
-    }
-    assert!(hits * 100 >= used * 90, "{hits} of {used} after five rounds");
 }

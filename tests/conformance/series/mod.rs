@@ -1,0 +1,305 @@
+//! What every store of series must do. The cases know the contract only: a plain map of
+//! series is the model that they hold the store against.
+
+mod model;
+mod reads;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdall::model::batch::PointBatch;
+use holdall::model::cursor::Cursor;
+use holdall::model::series::{
+    Metadata, MetricType, Point, PointLimits, SeriesId, SeriesKey, canonicalize,
+};
+use holdall::model::time::Timestamp;
+use holdall::store::{Change, Delta, Fenced, SeriesStore, Snapshot, UpsertCounts, UpsertOutcome};
+
+pub(super) use self::model::{
+    any_order_of_steps_equals_a_plain_model,
+    snapshot_and_deltas_equal_a_fresh_snapshot_under_any_concurrency,
+};
+pub(super) use self::reads::{
+    a_cursor_is_honoured_until_a_deletion_behind_it_is_trimmed,
+    a_dry_run_counts_deletions_and_deletes_nothing, a_snapshot_is_sorted_paged_and_selected,
+    waiting_readers_are_woken_by_every_change,
+};
+use super::fixture::{Fixture, MAX_SERIES, RETENTION, Random};
+
+/// Passes the cases of this file to a macro, with its other arguments.
+macro_rules! cases {
+    ($run:ident, $($arguments:tt)*) => {
+        $run! { $($arguments)*:
+            the_newest_sample_wins_and_keeps_its_retention,
+            a_point_past_the_retention_is_stale_and_creates_nothing,
+            a_point_without_a_time_is_not_older_than_one_of_the_same_millisecond,
+            an_expired_series_is_gone_from_every_read_and_is_a_deletion,
+            expired_series_do_not_use_up_the_budget,
+            a_batch_over_the_budget_changes_nothing,
+            racing_writers_never_exceed_the_budget,
+            values_and_metadata_are_kept_to_the_bit,
+            a_snapshot_is_sorted_paged_and_selected,
+            a_dry_run_counts_deletions_and_deletes_nothing,
+            a_cursor_is_honoured_until_a_deletion_behind_it_is_trimmed,
+            waiting_readers_are_woken_by_every_change,
+            any_order_of_steps_equals_a_plain_model,
+            snapshot_and_deltas_equal_a_fresh_snapshot_under_any_concurrency,
+        }
+    };
+}
+pub(super) use cases;
+
+/// The state of all series, as a reader puts it together.
+type View = BTreeMap<(String, String), Point>;
+
+fn key_of(key: &SeriesKey) -> (String, String) {
+    (key.name.to_string(), key.labels.to_string())
+}
+
+fn view_of(points: Vec<Point>) -> View {
+    points.into_iter().map(|point| (key_of(&point.key), point)).collect()
+}
+
+fn apply(view: &mut View, changes: Vec<Change>) {
+    for change in changes {
+        match change {
+            Change::Upserted(point) => view.insert(key_of(&point.key), point),
+            Change::Deleted(key) => view.remove(&key_of(&key)),
+        };
+    }
+}
+
+/// Adds a point to a batch.
+pub(super) fn add(batch: &mut PointBatch, name: &str, labels: &[(&str, &str)], value: f64) {
+    add_at(batch, name, labels, value, None);
+}
+
+fn add_at(
+    batch: &mut PointBatch,
+    name: &str,
+    labels: &[(&str, &str)],
+    value: f64,
+    at: Option<Timestamp>,
+) {
+    batch
+        .push_with(name, value, at, None, |out| {
+            canonicalize(&mut labels.to_vec(), &PointLimits::default(), out)
+        })
+        .expect("valid labels");
+}
+
+fn one(name: &str, labels: &[(&str, &str)], value: f64, at: Option<Timestamp>) -> PointBatch {
+    let mut batch = PointBatch::default();
+    add_at(&mut batch, name, labels, value, at);
+    batch
+}
+
+async fn upsert(store: &Arc<dyn SeriesStore>, batch: PointBatch) -> UpsertOutcome {
+    match store.upsert(batch, None).await.expect("the store works") {
+        Fenced::Done(outcome) => outcome,
+        Fenced::Refused => panic!("there was no fence"),
+    }
+}
+
+async fn counts(store: &Arc<dyn SeriesStore>, batch: PointBatch) -> UpsertCounts {
+    match upsert(store, batch).await {
+        UpsertOutcome::Applied(counts) => counts,
+        UpsertOutcome::OverBudget { new, room } => panic!("{new} new, room for {room}"),
+    }
+}
+
+async fn snapshot(store: &Arc<dyn SeriesStore>) -> Snapshot {
+    store.snapshot(&[], None, usize::MAX >> 1).await.expect("the store works")
+}
+
+/// Follows `cursor` to its end; `false` when the store doesn't honour it any more.
+async fn follow(
+    store: &Arc<dyn SeriesStore>,
+    view: &mut View,
+    cursor: &mut Cursor,
+    limit: usize,
+) -> bool {
+    loop {
+        match store.delta(cursor, limit).await.expect("the store works") {
+            Delta::Gone => return false,
+            Delta::Changes { changes, next, more } => {
+                assert!(changes.len() <= limit);
+                assert!(!more || changes.len() == limit, "more is promised, but there was room");
+                let mut keys: Vec<_> = changes.iter().map(change_key).collect();
+                keys.sort();
+                keys.dedup();
+                assert_eq!(keys.len(), changes.len(), "a series stands twice in one delta");
+                apply(view, changes);
+                *cursor = next;
+                if !more {
+                    return true;
+                }
+            }
+        }
+    }
+}
+
+fn change_key(change: &Change) -> (String, String) {
+    match change {
+        Change::Upserted(point) => key_of(&point.key),
+        Change::Deleted(key) => key_of(key),
+    }
+}
+
+pub(super) async fn the_newest_sample_wins_and_keeps_its_retention(fixture: Fixture) {
+    let store = &fixture.stores.series;
+    let now = fixture.clock.now();
+    let newer = now.saturating_sub(Duration::from_secs(1));
+    let older = now.saturating_sub(RETENTION / 2);
+    let batch = one("m", &[], 1.0, Some(newer));
+    assert_eq!(counts(store, batch).await, UpsertCounts { created: 1, updated: 0, stale: 0 });
+    let batch = one("m", &[], 2.0, Some(older));
+    assert_eq!(counts(store, batch).await, UpsertCounts { created: 0, updated: 0, stale: 1 });
+    fixture.pass(RETENTION - Duration::from_secs(2)).await;
+    let held = snapshot(store).await.points;
+    assert_eq!(held.len(), 1, "the stale point must not shorten the life of the newer one");
+    assert_eq!(held[0].sample.value.to_bits(), 1.0_f64.to_bits());
+    assert_eq!(held[0].sample.updated_at, newer);
+    let batch = one("m", &[], 3.0, Some(newer));
+    assert_eq!(counts(store, batch).await.updated, 1, "equally old is not older");
+}
+
+pub(super) async fn a_point_without_a_time_is_not_older_than_one_of_the_same_millisecond(
+    fixture: Fixture,
+) {
+    let store = &fixture.stores.series;
+    let finer = fixture.clock.now().saturating_add(Duration::from_micros(456));
+    counts(store, one("m", &[], 1.0, Some(finer))).await;
+    let batch = one("m", &[], 2.0, None);
+    assert_eq!(counts(store, batch).await, UpsertCounts { created: 0, updated: 1, stale: 0 });
+    let held = &snapshot(store).await.points[0];
+    assert_eq!((held.sample.value, held.sample.updated_at), (2.0, finer));
+}
+
+pub(super) async fn a_point_past_the_retention_is_stale_and_creates_nothing(fixture: Fixture) {
+    let store = &fixture.stores.series;
+    let old = fixture.clock.now().saturating_sub(RETENTION);
+    assert_eq!(counts(store, one("m", &[], 1.0, Some(old))).await.stale, 1);
+    assert!(snapshot(store).await.points.is_empty());
+}
+
+pub(super) async fn an_expired_series_is_gone_from_every_read_and_is_a_deletion(fixture: Fixture) {
+    let store = &fixture.stores.series;
+    counts(store, one("m", &[("a", "1")], 1.0, None)).await;
+    let before = store.cursor().await.expect("the store works");
+    let id = snapshot(store).await.points[0].key.id();
+    fixture.pass(RETENTION).await;
+    assert_eq!(store.get(id).await.expect("the store works"), None);
+    assert!(snapshot(store).await.points.is_empty());
+    assert_eq!(store.delete(id, None).await.expect("the store works"), Fenced::Done(false));
+    let delta = store.delta(&before, 10).await.expect("the store works");
+    let Delta::Changes { changes, more: false, .. } = delta else { panic!("{delta:?}") };
+    assert!(matches!(&changes[..], [Change::Deleted(key)] if key.id() == id), "{changes:?}");
+    let again = counts(store, one("m", &[("a", "1")], 5.0, None)).await;
+    assert_eq!(again.created, 1, "what expired is created anew");
+}
+
+pub(super) async fn expired_series_do_not_use_up_the_budget(fixture: Fixture) {
+    let store = &fixture.stores.series;
+    let fill = |name: &'static str| {
+        let mut batch = PointBatch::default();
+        for i in 0..MAX_SERIES {
+            add(&mut batch, name, &[("i", &i.to_string())], 1.0);
+        }
+        batch
+    };
+    assert_eq!(counts(store, fill("a")).await.created, MAX_SERIES);
+    let over = upsert(store, one("b", &[], 1.0, None)).await;
+    assert_eq!(over, UpsertOutcome::OverBudget { new: 1, room: 0 });
+    assert_eq!(counts(store, fill("a")).await.updated, MAX_SERIES, "known series always may");
+    fixture.pass(RETENTION).await;
+    assert_eq!(counts(store, fill("b")).await.created, MAX_SERIES);
+}
+
+pub(super) async fn a_batch_over_the_budget_changes_nothing(fixture: Fixture) {
+    let store = &fixture.stores.series;
+    counts(store, one("held", &[], 1.0, None)).await;
+    counts(store, one("dead", &[], 1.0, None)).await;
+    let dead = SeriesId::of("dead", "");
+    assert_eq!(store.delete(dead, None).await.expect("the store works"), Fenced::Done(true));
+    let before = snapshot(store).await;
+    let mut batch = one("held", &[], 2.0, None);
+    add(&mut batch, "dead", &[], 2.0);
+    for i in 0..MAX_SERIES {
+        add(&mut batch, "new", &[("i", &i.to_string())], 1.0);
+    }
+    let outcome = upsert(store, batch).await;
+    assert!(matches!(outcome, UpsertOutcome::OverBudget { .. }), "{outcome:?}");
+    let after = snapshot(store).await;
+    assert_eq!(view_of(before.points), view_of(after.points));
+    assert_eq!(before.cursor, after.cursor);
+    assert_eq!(counts(store, one("dead", &[], 3.0, None)).await.created, 1);
+}
+
+pub(super) async fn racing_writers_never_exceed_the_budget(fixture: Fixture) {
+    let store = &fixture.stores.series;
+    let writers = (0..8).map(|writer: usize| {
+        let store = Arc::clone(store);
+        tokio::spawn(async move {
+            let mut random = Random::from(writer as u64);
+            let mut created = 0;
+            for round in 0..40 {
+                let mut batch = PointBatch::default();
+                for i in 0..random.below(MAX_SERIES / 10) + 1 {
+                    // Some are shared with the other writers, most are not.
+                    let who = if i % 4 == 0 { 0 } else { writer };
+                    add(&mut batch, "m", &[("w", &format!("{who}-{round}-{i}"))], 1.0);
+                }
+                if let UpsertOutcome::Applied(counts) = upsert(&store, batch).await {
+                    created += counts.created;
+                }
+                let live = snapshot(&store).await.points.len();
+                assert!(live <= MAX_SERIES, "{live} series");
+            }
+            created
+        })
+    });
+    let mut created = 0;
+    for writer in writers.collect::<Vec<_>>() {
+        created += writer.await.expect("no writer panics");
+    }
+    assert_eq!(snapshot(store).await.points.len(), created, "each was created exactly once");
+}
+
+pub(super) async fn values_and_metadata_are_kept_to_the_bit(fixture: Fixture) {
+    let store = &fixture.stores.series;
+    let values = [
+        f64::NAN,
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+        -0.0,
+        f64::MIN_POSITIVE / 2.0,
+        f64::MAX,
+        0.1 + 0.2,
+        9_007_199_254_740_993.0,
+    ];
+    let metadata = Metadata {
+        metric_type: MetricType::Gauge,
+        help: "with \"quotes\"\nand lines".into(),
+        unit: "bytes".into(),
+    };
+    let at = fixture.clock.now().saturating_sub(Duration::from_nanos(1));
+    let mut batch = PointBatch::default();
+    let index = batch.add_metadata(metadata.clone());
+    for (i, value) in values.iter().enumerate() {
+        batch.push("m", &format!("i=\"{i}\""), *value, Some(at), Some(index));
+    }
+    counts(store, batch).await;
+    for (i, value) in values.iter().enumerate() {
+        let id = SeriesId::of("m", &format!("i=\"{i}\""));
+        let point = store.get(id).await.expect("the store works").expect("it is there");
+        assert_eq!(point.sample.value.to_bits(), value.to_bits());
+        assert_eq!(point.sample.updated_at, at);
+        assert_eq!(point.metadata.as_deref(), Some(&metadata));
+    }
+    counts(store, one("m", &[("i", "0")], 5.0, None)).await;
+    let id = SeriesId::of("m", "i=\"0\"");
+    let point = store.get(id).await.expect("the store works").expect("it is there");
+    assert_eq!(point.metadata.as_deref(), Some(&metadata), "silence leaves it as it was");
+}
