@@ -53,7 +53,7 @@ fn write(role: &str, source: &str) -> Value {
     json!({"role": role, "source": source, "points": points})
 }
 
-async fn lock(client: &Client) -> crate::harness::Answer {
+async fn lock(client: &Client) -> crate::harness::Response {
     client.post("/v1/locks/job/x", &json!({"ttl": "30s"})).await
 }
 
@@ -61,9 +61,9 @@ async fn lock(client: &Client) -> crate::harness::Answer {
 async fn a_missing_or_wrong_token_is_401() {
     let server = guarded().await;
     for client in [server.client(), server.with_token("wrong"), server.with_token(&READER[1..])] {
-        let answer = client.get("/v1/series").await;
-        answer.expect_problem(401);
-        assert!(answer.headers.contains_key("www-authenticate"));
+        let response = client.get("/v1/series").await;
+        response.expect_problem(401);
+        assert!(response.headers.contains_key("www-authenticate"));
         lock(&client).await.expect_problem(401);
         client.get("/metrics").await.expect_problem(401);
         client.get("/v1/status").await.expect_problem(401);
@@ -119,8 +119,8 @@ async fn roles_and_sources_are_guarded_also_without_tokens() {
         ("king", "leader_scrape"),
         ("leader", "hearsay"),
     ] {
-        let answer = server.post("/v1/series", &write(role, source)).await;
-        assert_eq!(answer.expect_problem(403), "guard_refused", "{role} {source}");
+        let response = server.post("/v1/series", &write(role, source)).await;
+        assert_eq!(response.expect_problem(403), "guard_refused", "{role} {source}");
     }
     assert_eq!(server.get("/v1/series").await.expect(200)["points"], json!([]));
 }

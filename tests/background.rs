@@ -25,7 +25,7 @@ async fn until_flushed(server: &Server) {
 }
 
 async fn push(server: &Server, name: &str) {
-    server.try_push(name, 1.0).await.expect("the server answers").expect(200);
+    server.try_push(name, 1.0).await.expect("the server responds").expect(200);
 }
 
 async fn assert_survived(launch: &Launch, name: &str) {

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::harness::client::push;
-use crate::harness::{Answer, DEADLINE, Launch, Server, eventually};
+use crate::harness::{DEADLINE, Launch, Response, Server, eventually};
 
 const MIB: u64 = 1 << 20;
 const BOMB_FRAGMENT_MIB: u64 = 16;
@@ -17,7 +17,7 @@ const BOMB_FRAGMENTS: u64 = 256;
 /// How much more memory than before any of these requests may cost.
 const MEMORY_ROOM_BYTES: u64 = 256 * MIB;
 
-async fn send(server: &Server, method: Method, path: &str, kind: &str, body: &str) -> Answer {
+async fn send(server: &Server, method: Method, path: &str, kind: &str, body: &str) -> Response {
     let request = server.request(method, path).header("content-type", kind);
     server.send(request.body(body.to_owned())).await
 }
@@ -61,11 +61,11 @@ async fn what_is_not_success_is_a_problem_document() {
         ),
         (Method::PUT, "/v1/checkpoints/a/b", json, "{\"checkpoint\": \"yesterday\"}", 400),
     ] {
-        let answer = send(&server, method.clone(), path, kind, body).await;
-        if answer.status != status {
-            wrong.push(format!("{method} {path} {body}: {} {}", answer.status, answer.text()));
+        let response = send(&server, method.clone(), path, kind, body).await;
+        if response.status != status {
+            wrong.push(format!("{method} {path} {body}: {} {}", response.status, response.text()));
         }
-        answer.expect_problem(answer.status);
+        response.expect_problem(response.status);
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
@@ -73,9 +73,9 @@ async fn what_is_not_success_is_a_problem_document() {
 #[tokio::test]
 async fn a_wrong_method_names_the_right_ones() {
     let server = Server::start().await;
-    let answer = send(&server, Method::PUT, "/v1/series", "application/json", "{}").await;
-    answer.expect_problem(405);
-    let allow = answer.headers["allow"].to_str().expect("text").to_owned();
+    let response = send(&server, Method::PUT, "/v1/series", "application/json", "{}").await;
+    response.expect_problem(405);
+    let allow = response.headers["allow"].to_str().expect("text").to_owned();
     assert!(allow.contains("GET") && allow.contains("POST"), "{allow}");
 }
 
@@ -86,9 +86,9 @@ async fn a_bad_point_leaves_no_trace_and_every_one_is_named() {
     let bad = json!({"name": "0bad", "labels": {}, "value": 1});
     let points = body["points"].as_array_mut().expect("points");
     points.extend([bad.clone(), json!({"name": "ok", "labels": {}, "value": 2}), bad]);
-    let answer = server.post("/v1/series", &body).await;
-    answer.expect_problem(422);
-    let problem = answer.json();
+    let response = server.post("/v1/series", &body).await;
+    response.expect_problem(422);
+    let problem = response.json();
     let pointers: Vec<_> =
         problem["errors"].as_array().expect("errors").iter().map(|e| &e["pointer"]).collect();
     assert_eq!(pointers.len(), 2, "{problem}");
@@ -173,19 +173,19 @@ async fn a_batch_that_is_too_long_is_refused_whole() {
     let server = Launch::new().env("HOLDALL_LIMITS__BATCH_KEYS", "3").start().await;
     let keys = |count: usize| -> Value { (0..count).map(|i| format!("k{i}")).collect() };
     let body = json!({"keys": keys(4), "ttl": "1h"});
-    let answer = server.post("/v1/locks/job", &body).await;
-    assert!([400, 413, 422].contains(&answer.status), "{}", answer.text());
+    let response = server.post("/v1/locks/job", &body).await;
+    assert!([400, 413, 422].contains(&response.status), "{}", response.text());
     let body = json!({"keys": keys(3), "ttl": "1h"});
     assert_eq!(server.post("/v1/locks/job", &body).await.expect(200)["acquired"], keys(3));
 }
 
 /// Reads whatever the server sends until it closes the connection.
 async fn read_to_close(stream: &mut TcpStream) -> String {
-    let mut answer = Vec::new();
-    let read = stream.read_to_end(&mut answer);
+    let mut response = Vec::new();
+    let read = stream.read_to_end(&mut response);
     // A reset closes as well.
     let _ = tokio::time::timeout(DEADLINE, read).await.expect("the server closes the connection");
-    String::from_utf8_lossy(&answer).into_owned()
+    String::from_utf8_lossy(&response).into_owned()
 }
 
 #[tokio::test]
@@ -208,17 +208,17 @@ async fn a_client_that_sends_its_body_too_slowly_is_let_go() {
     let head = "POST /v1/locks/job/x HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
                 content-length: 100\r\n\r\n{\"ttl\":";
     stream.write_all(head.as_bytes()).await.expect("the head is sent");
-    let answer = read_to_close(&mut stream).await;
-    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
-    assert!(answer.contains("application/problem+json"), "{answer}");
+    let response = read_to_close(&mut stream).await;
+    assert!(response.starts_with("HTTP/1.1 408"), "{response}");
+    assert!(response.contains("application/problem+json"), "{response}");
 }
 
 #[tokio::test]
 async fn a_head_that_is_too_large_is_refused() {
     let server = Launch::new().env("HOLDALL_LIMITS__HEAD_BYTES", "8KiB").start().await;
     let request = server.request(Method::GET, "/livez").header("x-long", "x".repeat(64 << 10));
-    if let Some(answer) = server.try_send(request).await {
-        assert_eq!(answer.status, 431, "{}", answer.text());
+    if let Some(response) = server.try_send(request).await {
+        assert_eq!(response.status, 431, "{}", response.text());
     }
     assert_eq!(server.get("/livez").await.status, 200);
 }
@@ -235,10 +235,13 @@ async fn what_follows_a_request_does_not_hold_back_its_answer() {
     for behind in ["", "\r\n", "GET /li"] {
         let mut stream = TcpStream::connect(server.address()).await.expect("the server listens");
         stream.write_all(format!("{head}{behind}").as_bytes()).await.expect("sent");
-        let mut answer = [0; 12];
-        let read = stream.read_exact(&mut answer);
-        tokio::time::timeout(DEADLINE, read).await.expect("answered in time").expect("answered");
-        assert_eq!(&answer, b"HTTP/1.1 200", "behind it: {behind:?}");
+        let mut response = [0; 12];
+        let read = stream.read_exact(&mut response);
+        tokio::time::timeout(DEADLINE, read)
+            .await
+            .expect("a response in time")
+            .expect("a response");
+        assert_eq!(&response, b"HTTP/1.1 200", "behind it: {behind:?}");
     }
 }
 
@@ -261,8 +264,8 @@ async fn a_request_that_ran_into_its_time_limit_is_logged_by_its_route() {
     let head = "POST /v1/locks/job/a-name HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n";
     stream.write_all(head.as_bytes()).await.expect("sent");
     let mut status = [0; 12];
-    let answer = tokio::time::timeout(DEADLINE, stream.read_exact(&mut status)).await;
-    answer.expect("in time").expect("an answer");
+    let response = tokio::time::timeout(DEADLINE, stream.read_exact(&mut status)).await;
+    response.expect("in time").expect("a response");
     assert_eq!(&status, b"HTTP/1.1 503");
     let line = eventually("the log says so", async || {
         let log = server.log();

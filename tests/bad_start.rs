@@ -27,7 +27,7 @@ fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 async fn stopped_with_data() -> Launch {
     let server = Server::start().await;
     server.post("/v1/locks/job/kept", &json!({"ttl": "1h"})).await.expect(200);
-    server.try_push("kept", 1.0).await.expect("the server answers").expect(200);
+    server.try_push("kept", 1.0).await.expect("the server responds").expect(200);
     let (exit, launch) = server.terminate().await;
     assert_eq!(exit.code, Some(0), "{}", exit.log);
     launch

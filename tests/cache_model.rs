@@ -1,5 +1,5 @@
 //! A million steps of tasks that read, make values slowly, and invalidate: no lookup may give a
-//! value that is older than a bump which was answered before it began. The same steps over a
+//! value that is older than a bump which was acknowledged before it began. The same steps over a
 //! cache that is deleted from instead do find such values: so they would show.
 
 use std::collections::HashMap;
@@ -30,7 +30,7 @@ const STEPS_WITHOUT_FENCES: usize = 100_000;
 #[derive(Default)]
 struct Source {
     version: AtomicU64,
-    /// The last version whose invalidation was answered.
+    /// The last version whose invalidation was acknowledged.
     acknowledged: AtomicU64,
 }
 
@@ -72,9 +72,9 @@ impl Cache {
         match self {
             Self::Fenced(engine) => {
                 let wish = waits.then_some(FillRequest { ttl: LONG, wait: LONG });
-                let answer = engine.cache.get(&address(key), wish).await.expect("works");
-                let generation = answer.generation;
-                answer.value.map(|value| version_in(&value.bytes)).map_err(|miss| Miss {
+                let lookup = engine.cache.get(&address(key), wish).await.expect("works");
+                let generation = lookup.generation;
+                lookup.value.map(|value| version_in(&value.bytes)).map_err(|miss| Miss {
                     seen: Some(Seen::Fence(generation.fence)),
                     fill: miss.fill.map(|fill| fill.token),
                 })
@@ -210,7 +210,7 @@ async fn no_lookup_is_stale(settings: EmbeddedSettings) {
     eprintln!("{tally:?}");
     assert_eq!(tally.stale, 0, "{tally:?}");
     assert!(tally.hits > STEPS as u64 / 2, "few are found: {tally:?}");
-    assert!(tally.refused > 0, "nobody was too late: {tally:?}");
+    assert!(tally.refused > 0, "no put was too late: {tally:?}");
     assert!(tally.invalidations > STEPS as u64 / 50, "{tally:?}");
     operation.close().await.expect("closes");
 }

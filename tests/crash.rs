@@ -9,9 +9,9 @@ use crate::load::{Ledger, Load, verify_strong, verify_weak};
 
 const KILLS: u64 = 100;
 /// The server is killed after so many acknowledgements at most ...
-const SHORT_LIFE: u64 = 300;
-/// ... but some live long enough for what the store does at its leisure.
-const LONG_LIFE: u64 = 6000;
+const SHORT_RUN: u64 = 300;
+/// ... but some run long enough for the store's background work.
+const LONG_RUN: u64 = 6000;
 const LIVES_FOR_A_LONG_ONE: u64 = 10;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -29,8 +29,8 @@ async fn a_hundred_kills_under_load_break_no_promise() {
         locks_before = ledger.lock_count();
         let load = Load::start(&server, &ledger, &mut rng);
         let is_long = kill % LIVES_FOR_A_LONG_ONE == LIVES_FOR_A_LONG_ONE - 1;
-        let life = if is_long { LONG_LIFE } else { SHORT_LIFE };
-        ledger.until_more(1 + rng.below(life)).await;
+        let operations = if is_long { LONG_RUN } else { SHORT_RUN };
+        ledger.until_more(1 + rng.below(operations)).await;
         server.kill();
         load.ended().await;
     }

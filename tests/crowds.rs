@@ -33,7 +33,7 @@ async fn silent_scraper(server: &Server) -> TcpStream {
         let mut stream = socket.connect(server.address()).await.expect("the server listens");
         stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
         let mut head = [0; 12];
-        stream.read_exact(&mut head).await.expect("the answer begins");
+        stream.read_exact(&mut head).await.expect("the response begins");
         (&head == b"HTTP/1.1 200").then_some(stream)
     })
     .await
@@ -62,7 +62,7 @@ async fn scrapes_count_until_they_are_read() {
     assert_eq!(refused.expect_problem(503), "overloaded");
     assert!(refused.headers.contains_key("retry-after"));
     drop(silent);
-    eventually("scrapes are answered again", async || {
+    eventually("scrapes succeed again", async || {
         (server.get("/metrics").await.status == 200).then_some(())
     })
     .await;
@@ -83,8 +83,8 @@ async fn requests_beyond_the_limits_are_refused_and_may_come_again() {
     waiter.abort();
     eventually("there is room again", async || {
         let waits = json!({"holder": "x", "ttl": "1h", "wait": "1ms"});
-        let answer = server.post("/v1/leases/x/acquire", &waits).await;
-        (answer.status == 200).then_some(())
+        let response = server.post("/v1/leases/x/acquire", &waits).await;
+        (response.status == 200).then_some(())
     })
     .await;
 }
@@ -97,7 +97,7 @@ async fn connections_beyond_the_limit_wait_for_their_turn() {
         let mut stream = TcpStream::connect(server.address()).await.expect("the server listens");
         stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
         let mut head = [0; 12];
-        stream.read_exact(&mut head).await.expect("an answer");
+        stream.read_exact(&mut head).await.expect("a response");
         held.push(stream);
     }
     let client = server.client();
@@ -105,7 +105,7 @@ async fn connections_beyond_the_limit_wait_for_their_turn() {
     let early = tokio::time::timeout(Duration::from_millis(200), &mut third).await;
     assert!(early.is_err(), "the third connection did not wait");
     drop(held);
-    let status = tokio::time::timeout(DEADLINE, third).await.expect("in time").expect("an answer");
+    let status = tokio::time::timeout(DEADLINE, third).await.expect("in time").expect("a response");
     assert_eq!(status, 200);
 }
 

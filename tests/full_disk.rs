@@ -71,22 +71,27 @@ fn batch(number: usize) -> Vec<String> {
     (0..100).map(|i| format!("{number}-{i}-{}", "x".repeat(900))).collect()
 }
 
-async fn take(server: &Server, number: usize) -> crate::harness::Answer {
+async fn take(server: &Server, number: usize) -> crate::harness::Response {
     let body = json!({"keys": batch(number), "ttl": "1h"});
     server.post("/v1/locks/job", &body).await
 }
 
-/// Writes until nothing fits any more; gives the batches that were refused and those that were not.
+/// Writes until nothing fits any more; returns the batches that were refused and those that were not.
 async fn write_into_the_wall(server: &Server) -> (Vec<usize>, Vec<usize>) {
     let (mut refused, mut written) = (Vec::new(), Vec::new());
     for number in 0..BATCHES {
-        let answer = take(server, number).await;
-        if answer.status == 200 {
-            assert_eq!(answer.json()["acquired"], json!(batch(number)));
+        let response = take(server, number).await;
+        if response.status == 200 {
+            assert_eq!(response.json()["acquired"], json!(batch(number)));
             written.push(number);
         } else {
-            assert!([503, 507].contains(&answer.status), "{} {}", answer.status, answer.text());
-            answer.expect_problem(answer.status);
+            assert!(
+                [503, 507].contains(&response.status),
+                "{} {}",
+                response.status,
+                response.text()
+            );
+            response.expect_problem(response.status);
             refused.push(number);
         }
     }
@@ -130,7 +135,7 @@ async fn a_full_disk_refuses_strong_writes_whole() {
     let (refused, written) = write_into_the_wall(&server).await;
     // Reads go on, and buffered writes stay in memory.
     assert_eq!(server.get("/v1/series").await.status, 200);
-    server.try_push("weak", 7.0).await.expect("the server answers").expect(200);
+    server.try_push("weak", 7.0).await.expect("the server responds").expect(200);
     assert_whole_reads(&server, &refused).await;
     disk.make_room();
     works_again(&server, BATCHES).await;

@@ -4,11 +4,11 @@ use rusqlite::Connection;
 
 use crate::harness::{Launch, eventually};
 
-/// Holds a database so that nobody else can read it, as a slow disk would.
+/// Holds a database so that no other process can read it, as a slow disk would.
 fn hold(path: &std::path::Path) -> Connection {
     let connection = Connection::open(path).expect("the database opens");
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE").expect("set");
-    connection.execute_batch("BEGIN EXCLUSIVE").expect("nobody else has it");
+    connection.execute_batch("BEGIN EXCLUSIVE").expect("no other process has it");
     connection
 }
 
@@ -16,7 +16,7 @@ fn hold(path: &std::path::Path) -> Connection {
 async fn a_server_that_loads_is_live_but_not_ready() {
     let launch = Launch::new();
     let server = launch.start().await;
-    server.try_push("loaded", 1.0).await.expect("an answer").expect(200);
+    server.try_push("loaded", 1.0).await.expect("a response").expect(200);
     server.terminate().await;
     let held = hold(&launch.store().join("buffered.db"));
     let server = launch.listening().await;

@@ -1,4 +1,4 @@
-//! What `buffered.db` gives back: exactly the state of the last flush, whatever came before it.
+//! What is read from `buffered.db` at a start: exactly the state of the last flush, whatever came before it.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -74,10 +74,10 @@ async fn unfinished_request(server: &Server) -> TcpStream {
     let head = "POST /v1/locks/job/x HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
                 expect: 100-continue\r\ncontent-length: 100\r\n\r\n";
     stream.write_all(head.as_bytes()).await.expect("the head is sent");
-    let mut answer = [0; 12];
-    let read = stream.read_exact(&mut answer);
+    let mut response = [0; 12];
+    let read = stream.read_exact(&mut response);
     tokio::time::timeout(DEADLINE, read).await.expect("in time").expect("the body is asked for");
-    assert_eq!(&answer, b"HTTP/1.1 100");
+    assert_eq!(&response, b"HTTP/1.1 100");
     stream
 }
 

@@ -25,7 +25,7 @@ fn raise_file_limit() {
     setrlimit(Resource::Nofile, limit).expect("the limit can be raised");
 }
 
-/// Opens a connection, sends one request and leaves the answer unread.
+/// Opens a connection, sends one request and leaves the response unread.
 async fn ask(server: &Server, head: &str, body: &str) -> TcpStream {
     let mut stream = TcpStream::connect(server.address()).await.expect("the server listens");
     let request = format!(
@@ -55,21 +55,21 @@ async fn ten_thousand_idle_long_polls_cost_little_and_all_see_the_change() {
     eprintln!("{POLLS} long polls hold {} bytes each", grown / count);
     assert!(grown < count * MEMORY_PER_POLL_BYTES, "{} bytes a poll", grown / count);
 
-    server.try_push("the_change", 1.0).await.expect("the server answers").expect(200);
-    let mut answers = JoinSet::new();
+    server.try_push("the_change", 1.0).await.expect("the server responds").expect(200);
+    let mut responses = JoinSet::new();
     for mut poll in polls {
-        answers.spawn(async move {
-            let mut answer = String::new();
-            let read = poll.read_to_string(&mut answer);
-            tokio::time::timeout(DEADLINE, read).await.expect("in time").expect("an answer");
+        responses.spawn(async move {
+            let mut response = String::new();
+            let read = poll.read_to_string(&mut response);
+            tokio::time::timeout(DEADLINE, read).await.expect("in time").expect("a response");
             assert!(
-                answer.starts_with("HTTP/1.1 200") && answer.contains("the_change"),
-                "{answer}"
+                response.starts_with("HTTP/1.1 200") && response.contains("the_change"),
+                "{response}"
             );
         });
     }
-    while let Some(answer) = answers.join_next().await {
-        answer.expect("every poll sees the change");
+    while let Some(response) = responses.join_next().await {
+        response.expect("every poll sees the change");
     }
 }
 
@@ -94,10 +94,11 @@ async fn a_waiter_that_hung_up_never_gets_the_lease() {
     eventually("one waits", async || (server.others_in_flight().await <= 1).then_some(())).await;
     let release = json!({"fencing_token": token});
     assert!(server.post("/v1/leases/x/release", &release).await.status < 300);
-    let answer = tokio::time::timeout(DEADLINE, last).await.expect("in time").expect("an answer");
-    let answer = answer.expect(200);
-    assert_eq!(answer["acquired"], true, "{answer}");
-    assert_eq!(answer["holder"], "last");
+    let response =
+        tokio::time::timeout(DEADLINE, last).await.expect("in time").expect("a response");
+    let response = response.expect(200);
+    assert_eq!(response["acquired"], true, "{response}");
+    assert_eq!(response["holder"], "last");
 }
 
 #[tokio::test]
@@ -109,9 +110,9 @@ async fn waiters_are_served_in_their_order() {
         let holder = format!("holder-{number}");
         waiters.spawn(async move {
             let body = json!({"holder": holder, "ttl": "1h", "wait": "60s"});
-            let answer = client.post("/v1/leases/queue/acquire", &body).await.expect(200);
-            assert_eq!(answer["acquired"], true, "{answer}");
-            (number, answer["fencing_token"].as_i64().expect("a token"))
+            let response = client.post("/v1/leases/queue/acquire", &body).await.expect(200);
+            assert_eq!(response["acquired"], true, "{response}");
+            (number, response["fencing_token"].as_i64().expect("a token"))
         });
         // The first one gets it; each of the others is known to wait before the next one asks.
         if number == 0 {
@@ -140,9 +141,9 @@ async fn a_wait_ends_when_its_time_is_over() {
     server.post("/v1/leases/x/acquire", &first).await.expect(200);
     let started = std::time::Instant::now();
     let second = json!({"holder": "second", "ttl": "1h", "wait": "200ms"});
-    let answer = server.post("/v1/leases/x/acquire", &second).await.expect(200);
-    assert_eq!(answer["acquired"], false);
-    assert_eq!(answer["holder"], "first");
+    let response = server.post("/v1/leases/x/acquire", &second).await.expect(200);
+    assert_eq!(response["acquired"], false);
+    assert_eq!(response["holder"], "first");
     assert!(started.elapsed() >= Duration::from_millis(200));
     let too_long = json!({"holder": "second", "ttl": "1h", "wait": "30days"});
     server.post("/v1/leases/x/acquire", &too_long).await.expect_problem(400);

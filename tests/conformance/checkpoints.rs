@@ -113,7 +113,10 @@ pub(super) async fn checkpoints_expire_with_the_retention_counted_from_the_write
     let deleted = store.delete(key("o", "r"), None).await.expect("the store works");
     assert_eq!(deleted, Fenced::Done(false));
     let outcome = set(store, key("o", "r"), at(0), true).await;
-    assert!(matches!(outcome, CheckpointOutcome::Stored(_)), "what expired holds nobody back");
+    assert!(
+        matches!(outcome, CheckpointOutcome::Stored(_)),
+        "an expired checkpoint does not refuse a write"
+    );
 }
 
 pub(super) async fn a_deleted_checkpoint_is_gone(fixture: Fixture) {

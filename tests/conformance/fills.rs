@@ -31,10 +31,10 @@ async fn claim(store: &Arc<dyn CacheStore>, address: &CacheAddress, ttl: Duratio
     store.claim_fill(&address.key, ttl).await.expect("the store works")
 }
 
-async fn turn(store: &Arc<dyn CacheStore>, address: &CacheAddress) -> FillToken {
+async fn granted(store: &Arc<dyn CacheStore>, address: &CacheAddress) -> FillToken {
     match claim(store, address, TTL).await {
         FillOutcome::Granted { token, .. } => token,
-        FillOutcome::Held { .. } => panic!("somebody has the turn"),
+        FillOutcome::Held { .. } => panic!("another caller has the claim"),
     }
 }
 
@@ -73,30 +73,30 @@ pub(super) async fn a_fill_claim_ends_by_its_put_its_token_a_delete_or_its_end(f
     let store = &fixture.stores.cache;
     let address = address("n", "k");
 
-    let token = turn(store, &address).await;
+    let token = granted(store, &address).await;
     let put =
         CachePut { fill: Some(token), ..a_put(&address, seen(&fixture, &address).await, "v") };
     store.put(put).await.expect("the store works");
     assert!(!end(store, &address, token).await);
 
-    // A value that somebody put without a turn is there all the same.
-    let token = turn(store, &address).await;
+    // A value that was put without a claim is found as well.
+    let token = granted(store, &address).await;
     fill(&fixture, &address, "w").await;
     assert!(!end(store, &address, token).await);
 
-    let token = turn(store, &address).await;
+    let token = granted(store, &address).await;
     assert!(end(store, &address, token).await);
     assert!(!end(store, &address, token).await);
 
-    let token = turn(store, &address).await;
+    let token = granted(store, &address).await;
     assert!(store.delete(&address.key).await.expect("the store works"));
     assert!(!end(store, &address, token).await);
 
-    turn(store, &address).await;
+    granted(store, &address).await;
     fixture.pass(TTL / 2).await;
     assert!(is_held(store, &address).await);
     fixture.pass(TTL / 2).await;
-    turn(store, &address).await;
+    granted(store, &address).await;
 }
 
 pub(super) async fn a_refused_put_ends_its_own_fill_claim_only(fixture: Fixture) {
@@ -110,14 +110,14 @@ pub(super) async fn a_refused_put_ends_its_own_fill_claim_only(fixture: Fixture)
     let old = seen(&fixture, &address).await;
     bump(&fixture.stores.generations, "k").await;
     let now = seen(&fixture, &address).await;
-    let token = turn(store, &address).await;
+    let token = granted(store, &address).await;
     refused(None, 1, old).await;
     refused(Some(FillToken(token.0 ^ 1)), 1, old).await;
     assert!(is_held(store, &address).await, "another one's put ended it");
     refused(Some(token), 1, old).await;
-    let next = turn(store, &address).await;
+    let next = granted(store, &address).await;
     assert_ne!(next, token);
-    // The late one of the former turn does not end this one.
+    // The late token of the former claim does not end this one.
     refused(Some(token), 1, old).await;
     assert!(!end(store, &address, token).await);
     assert!(is_held(store, &address).await);
@@ -128,9 +128,9 @@ pub(super) async fn a_refused_put_ends_its_own_fill_claim_only(fixture: Fixture)
 pub(super) async fn an_expired_token_does_not_end_the_next_fill_claim(fixture: Fixture) {
     let store = &fixture.stores.cache;
     let address = address("n", "k");
-    let late = turn(store, &address).await;
+    let late = granted(store, &address).await;
     fixture.pass(TTL).await;
-    let next = turn(store, &address).await;
+    let next = granted(store, &address).await;
     assert!(!end(store, &address, late).await);
     assert!(is_held(store, &address).await);
     assert!(end(store, &address, next).await);
@@ -138,9 +138,9 @@ pub(super) async fn an_expired_token_does_not_end_the_next_fill_claim(fixture: F
 
 pub(super) async fn a_token_of_an_earlier_start_ends_nothing(fixture: Fixture) {
     let address = address("n", "k");
-    let late = turn(&fixture.stores.cache, &address).await;
+    let late = granted(&fixture.stores.cache, &address).await;
     let Some(fixture) = fixture.restart(TTL).await else { return };
-    turn(&fixture.stores.cache, &address).await;
+    granted(&fixture.stores.cache, &address).await;
     assert!(!end(&fixture.stores.cache, &address, late).await);
     assert!(is_held(&fixture.stores.cache, &address).await);
 }

@@ -9,9 +9,9 @@ use holdall::store::{CacheSettings, CheckpointSettings, SeriesSettings, StoreSet
 
 use super::backends::Backend;
 
-/// How long series live.
+/// The retention of series.
 pub(crate) const RETENTION: Duration = Duration::from_secs(3600);
-/// How long checkpoints live.
+/// The retention of checkpoints.
 pub(crate) const CHECKPOINT_RETENTION: Duration = Duration::from_secs(7200);
 /// The most live series.
 pub(crate) const MAX_SERIES: usize = 100;

@@ -82,7 +82,7 @@ pub(super) async fn an_unknown_key_is_zero_and_its_first_bump_returns_one(fixtur
     let first = bump(store, "a").await;
     assert_eq!(first.number, 1);
     assert_ne!(first.fence, missing.fence);
-    assert_eq!(snapshot(store, "a").await, first, "an answered bump is there");
+    assert_eq!(snapshot(store, "a").await, first, "an acknowledged bump is visible");
     assert_eq!(bump(store, "a").await.number, 2);
     assert_eq!(snapshot(store, "b").await.number, 0);
 }
@@ -102,7 +102,7 @@ pub(super) async fn bumps_of_many_tasks_are_all_counted(fixture: Fixture) {
                         _ => bump_many(&store, &[&own, "hot", &own]).await[1],
                     };
                     let stands = snapshot(&store, "hot").await;
-                    assert!(stands.number >= generation.number, "an answered bump is there");
+                    assert!(stands.number >= generation.number, "an acknowledged bump is visible");
                     given.push(generation);
                 }
                 given
@@ -271,7 +271,7 @@ pub(super) async fn a_fence_never_holds_again_after_a_restart(fixture: Fixture) 
     let last = bump(&fixture.stores.generations, "a").await.fence;
     let Some(fixture) = fixture.restart(Duration::ZERO).await else { return };
     none_holds(&fixture, &fences).await;
-    // Not even when the key is forgotten by another life than the one that gave the fence.
+    // Not even when the key is removed by a later run than the one that returned the fence.
     fixture.pass(RETENTION).await;
     let forgotten = fixture.stores.generations.cleanup(RETENTION).await;
     assert_eq!(forgotten.expect("the store works"), 1);

@@ -129,8 +129,8 @@ pub(super) async fn a_lease_expires_at_its_end_and_not_before(fixture: Fixture) 
     let start = fixture.clock.now();
     let lease = take(store, "l", "me").await;
     assert!(lease.expires_at >= start.saturating_add(TTL), "it ends before what was promised");
-    let lives = lease.expires_at.saturating_since(start);
-    fixture.pass(lives - Duration::from_nanos(1)).await;
+    let duration = lease.expires_at.saturating_since(start);
+    fixture.pass(duration - Duration::from_nanos(1)).await;
     let outcome = acquire(store, "l", "other").await;
     assert_eq!(outcome, AcquireOutcome::Held(lease.clone()));
     fixture.pass(Duration::from_nanos(1)).await;

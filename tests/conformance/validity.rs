@@ -30,7 +30,7 @@ const RETENTION: Duration = Duration::from_millis(100);
 /// What a key's generation should be: its number, and the time of its last bump.
 type Numbers = BTreeMap<&'static str, (i64, Timestamp)>;
 
-/// A fence and what it stands for: how often its key had been bumped, over all lives.
+/// A fence and what it stands for: how often its key had been bumped, over all runs.
 #[derive(Clone, Copy)]
 struct Given {
     fence: GenerationFence,
@@ -43,7 +43,7 @@ struct Given {
 #[derive(Default)]
 struct Model {
     numbers: Numbers,
-    /// How often each key was bumped, over all lives.
+    /// How often each key was bumped, over all runs.
     bumps: BTreeMap<&'static str, u64>,
     given: BTreeMap<&'static str, Vec<Given>>,
     /// The keys whose value must be found.
@@ -243,20 +243,20 @@ pub(super) async fn no_order_of_steps_makes_a_stale_value_valid(fixture: Fixture
     assert!(accepted > 300 && refused > 300 && hits > 100, "{accepted} {refused} {hits}");
 }
 
-/// Every lookup of many notes the bumps that were answered before it: each of its values must be
+/// Every lookup of many notes the bumps that were acknowledged before it: each of its values must be
 /// at least as new, for itself.
 pub(super) async fn lookups_that_race_with_bumps_never_find_a_stale_value(fixture: Fixture) {
     const BUMPS: usize = 400;
-    let answered: Arc<[AtomicU64; KEYS.len()]> = Arc::default();
+    let acknowledged: Arc<[AtomicU64; KEYS.len()]> = Arc::default();
     let writer = {
-        let (stores, answered) = (fixture.stores.clone(), Arc::clone(&answered));
+        let (stores, acknowledged) = (fixture.stores.clone(), Arc::clone(&acknowledged));
         tokio::spawn(async move {
             let mut random = Random::from(3);
             for _ in 0..BUMPS {
                 let one = random.below(KEYS.len());
-                let version = answered[one].load(Ordering::SeqCst) + 1;
+                let version = acknowledged[one].load(Ordering::SeqCst) + 1;
                 let generation = bump(&stores.generations, KEYS[one]).await;
-                answered[one].store(version, Ordering::SeqCst);
+                acknowledged[one].store(version, Ordering::SeqCst);
                 let (at, seen) = (value_at(KEYS[one]), Seen::Fence(generation.fence));
                 put(&stores.cache, &at, seen, version.to_le_bytes().to_vec()).await;
                 tokio::task::yield_now().await;
@@ -267,13 +267,13 @@ pub(super) async fn lookups_that_race_with_bumps_never_find_a_stale_value(fixtur
     let mut hits = 0;
     loop {
         let last = writer.is_finished();
-        let before = [0, 1, 2, 3].map(|one: usize| answered[one].load(Ordering::SeqCst));
+        let before = [0, 1, 2, 3].map(|one: usize| acknowledged[one].load(Ordering::SeqCst));
         let reads = fixture.stores.cache.get(&addresses).await.expect("the store works");
         for (read, before) in reads.iter().zip(before) {
             assert!(read.generation.number >= i64::try_from(before).expect("small"));
             if let Ok(value) = &read.value {
                 let version = u64::from_le_bytes(value.bytes[..].try_into().expect("a number"));
-                assert!(version >= before, "version {version} after {before} was answered");
+                assert!(version >= before, "version {version} after {before} was acknowledged");
                 hits += 1;
             }
         }

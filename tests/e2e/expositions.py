@@ -72,15 +72,15 @@ def push(holdall: Server, body: bytes, content_type: str = TEXT) -> None:
         data=body,
         headers={"Content-Type": content_type},
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        assert answer.status == 200
+    with urllib.request.urlopen(request, timeout=30) as response:
+        assert response.status == 200
 
 
 def get(url: str, **headers: str) -> tuple[bytes, dict[str, str]]:
     """The body and the headers of a GET."""
     wanted = {name.replace("_", "-"): value for name, value in headers.items()}
-    with urllib.request.urlopen(urllib.request.Request(url, headers=wanted), timeout=30) as answer:
-        return answer.read(), {name.lower(): value for name, value in answer.headers.items()}
+    with urllib.request.urlopen(urllib.request.Request(url, headers=wanted), timeout=30) as response:
+        return response.read(), {name.lower(): value for name, value in response.headers.items()}
 
 
 def wait_for(holdall: Server, series: Series) -> None:

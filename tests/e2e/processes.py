@@ -42,7 +42,7 @@ def missing_programs(packages: dict[str, str]) -> list[str]:
     return sorted({package for name, package in packages.items() if find_program(name) is None})
 
 
-# Below the range from which the system gives ports to outgoing connections.
+# Below the range from which the system takes ports to outgoing connections.
 _ports = iter(random.sample(range(20_000, 32_000), 12_000))
 
 
@@ -60,10 +60,10 @@ def free_port() -> int:
 
 
 def status_of(url: str) -> int:
-    """The status of a GET; 0 when nobody answers."""
+    """The status of a GET; 0 without a response."""
     try:
-        with urllib.request.urlopen(url, timeout=30) as answer:
-            return answer.status
+        with urllib.request.urlopen(url, timeout=30) as response:
+            return response.status
     except urllib.error.HTTPError as error:
         return error.code
     except OSError:
@@ -95,7 +95,7 @@ class Server:
     """A running process with a folder and a port.
 
     `command` and `environment` are made from the server, as they need its port and folder. `ready`
-    is the path that answers 200 once it serves; without one, accepting a connection is it.
+    is the path that responds 200 once it serves; without one, accepting a connection is it.
     """
 
     def __init__(self, name: str, folder: Path, command, environment=None, ready=None):

@@ -95,8 +95,8 @@ def request(method: str, url: str, body: dict | None = None) -> dict:
     data = None if body is None else json.dumps(body).encode()
     headers = {"Content-Type": "application/json"}
     asked = urllib.request.Request(url, data, headers, method=method)
-    with urllib.request.urlopen(asked, timeout=30) as answer:
-        return json.load(answer)
+    with urllib.request.urlopen(asked, timeout=30) as response:
+        return json.load(response)
 
 
 def test_replicas_behind_the_balancer_are_one_server(binary, tmp_path):
@@ -129,8 +129,8 @@ def test_replicas_behind_the_balancer_are_one_server(binary, tmp_path):
         assert request("POST", f"{base}/v1/series", batch)["created"] == 20
 
         def page(url: str) -> list[str]:
-            with urllib.request.urlopen(f"{url}/metrics", timeout=30) as answer:
-                lines = answer.read().decode().splitlines()
+            with urllib.request.urlopen(f"{url}/metrics", timeout=30) as response:
+                lines = response.read().decode().splitlines()
             return [line for line in lines if re.match("pushed", line)]
 
         for url in [*direct, base]:

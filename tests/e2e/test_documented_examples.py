@@ -23,7 +23,7 @@ def examples(path: str, language: str, heading: str | None = None) -> list[str]:
 
 @pytest.fixture
 def run_shell(holdall, run, tmp_path):
-    """Runs blocks of shell, one after the other, and gives what they print."""
+    """Runs blocks of shell, one after the other, and returns what they print."""
 
     def run_shell(blocks: list[str]) -> str:
         script = "\n".join(blocks)
@@ -85,7 +85,7 @@ for _ in range(2):
         raise AssertionError("it failed")
     except KeyError:
         pass
-assert time.monotonic() - started < 5, "the second one waited for the turn of the first"
+assert time.monotonic() - started < 5, "the second one waited for the fill claim of the first"
 
 def changes():
     invalidate("changing")

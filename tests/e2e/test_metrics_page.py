@@ -104,7 +104,7 @@ def test_families_stand_together(full):
 
 
 def family_of(page: expositions.Exposition):
-    """Gives the family of a sample's name."""
+    """Returns the family of a sample's name."""
 
     def family(name: str) -> str:
         for suffix in ("_bucket", "_sum", "_count"):

@@ -47,11 +47,11 @@ def start_prometheus(tmp_path):
 
 
 def ask(prometheus: Server, path: str, **parameters: str):
-    """The data of an answer of Prometheus' API."""
+    """The data of a response of Prometheus' API."""
     body, _ = get(prometheus.url(f"/api/v1/{path}?{urllib.parse.urlencode(parameters)}"))
-    answer = json.loads(body)
-    assert answer["status"] == "success"
-    return answer["data"]
+    response = json.loads(body)
+    assert response["status"] == "success"
+    return response["data"]
 
 
 def samples(prometheus: Server) -> dict[expositions.Series, float]:

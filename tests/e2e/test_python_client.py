@@ -50,26 +50,26 @@ class Caller:
         return importlib.import_module(f"{PACKAGE}.api.{tag}.{name}")
 
     def __call__(self, operation: str, *path: str, status: int = 200, **parameters):
-        """The typed answer of one call."""
-        answer = self.module(operation).sync_detailed(*path, client=self.client, **parameters)
-        assert answer.status_code == status, answer.content
-        assert answer.parsed is not None
+        """The typed response of one call."""
+        response = self.module(operation).sync_detailed(*path, client=self.client, **parameters)
+        assert response.status_code == status, response.content
+        assert response.parsed is not None
         self.called.add(operation)
-        return answer.parsed
+        return response.parsed
 
     def nothing(self, operation: str, *path: str, status: int, **parameters):
-        """One call whose answer has no body."""
-        answer = self.module(operation).sync_detailed(*path, client=self.client, **parameters)
-        assert (answer.status_code, answer.content) == (status, b"")
+        """One call whose response has no body."""
+        response = self.module(operation).sync_detailed(*path, client=self.client, **parameters)
+        assert (response.status_code, response.content) == (status, b"")
 
     def first_event(self, operation: str, **parameters) -> str:
         """The first event of a stream, which never ends."""
         request = self.module(operation)._get_kwargs(**parameters)
-        with self.client.get_httpx_client().stream(**request) as answer:
-            assert answer.status_code == 200
-            assert answer.headers["content-type"] == "text/event-stream"
+        with self.client.get_httpx_client().stream(**request) as response:
+            assert response.status_code == 200
+            assert response.headers["content-type"] == "text/event-stream"
             self.called.add(operation)
-            return next(line for line in answer.iter_lines() if line.startswith("data: "))
+            return next(line for line in response.iter_lines() if line.startswith("data: "))
 
 
 @pytest.fixture
@@ -221,7 +221,7 @@ def call_generations(call):
 
 
 def call_cache(call):
-    """One value, as raw bytes: the turn at making it, the put, a hit, an end."""
+    """One value, as raw bytes: the fill claim, the put, a hit, an end."""
     from holdall_client import types
 
     value = bytes(range(256))

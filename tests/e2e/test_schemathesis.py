@@ -1,4 +1,4 @@
-"""Requests made from the OpenAPI document find no answer that it does not describe."""
+"""Requests made from the OpenAPI document find no response that it does not describe."""
 
 import sys
 from pathlib import Path
@@ -15,7 +15,7 @@ def test_the_server_answers_as_the_document_says(start_holdall, run, tmp_path):
         HOLDALL_ACCESS__TOKENS=f"""[
             {{ name = "all", token = "{TOKEN}", scopes = ["read", "write", "metrics", "admin"] }}
         ]""",
-        # Made-up requests ask to wait, for what nobody will ever do.
+        # Made-up requests ask to wait, for something that never happens.
         HOLDALL_TIMEOUTS__MAX_WAIT="200ms",
         HOLDALL_TIMEOUTS__HEARTBEAT="100ms",
     )

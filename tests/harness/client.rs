@@ -1,4 +1,4 @@
-//! Requests to a server, and its answers.
+//! Requests to a server, and its responses.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -42,27 +42,27 @@ impl Client {
         }
     }
 
-    /// Sends a request; `None` when no answer came, because the server is away.
-    pub(crate) async fn try_send(&self, request: RequestBuilder) -> Option<Answer> {
-        let response = request.send().await.ok()?;
-        let status = response.status().as_u16();
-        let headers = response.headers().clone();
-        let body = response.bytes().await.ok()?.to_vec();
-        Some(Answer { status, headers, body })
+    /// Sends a request; `None` when there was no response because the server is away.
+    pub(crate) async fn try_send(&self, request: RequestBuilder) -> Option<Response> {
+        let received = request.send().await.ok()?;
+        let status = received.status().as_u16();
+        let headers = received.headers().clone();
+        let body = received.bytes().await.ok()?.to_vec();
+        Some(Response { status, headers, body })
     }
 
-    /// Sends a request and takes the answer, which has to come.
-    pub(crate) async fn send(&self, request: RequestBuilder) -> Answer {
-        self.try_send(request).await.expect("the server answers")
+    /// Sends a request and returns the response, which has to come.
+    pub(crate) async fn send(&self, request: RequestBuilder) -> Response {
+        self.try_send(request).await.expect("the server responds")
     }
 
     /// Sends a GET.
-    pub(crate) async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Response {
         self.send(self.request(Method::GET, path)).await
     }
 
     /// Sends a GET to a server that may be away, or slow.
-    pub(crate) async fn try_get(&self, path: &str) -> Option<Answer> {
+    pub(crate) async fn try_get(&self, path: &str) -> Option<Response> {
         self.try_send(self.request(Method::GET, path).timeout(Duration::from_secs(5))).await
     }
 
@@ -76,22 +76,22 @@ impl Client {
     }
 
     /// Sends JSON.
-    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Response {
         self.send(self.request(Method::POST, path).json(body)).await
     }
 
     /// Sends JSON to a server that may be away.
-    pub(crate) async fn try_post(&self, path: &str, body: &Value) -> Option<Answer> {
+    pub(crate) async fn try_post(&self, path: &str, body: &Value) -> Option<Response> {
         self.try_send(self.request(Method::POST, path).json(body)).await
     }
 
     /// Sends JSON to a server that may be away.
-    pub(crate) async fn try_put(&self, path: &str, body: &Value) -> Option<Answer> {
+    pub(crate) async fn try_put(&self, path: &str, body: &Value) -> Option<Response> {
         self.try_send(self.request(Method::PUT, path).json(body)).await
     }
 
     /// Pushes one point without a time of its own.
-    pub(crate) async fn try_push(&self, name: &str, value: f64) -> Option<Answer> {
+    pub(crate) async fn try_push(&self, name: &str, value: f64) -> Option<Response> {
         self.try_post("/v1/series", &push(name, value)).await
     }
 }
@@ -105,9 +105,9 @@ pub(crate) fn push(name: &str, value: f64) -> Value {
     })
 }
 
-/// A whole answer.
+/// A whole response.
 #[derive(Debug, Clone)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     /// The status.
     pub(crate) status: u16,
     /// The head.
@@ -116,7 +116,7 @@ pub(crate) struct Answer {
     pub(crate) body: Vec<u8>,
 }
 
-impl Answer {
+impl Response {
     /// Returns the body as text.
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
@@ -129,14 +129,14 @@ impl Answer {
             .unwrap_or_else(|error| panic!("{error} in {} {:?}", self.status, self.text()))
     }
 
-    /// Checks the status, and gives the body as JSON.
+    /// Checks the status, and returns the body as JSON.
     #[track_caller]
     pub(crate) fn expect(&self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}", self.text());
         if self.body.is_empty() { Value::Null } else { self.json() }
     }
 
-    /// Checks that the answer is a problem document with this status; gives its code.
+    /// Checks that the response is a problem document with this status; returns its code.
     #[track_caller]
     pub(crate) fn expect_problem(&self, status: u16) -> String {
         assert_eq!(self.status, status, "{}", self.text());

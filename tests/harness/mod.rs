@@ -9,6 +9,6 @@ pub(crate) mod redis;
 pub(crate) mod rng;
 pub(crate) mod wait;
 
-pub(crate) use self::client::{Answer, Client};
+pub(crate) use self::client::{Client, Response};
 pub(crate) use self::process::{Exit, Launch, Server};
 pub(crate) use self::wait::{DEADLINE, eventually};

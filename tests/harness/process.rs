@@ -160,11 +160,11 @@ impl Server {
         self.client.clone()
     }
 
-    /// Waits until the server answers that it is ready.
+    /// Waits until the server responds that it is ready.
     pub(crate) async fn until_ready(&self) {
         eventually("the server is ready", async || {
-            let answer = self.client.try_get("/readyz").await?;
-            (answer.status == 200).then_some(())
+            let response = self.client.try_get("/readyz").await?;
+            (response.status == 200).then_some(())
         })
         .await;
     }

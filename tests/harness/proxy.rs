@@ -1,4 +1,4 @@
-//! A line that misbehaves: passes bytes on to a server, late, in part, or not at all.
+//! A proxy that misbehaves: it passes bytes on to a server late, in part, or not at all.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,24 +7,24 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// How the line behaves.
+/// How the connections through the proxy behave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Line {
     /// Passes everything on.
     Good,
     /// Passes everything on, each piece this much later.
     Slow(Duration),
-    /// Takes what it is given, and passes nothing on.
+    /// Accepts bytes, and passes nothing on.
     Silent,
     /// Ends every connection, and each new one at once.
     Cut,
-    /// Passes requests on, and ends a connection in the middle of the first answer.
+    /// Passes requests on, and ends a connection in the middle of the first response.
     CutInAnswer,
-    /// Passes requests on, and drops the answers.
+    /// Passes requests on, and drops the responses.
     LostAnswers,
 }
 
-/// The line. It lives as long as this.
+/// A proxy that runs as long as this exists.
 pub(crate) struct Proxy {
     address: SocketAddr,
     line: watch::Sender<Line>,
@@ -32,7 +32,7 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// Begins to pass on to a port of this machine.
+    /// Starts a proxy before a port of this machine.
     pub(crate) async fn to(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
@@ -52,7 +52,7 @@ impl Proxy {
         format!("redis://{}", self.address)
     }
 
-    /// Changes how the line behaves, also for the connections that stand.
+    /// Changes how connections behave, also those that are open.
     pub(crate) fn set(&self, line: Line) {
         self.line.send_replace(line);
     }
@@ -72,12 +72,12 @@ async fn serve(client: TcpStream, port: u16, mut line: watch::Receiver<Line>) {
     let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let asked = pass(from_client, to_server, line.clone(), false);
-    let answered = pass(from_server, to_client, line.clone(), true);
+    let requests = pass(from_client, to_server, line.clone(), false);
+    let responses = pass(from_server, to_client, line.clone(), true);
     tokio::select! {
-        () = asked => {}
-        () = answered => {}
-        // Whoever set it has ended, or wants the line cut.
+        () = requests => {}
+        () = responses => {}
+        // The test has ended, or wants the connection cut.
         _ = line.wait_for(|line| *line == Line::Cut) => {}
     }
 }
@@ -86,10 +86,10 @@ async fn pass(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
     line: watch::Receiver<Line>,
-    answers: bool,
+    is_response: bool,
 ) {
     let mut buffer = vec![0; 64 << 10];
-    // Behind something that was left out nothing can follow on the same connection.
+    // After bytes were left out, nothing may follow on the same connection.
     let mut torn = false;
     loop {
         let Ok(length @ 1..) = from.read(&mut buffer).await else { return };
@@ -106,14 +106,14 @@ async fn pass(
                 continue;
             }
             Line::Cut => return,
-            Line::LostAnswers if answers => {
+            Line::LostAnswers if is_response => {
                 torn = true;
                 continue;
             }
-            Line::CutInAnswer if answers => piece = &piece[..length / 2],
+            Line::CutInAnswer if is_response => piece = &piece[..length / 2],
             Line::LostAnswers | Line::CutInAnswer => {}
         }
-        if to.write_all(piece).await.is_err() || now == Line::CutInAnswer && answers {
+        if to.write_all(piece).await.is_err() || now == Line::CutInAnswer && is_response {
             return;
         }
     }

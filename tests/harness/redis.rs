@@ -1,6 +1,6 @@
 //! Real Redis servers: one, or a cluster of three masters and three replicas, on free ports.
 //!
-//! Servers that cases share live as long as the test program: a shell holds them, and ends them
+//! Servers that cases share run as long as the test program: a shell holds them, and ends them
 //! when the pipe from the test program breaks, however that ended. `REDIS_SERVER` and `REDIS_CLI`
 //! name other programs than those of Redis, for Valkey.
 
@@ -76,7 +76,7 @@ impl Redis {
         }
     }
 
-    /// Runs a command of `redis-cli`; gives what it prints.
+    /// Runs a command of `redis-cli`; returns what it prints.
     pub(crate) fn cli(&self, args: &[&str]) -> String {
         cli(self.port, args)
     }
@@ -241,7 +241,7 @@ fn url(port: u16) -> String {
 }
 
 /// A port, never the same twice, whose neighbour for the cluster's own talk (10,000 above) is free
-/// as well. Both lie below the range from which the system gives ports to outgoing connections.
+/// as well. Both lie below the range from which the system takes ports to outgoing connections.
 pub(crate) fn free_port() -> u16 {
     const FIRST: u16 = 10_000;
     const PORTS: u16 = 10_000;

@@ -17,23 +17,23 @@ pub(super) async fn bump(client: Client, ledger: Arc<Ledger>, number: u64) {
     let path = path(number);
     loop {
         ledger.send_bump(&path);
-        let Some(answer) = client.try_post(&format!("{path}/bump"), &json!({})).await else {
+        let Some(response) = client.try_post(&format!("{path}/bump"), &json!({})).await else {
             return;
         };
-        if answer.status == 503 {
+        if response.status == 503 {
             return;
         }
-        let answer = answer.expect(200);
-        let generation = answer["generation"].as_u64().expect("a number");
-        ledger.bumped(&path, generation, answer["fence"].as_str().expect("a text"));
+        let response = response.expect(200);
+        let generation = response["generation"].as_u64().expect("a number");
+        ledger.bumped(&path, generation, response["fence"].as_str().expect("a text"));
     }
 }
 
 /// Checks that no bump was lost that was acknowledged, and none came of nothing.
 pub(super) async fn verify(server: &Server, ledger: &Ledger) {
     for (path, progress) in ledger.bumps() {
-        let answer = server.get(&path).await.expect(200);
-        let stands = answer["generation"].as_u64().expect("a number");
+        let response = server.get(&path).await.expect(200);
+        let stands = response["generation"].as_u64().expect("a number");
         let possible = progress.acknowledged..=progress.sent;
         assert!(possible.contains(&stands), "{path}: {stands} stands after {progress:?}");
     }

@@ -17,8 +17,8 @@ pub(super) fn now() -> Timestamp {
 }
 
 /// Reads what an acquisition or renewal promised.
-pub(super) fn expires_at(answer: &Value) -> Timestamp {
-    Timestamp::parse(answer["expires_at"].as_str().expect("a time")).expect("RFC 3339")
+pub(super) fn expires_at(response: &Value) -> Timestamp {
+    Timestamp::parse(response["expires_at"].as_str().expect("a time")).expect("RFC 3339")
 }
 
 /// Returns the path of something that is done to a lease.
@@ -46,22 +46,22 @@ async fn acquire(client: &Client, ledger: &Ledger, name: &str, rng: &mut Rng) ->
     let ttl = format!("{}ms", 1000 + rng.below(4000));
     ledger.lease_in_doubt(name);
     let body = json!({"holder": holder, "ttl": ttl, "wait": "100ms"});
-    let answer = client.try_post(&path(name, "acquire"), &body).await?;
-    if answer.status == 503 {
+    let response = client.try_post(&path(name, "acquire"), &body).await?;
+    if response.status == 503 {
         return None;
     }
-    let answer = answer.expect(200);
-    if answer["acquired"] == true {
-        let token = answer["fencing_token"].as_i64().expect("a token");
-        ledger.lease_granted(name, Promise { holder, token, expires_at: expires_at(&answer) });
+    let response = response.expect(200);
+    if response["acquired"] == true {
+        let token = response["fencing_token"].as_i64().expect("a token");
+        ledger.lease_granted(name, Promise { holder, token, expires_at: expires_at(&response) });
     }
     Some(())
 }
 
 async fn renew(client: &Client, ledger: &Ledger, name: &str, promise: &Promise) -> Option<()> {
     let body = json!({"fencing_token": promise.token});
-    let answer = client.try_post(&path(name, "renew"), &body).await?;
-    match answer.status {
+    let response = client.try_post(&path(name, "renew"), &body).await?;
+    match response.status {
         503 => None,
         409 => {
             assert!(now() >= promise.expires_at, "{name} was lost before its end: {promise:?}");
@@ -69,7 +69,7 @@ async fn renew(client: &Client, ledger: &Ledger, name: &str, promise: &Promise) 
             Some(())
         }
         _ => {
-            ledger.lease_renewed(name, expires_at(&answer.expect(200)));
+            ledger.lease_renewed(name, expires_at(&response.expect(200)));
             Some(())
         }
     }
@@ -78,11 +78,11 @@ async fn renew(client: &Client, ledger: &Ledger, name: &str, promise: &Promise) 
 async fn release(client: &Client, ledger: &Ledger, name: &str, promise: &Promise) -> Option<()> {
     ledger.lease_in_doubt(name);
     let body = json!({"fencing_token": promise.token});
-    let answer = client.try_post(&path(name, "release"), &body).await?;
-    match answer.status {
+    let response = client.try_post(&path(name, "release"), &body).await?;
+    match response.status {
         503 => return None,
         409 => assert!(now() >= promise.expires_at, "{name} was lost before its end: {promise:?}"),
-        status => assert!((200..300).contains(&status), "{status} {}", answer.text()),
+        status => assert!((200..300).contains(&status), "{status} {}", response.text()),
     }
     ledger.lease_over(name);
     Some(())

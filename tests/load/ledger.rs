@@ -47,7 +47,7 @@ struct Book {
     number: u64,
 }
 
-/// What was promised, over all lives of a server.
+/// What was promised, over all runs of a server.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     book: Mutex<Book>,
@@ -68,7 +68,7 @@ impl Ledger {
         tokio::time::timeout(crate::harness::DEADLINE, reached)
             .await
             .expect("the load goes on")
-            .expect("the ledger lives");
+            .expect("the ledger exists");
     }
 
     fn acknowledged(&self) {
@@ -200,7 +200,7 @@ impl Ledger {
         }
     }
 
-    /// Notes what a new life of the server began with.
+    /// Notes what a new run of the server began with.
     pub(super) fn series_fell_back(&self, name: &str, value: u64) {
         let mut book = self.book.lock();
         let progress = book.series.entry(name.to_owned()).or_default();

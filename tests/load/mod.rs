@@ -1,6 +1,6 @@
 //! Work of every kind at once, and a ledger of what the server has acknowledged.
 //!
-//! Not a benchmark. Invariant: the ledger holds a promise only when its answer was read whole,
+//! Not a benchmark. Invariant: the ledger holds a promise only when its response was read whole,
 //! and knows which requests were under way when the server ended: those may have happened or not.
 
 mod generations;
@@ -85,22 +85,26 @@ async fn take_locks(client: Client, ledger: Arc<Ledger>, writer: u64) {
             let keys: Vec<_> =
                 (0..5).map(|i| format!("many/{writer}/{number}/{i}/{PADDING}")).collect();
             let body = json!({"keys": keys, "ttl": ttl});
-            let Some(answer) = client.try_post("/v1/locks/job", &body).await else { return };
-            if answer.status == 503 {
+            let Some(response) = client.try_post("/v1/locks/job", &body).await else { return };
+            if response.status == 503 {
                 return;
             }
-            assert_eq!(answer.expect(200)["acquired"], json!(keys), "nobody else asks for them");
+            assert_eq!(
+                response.expect(200)["acquired"],
+                json!(keys),
+                "no other client asks for them"
+            );
             ledger.locked(keys);
         } else {
             let key = format!("one-{writer}-{number}");
             let path = format!("/v1/locks/job/{key}");
-            let Some(answer) = client.try_post(&path, &json!({"ttl": ttl})).await else { return };
-            if answer.status == 503 {
+            let Some(response) = client.try_post(&path, &json!({"ttl": ttl})).await else { return };
+            if response.status == 503 {
                 return;
             }
-            let answer = answer.expect(200);
-            assert_eq!(answer["acquired"], true, "nobody else asks for {key}");
-            ledger.locked_until(key, answer["expires_at"].as_str().expect("a time").to_owned());
+            let response = response.expect(200);
+            assert_eq!(response["acquired"], true, "no other client asks for {key}");
+            ledger.locked_until(key, response["expires_at"].as_str().expect("a time").to_owned());
         }
     }
 }
@@ -121,11 +125,11 @@ async fn move_checkpoint(client: Client, ledger: Arc<Ledger>, number: u64) {
     loop {
         let value = ledger.send_checkpoint(&path);
         let body = json!({"checkpoint": time_of(value), "if_later": true});
-        let Some(answer) = client.try_put(&path, &body).await else { return };
-        if answer.status == 503 {
+        let Some(response) = client.try_put(&path, &body).await else { return };
+        if response.status == 503 {
             return;
         }
-        assert!((200..300).contains(&answer.status), "{} {}", answer.status, answer.text());
+        assert!((200..300).contains(&response.status), "{} {}", response.status, response.text());
         ledger.checkpoint_stands(&path, value);
     }
 }
@@ -140,12 +144,12 @@ async fn push_series(client: Client, ledger: Arc<Ledger>, number: u64) {
     loop {
         let value = ledger.send_series(&name);
         let body = push(&name, f64::from(u32::try_from(value).expect("a small number")));
-        let Some(answer) = client.try_post("/v1/series", &body).await else { return };
-        if answer.status == 503 {
+        let Some(response) = client.try_post("/v1/series", &body).await else { return };
+        if response.status == 503 {
             return;
         }
-        let answer = answer.expect(200);
-        assert_eq!(answer["stale"], 0, "the server's clock does not go back");
+        let response = response.expect(200);
+        assert_eq!(response["stale"], 0, "the server's clock does not go back");
         ledger.series_stands(&name, value);
     }
 }
@@ -153,11 +157,11 @@ async fn push_series(client: Client, ledger: Arc<Ledger>, number: u64) {
 async fn flush(client: Client, ledger: Arc<Ledger>) {
     loop {
         let before = ledger.acknowledged_series();
-        let Some(answer) = client.try_post("/v1/admin/flush", &json!({})).await else { return };
-        if answer.status == 503 {
+        let Some(response) = client.try_post("/v1/admin/flush", &json!({})).await else { return };
+        if response.status == 503 {
             return;
         }
-        assert!((200..300).contains(&answer.status), "{} {}", answer.status, answer.text());
+        assert!((200..300).contains(&response.status), "{} {}", response.status, response.text());
         ledger.series_durable(before);
     }
 }

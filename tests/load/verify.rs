@@ -1,4 +1,4 @@
-//! Holds a server that was started again to what its earlier lives promised.
+//! Checks that a server that was started again keeps what its earlier runs promised.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use super::{Ledger, generations, leases, time_of};
 use crate::harness::Server;
 use crate::harness::rng::Rng;
 
-/// How many of the locks of earlier lives are looked at again each time.
+/// How many locks of earlier runs are checked each time.
 const OLD_LOCKS: u64 = 200;
 /// How many locks are asked for in one request.
 const KEYS_AT_ONCE: usize = 1000;
@@ -23,8 +23,8 @@ pub(crate) async fn verify_strong(server: &Server, ledger: &Ledger, since: usize
         if progress.acknowledged == 0 {
             continue;
         }
-        let answer = server.get(&path).await.expect(200);
-        let stands = answer["checkpoint"].as_str().expect("a time").to_owned();
+        let response = server.get(&path).await.expect(200);
+        let stands = response["checkpoint"].as_str().expect("a time").to_owned();
         let possible: Vec<_> = (progress.acknowledged..=progress.sent).map(time_of).collect();
         assert!(possible.contains(&stands), "{path}: {stands} stands after {progress:?}");
     }
@@ -38,8 +38,8 @@ async fn verify_locks(server: &Server, ledger: &Ledger, since: usize, rng: &mut 
         keys.extend((0..OLD_LOCKS).map(pick));
     }
     for keys in keys.chunks(KEYS_AT_ONCE) {
-        let answer = server.post("/v1/locks/job", &json!({"keys": keys, "ttl": "1h"})).await;
-        assert_eq!(answer.expect(200)["acquired"], json!([]), "locks that were taken are free");
+        let response = server.post("/v1/locks/job", &json!({"keys": keys, "ttl": "1h"})).await;
+        assert_eq!(response.expect(200)["acquired"], json!([]), "locks that were taken are free");
     }
     let timed = locks[since..].iter().filter_map(|(key, end)| end.as_ref().map(|end| (key, end)));
     for (key, end) in timed.take(TIMED_LOCKS) {
@@ -58,24 +58,24 @@ async fn verify_leases(server: &Server, ledger: &Ledger) {
         };
         let holder = format!("stranger-{}", ledger.next_number());
         let body = json!({"holder": holder, "ttl": "1s"});
-        let answer = server.post(&leases::path(&name, "acquire"), &body).await.expect(200);
+        let response = server.post(&leases::path(&name, "acquire"), &body).await.expect(200);
         let still_promised = leases::now() < promise.expires_at;
-        if answer["acquired"] == true {
+        if response["acquired"] == true {
             assert!(!still_promised, "{name} ended before {promise:?}");
-            let token = answer["fencing_token"].as_i64().expect("a token");
-            let expires_at = leases::expires_at(&answer);
+            let token = response["fencing_token"].as_i64().expect("a token");
+            let expires_at = leases::expires_at(&response);
             ledger.lease_granted(&name, Promise { holder, token, expires_at });
         } else if still_promised {
-            assert_eq!(answer["holder"], json!(promise.holder), "{name} has another holder");
-            let expires_at = leases::expires_at(&answer);
+            assert_eq!(response["holder"], json!(promise.holder), "{name} has another holder");
+            let expires_at = leases::expires_at(&response);
             assert!(expires_at >= promise.expires_at, "{name} ends at {expires_at}: {promise:?}");
         }
     }
 }
 
 async fn series_value(server: &Server, name: &str) -> Option<u64> {
-    let answer = server.get(&format!("/v1/series?match[]={name}")).await.expect(200);
-    let value = answer["points"].as_array().expect("points").first()?["value"].as_f64()?;
+    let response = server.get(&format!("/v1/series?match[]={name}")).await.expect(200);
+    let value = response["points"].as_array().expect("points").first()?["value"].as_f64()?;
     (0..=1 << 20).find(|&number: &u32| f64::from(number) == value).map(u64::from)
 }
 

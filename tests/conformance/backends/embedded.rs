@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::Backend;
 
-/// Keeps its files as long as this lives; without a folder it has none.
+/// Keeps its files as long as this exists; without a folder it has none.
 struct Embedded(Option<TempDir>);
 
 /// Returns the embedded store without files.

@@ -63,7 +63,7 @@ fn depending(namespace: &str, key: &str, on: &str) -> CacheAddress {
     CacheAddress { key, generation_key: generation_key(on) }
 }
 
-/// A put of bytes that live long.
+/// A put of bytes with a long ttl.
 pub(super) fn a_put(address: &CacheAddress, seen: Seen, bytes: impl Into<Bytes>) -> CachePut {
     CachePut {
         address: address.clone(),
@@ -235,7 +235,7 @@ pub(super) async fn a_value_depends_on_the_key_that_it_was_put_with(fixture: Fix
     fill(&fixture, &value, "v").await;
     bump(&fixture.stores.generations, "page").await;
     assert!(get(store, &value).await.is_ok());
-    // Whoever names another key can't be told that it is true. Of several shards, one that does not
+    // A lookup that names another key must not find it. Of several shards, one that does not
     // hold the value knows nothing of it.
     let shards = fixture.stores.operation.capabilities().shards;
     for other in ["page", "table2"] {
@@ -322,7 +322,7 @@ pub(super) async fn each_lookup_of_a_batch_is_independent(fixture: Fixture) {
 pub(super) async fn a_value_that_survives_a_restart_is_ended_by_a_bump(fixture: Fixture) {
     fill(&fixture, &address("n", "k"), "v").await;
     let Some(fixture) = fixture.restart(Duration::ZERO).await else { return };
-    // Kept or lost, it is never wrong; and a bump ends it in both lives.
+    // Kept or lost, it is never wrong; and a bump before or after the restart ends it.
     bump(&fixture.stores.generations, "k").await;
     assert!(get(&fixture.stores.cache, &address("n", "k")).await.is_err());
 }
