@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{EngineError, EngineResult, unfence};
+use super::error::{EngineError, EngineResult, unfence};
 use crate::model::checkpoints::{Checkpoint, CheckpointKey};
 use crate::model::leases::Fence;
 use crate::model::time::Timestamp;

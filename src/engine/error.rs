@@ -5,7 +5,7 @@
 use thiserror::Error;
 
 use crate::model::Invalid;
-use crate::store::StoreError;
+use crate::store::{Fenced, StoreError};
 
 /// What the engine's methods return.
 pub type EngineResult<T> = Result<T, EngineError>;
@@ -34,4 +34,12 @@ pub enum EngineError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// Makes a refused fence an error.
+pub(super) fn unfence<T>(outcome: Fenced<T>) -> EngineResult<T> {
+    match outcome {
+        Fenced::Done(value) => Ok(value),
+        Fenced::Refused => Err(EngineError::FenceRefused),
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::EngineResult;
+use super::error::EngineResult;
 use crate::model::generations::{Generation, GenerationKey};
 use crate::model::settings;
 use crate::store::GenerationStore;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::EngineResult;
+use super::error::EngineResult;
 use crate::model::locks::LockKey;
 use crate::model::time::Timestamp;
 use crate::store::{LockOutcome, LockStore};

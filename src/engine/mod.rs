@@ -20,7 +20,7 @@ pub use self::error::{EngineError, EngineResult};
 use self::roles::Roles;
 use crate::clock::SharedClock;
 use crate::model::settings::{Settings, Violations};
-use crate::store::{Fenced, Operation, Stores};
+use crate::store::{Operation, Stores};
 
 /// The rules of every resource, over one set of stores.
 pub struct Engine {
@@ -76,13 +76,5 @@ impl Engine {
             cache: cache::CacheEngine::new(stores.cache, settings.cache, clock, shared),
             operation: stores.operation,
         }
-    }
-}
-
-/// Makes a refused fence an error.
-fn unfence<T>(outcome: Fenced<T>) -> EngineResult<T> {
-    match outcome {
-        Fenced::Done(value) => Ok(value),
-        Fenced::Refused => Err(EngineError::FenceRefused),
     }
 }

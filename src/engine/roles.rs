@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{EngineError, EngineResult};
+use super::error::{EngineError, EngineResult};
 use crate::model::leases::{Fence, LeaseName};
 
 /// The rules of roles.

@@ -10,9 +10,9 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 use tokio::time::Instant;
 
+use super::error::{EngineError, EngineResult, unfence};
 use super::roles::Roles;
 pub use super::roles::Writer;
-use super::{EngineError, EngineResult, unfence};
 use crate::clock::SharedClock;
 use crate::model::batch::{PointBatch, PointErrors, Position};
 use crate::model::cursor::Cursor;

@@ -1,7 +1,7 @@
-//! What handlers take from requests: own extractors, so that every refusal is a problem.
+//! The extractors of the handlers: our own, so that every rejection is a problem.
 //!
-//! Invariant: what was not understood is refused, never ignored: an unknown query parameter, a
-//! name without its token, bytes that are not UTF-8.
+//! Invariant: a part of a request that is not understood is refused, never ignored: an unknown query parameter, a
+//! lease without its fencing token, bytes that are not UTF-8.
 
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
@@ -20,7 +20,7 @@ use super::problem::{Code, Problem};
 use super::state::AppState;
 use crate::model::leases::{Fence, FencingToken, LeaseName};
 
-/// A JSON body: of a request, read leniently, or of an answer.
+/// A JSON body, of a request or of a response.
 pub(crate) struct Json<T>(pub(crate) T);
 
 impl<T: DeserializeOwned> FromRequest<AppState> for Json<T> {
@@ -50,18 +50,18 @@ pub(crate) fn is_json(media: &str) -> bool {
     media == "application/json" || media == "text/json" || media.ends_with("+json")
 }
 
-/// Reads JSON, and points at the field that was wrong.
+/// Reads JSON; a problem points at the field that is invalid.
 ///
 /// # Errors
-/// 400 for what is not JSON, no object, or JSON of another shape.
+/// 400 for a text that is not JSON, for JSON that is not an object, and for an object of another shape.
 pub(crate) fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     match serde_json::from_slice(bytes) {
-        // serde reads an array as a structure without names.
+        // serde would read an array as the fields in their order.
         Ok(_) if bytes.trim_ascii_start().first() != Some(&b'{') => {
             Err(Problem::invalid("the body must be a JSON object"))
         }
         Ok(value) => Ok(value),
-        // The happy path pays nothing for keeping track of the path.
+        // Only a body that is refused is read again, with its path.
         Err(_) => Err(explain_json::<T>(bytes)),
     }
 }
@@ -74,7 +74,7 @@ fn explain_json<T: DeserializeOwned>(bytes: &[u8]) -> Problem {
     let pointer = pointer(error.path());
     let cause = error.into_inner();
     if cause.is_data() {
-        // serde_json appends the place; the pointer says it better.
+        // serde_json appends line and column; the pointer says it better.
         let text = cause.to_string();
         let why = text.split(" at line ").next().unwrap_or(&text);
         Problem::invalid(format!("{pointer}: {why}")).at(pointer, why)
@@ -103,14 +103,14 @@ impl<T: Serialize> IntoResponse for Json<T> {
         match serde_json::to_vec(&self.0) {
             Ok(bytes) => json_response(bytes),
             Err(error) => {
-                tracing::error!(cause = %error, "an answer could not be written as JSON");
+                tracing::error!(cause = %error, "a response could not be written as JSON");
                 Problem::internal().into_response()
             }
         }
     }
 }
 
-/// Makes an answer of JSON that is already text.
+/// Makes a response of JSON that is text already.
 pub(crate) fn json_response(bytes: impl Into<Body>) -> Response {
     let mut response = Response::new(bytes.into());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -134,7 +134,7 @@ impl<T: DeserializeOwned + Send> FromRequestParts<AppState> for Path<T> {
     }
 }
 
-/// The query string. Keys may repeat where the type says so; unknown ones are refused.
+/// The query string. Keys may be repeated where the type has a list; unknown keys are refused.
 pub(crate) struct Query<T>(pub(crate) T);
 
 impl<T: DeserializeOwned + Send> FromRequestParts<AppState> for Query<T> {
@@ -146,7 +146,7 @@ impl<T: DeserializeOwned + Send> FromRequestParts<AppState> for Query<T> {
 }
 
 fn read_query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
-    // The form decoder would replace broken UTF-8 in silence.
+    // The form decoder would replace invalid UTF-8 silently.
     if percent_decode_str(uri.query().unwrap_or_default()).decode_utf8().is_err() {
         return Err(Problem::invalid("the query is not UTF-8"));
     }
@@ -177,7 +177,7 @@ fn read_fence(headers: &HeaderMap) -> Result<Option<Fence>, Problem> {
         (Some(lease), Some(token)) => (lease, token),
         _ => {
             return Err(Problem::invalid(
-                "Holdall-Lease and Holdall-Fencing-Token come together or not at all",
+                "Holdall-Lease and Holdall-Fencing-Token need each other",
             ));
         }
     };
@@ -197,7 +197,7 @@ fn one<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a Head
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (value, None) => Ok(value),
-        _ => Err(Problem::invalid(format!("the header {name} stands twice"))),
+        _ => Err(Problem::invalid(format!("the header {name} occurs twice"))),
     }
 }
 
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn queries_repeat_keys_and_refuse_what_is_unknown() {
+    fn queries_repeat_keys_and_refuse_unknown_ones() {
         let asked_all = asked("match[]=a&match%5B%5D=b+c&limit=5").expect("valid");
         assert_eq!(asked_all.matches, ["a", "b c"]);
         assert_eq!(asked_all.limit.map(|l| l.0), Some(5));
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_are_read_leniently_and_refused_precisely() {
+    fn bodies_are_read_leniently_and_refused_with_a_pointer() {
         assert_eq!(json(r#"{"ttl": "5s", "fencing_token": 7.0}"#), Ok(()));
         assert_eq!(json(r#"{"ttl": "5s", "fencing_token": null}"#), Ok(()));
         assert_eq!(json(r#"{"ttl": "0s"}"#), Err((400, "/ttl".to_owned())));

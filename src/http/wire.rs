@@ -170,30 +170,6 @@ pub(crate) fn field<T>(pointer: &str, value: Result<T, Invalid>) -> Result<T, Pr
     value.map_err(|why| Problem::invalid_at(pointer, &why))
 }
 
-/// Writes `bytes` as hexadecimal digits: the opaque form of page tokens.
-pub(crate) fn to_hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
-        // Writing to a string can't fail.
-        let _ = write!(out, "{byte:02x}");
-        out
-    })
-}
-
-/// Reads what [`to_hex`] wrote; `None` when it is anything else.
-pub(crate) fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digit = |d: u8| char::from(d).to_digit(16).and_then(|d| u8::try_from(d).ok());
-    if !text.len().is_multiple_of(2) {
-        return None;
-    }
-    text.as_bytes()
-        .as_chunks::<2>()
-        .0
-        .iter()
-        .map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,14 +199,5 @@ mod tests {
         for text in ["\"YQ\"", "\"YQ=\"", "\"_wD7\"", "\" YQ==\"", "\"YR==\"", "1"] {
             assert!(serde_json::from_str::<Base64>(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn hexadecimal_reads_back() {
-        let bytes = [0, 1, 0xfe, 0xff, 0x7f];
-        assert_eq!(from_hex(&to_hex(&bytes)).as_deref(), Some(&bytes[..]));
-        assert_eq!(from_hex("0"), None);
-        assert_eq!(from_hex("zz"), None);
-        assert_eq!(from_hex("é"), None);
     }
 }

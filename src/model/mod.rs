@@ -8,7 +8,7 @@ pub mod cache;
 pub mod checkpoints;
 pub mod cursor;
 pub mod generations;
-mod hex;
+pub(crate) mod hex;
 mod invalid;
 mod keys;
 pub mod leases;

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 pub use self::totals::{NamespaceTotals, Totals};
 use self::waiters::{Waiter, Waiters};
-use super::{EngineError, EngineResult};
+use super::error::{EngineError, EngineResult};
 use crate::clock::SharedClock;
 use crate::model::cache::{CacheKey, CachedValue, FillToken, MissReason};
 use crate::model::generations::Generation;

@@ -14,8 +14,8 @@ use tokio::time::{Instant, timeout_at};
 
 use self::attempt::{AcquireRequest, Attempt};
 use self::queue::{Queues, Ticket};
+use super::error::{EngineError, EngineResult};
 use super::roles::Roles;
-use super::{EngineError, EngineResult};
 use crate::clock::SharedClock;
 use crate::model::leases::{FencingToken, Holder, Lease, LeaseName};
 use crate::store::{AcquireOutcome, LeaseStore};

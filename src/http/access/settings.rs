@@ -12,6 +12,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use sha2::{Digest as _, Sha256};
 
+use crate::model::hex;
 use crate::model::settings::{self, List, Secret, Settings, Violations, one_of};
 
 /// The shortest secret that is accepted, in characters: shorter ones can be guessed.
@@ -172,14 +173,7 @@ impl TokenSettings {
 
 /// Reads the 64 hexadecimal digits of a SHA-256.
 fn parse_hash(hash: &Secret) -> Option<[u8; 32]> {
-    let digits = hash.expose().as_bytes();
-    let (pairs, []) = digits.as_chunks::<2>() else { return None };
-    let bytes = pairs.iter().map(|pair| {
-        let high = char::from(pair[0]).to_digit(16)?;
-        let low = char::from(pair[1]).to_digit(16)?;
-        u8::try_from(high * 16 + low).ok()
-    });
-    bytes.collect::<Option<Vec<u8>>>()?.try_into().ok()
+    hex::decode(hash.expose())?.try_into().ok()
 }
 
 fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {

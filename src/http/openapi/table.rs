@@ -33,6 +33,11 @@ pub(crate) fn table(resources: &[Resource]) -> String {
             line(&mut out, row(route));
         }
     }
+    out.push_str("\n# Problem codes, with their status and meaning\n");
+    for code in Code::ALL {
+        let (status, code, meaning) = (code.status().as_u16(), code.as_str(), code.meaning());
+        line(&mut out, format!("{status}    {code:<24}{meaning}"));
+    }
     out
 }
 

@@ -10,8 +10,9 @@ use crate::http::extract::{FenceHeader, Json, Path, Query};
 use crate::http::problem::{Code, Problem};
 use crate::http::route::{Resource, read, write};
 use crate::http::state::AppState;
-use crate::http::wire::{Count, field, from_hex, given, to_hex};
+use crate::http::wire::{Count, field, given};
 use crate::model::checkpoints::{Checkpoint, CheckpointKey, parse_org};
+use crate::model::hex;
 use crate::model::time::Timestamp;
 use crate::store::CheckpointOutcome;
 
@@ -163,11 +164,11 @@ pub(crate) async fn list_checkpoints(
 
 /// Each part is written in hexadecimal of its own, so that no two keys have the same page.
 fn print_page(key: &CheckpointKey) -> String {
-    format!("{}-{}", to_hex(key.org.as_bytes()), to_hex(key.repo.as_bytes()))
+    format!("{}-{}", hex::encode(key.org.as_bytes()), hex::encode(key.repo.as_bytes()))
 }
 
 fn parse_page(page: &str) -> Result<CheckpointKey, Problem> {
-    let part = |hex: &str| String::from_utf8(from_hex(hex)?).ok();
+    let part = |hex: &str| String::from_utf8(hex::decode(hex)?).ok();
     page.split_once('-')
         .and_then(|(org, repo)| CheckpointKey::parse(&part(org)?, &part(repo)?).ok())
         .ok_or_else(unknown_page)

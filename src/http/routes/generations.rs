@@ -15,7 +15,7 @@ use crate::http::state::AppState;
 use crate::http::wire::{GenerationState, Ttl, field};
 use crate::model::generations::{Generation, GenerationKey};
 
-/// Returns the rows of generations. Batches stand outside the key space, so that a key can have any name.
+/// Returns the rows of generations. Batches have paths outside the key space, so that a key can have any name.
 pub(super) fn resource() -> Resource {
     Resource::new("generations", "Counters that tell whether a cached value is still valid")
         .route(read(routes!(get_generation)))

@@ -11,7 +11,8 @@ use crate::http::extract::{Json, Path, Query, Role};
 use crate::http::problem::{Code, Problem};
 use crate::http::route::{Resource, read, write};
 use crate::http::state::AppState;
-use crate::http::wire::{Count, Integer, Span, Ttl, field, from_hex, given, to_hex};
+use crate::http::wire::{Count, Integer, Span, Ttl, field, given};
+use crate::model::hex;
 use crate::model::leases::{FencingToken, Holder, Lease, LeaseName};
 use crate::model::time::{Timestamp, format_duration};
 use crate::store::AcquireOutcome;
@@ -253,13 +254,13 @@ pub(crate) async fn list_leases(
     let after = query.page.as_deref().map(parse_page).transpose()?;
     let found = state.engine()?.leases.list(after.as_ref(), limit + 1).await?;
     let (found, last) = cut_page(found, limit);
-    let next_page = last.map(|(name, _)| to_hex(name.as_str().as_bytes()));
+    let next_page = last.map(|(name, _)| hex::encode(name.as_str().as_bytes()));
     let leases = found.iter().map(|(name, lease)| LeaseState::new(name, lease)).collect();
     Ok(Json(LeasePageResponse { leases, next_page }))
 }
 
 fn parse_page(page: &str) -> Result<LeaseName, Problem> {
-    from_hex(page)
+    hex::decode(page)
         .and_then(|bytes| String::from_utf8(bytes).ok())
         .and_then(|name| LeaseName::parse(name).ok())
         .ok_or_else(unknown_page)

@@ -14,7 +14,7 @@ use crate::http::problem::Code;
 use crate::http::route::{Resource, read, write};
 use crate::http::wire::GenerationState;
 
-/// Returns the rows of the cache. Batches stand outside the key space, so that a key can have any name.
+/// Returns the rows of the cache. Batches have paths outside the key space, so that a key can have any name.
 pub(super) fn resource() -> Resource {
     Resource::new("cache", "Values that are valid until the generation of their key moves")
         .problem_member::<CacheMiss>(

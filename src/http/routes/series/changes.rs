@@ -8,7 +8,7 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::points::{SeriesEvent, write_changes};
+use super::points::SeriesDeltaResponse;
 use crate::engine::series::Changes;
 use crate::http::admission::{RunningPermit, WaitFor};
 use crate::http::extract::{Json, Query, json_response};
@@ -56,18 +56,6 @@ pub(crate) struct DeltaQuery {
     wait: Option<Span>,
 }
 
-/// What changed.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "describes what `write_changes` writes")]
-pub(crate) struct SeriesDeltaResponse {
-    /// The series that changed, each once, at its newest state.
-    events: Vec<SeriesEvent>,
-    /// The `cursor` of the next request.
-    next_cursor: String,
-    /// Whether more changes are there already.
-    more: bool,
-}
-
 /// Reads what changed after a cursor; 410 when that is no longer known.
 #[utoipa::path(get, path = "/v1/series/delta", params(DeltaQuery),
     responses((status = 200, description = "The changes", body = SeriesDeltaResponse)))]
@@ -111,6 +99,7 @@ pub(super) fn cursor_gone() -> Problem {
 
 pub(super) fn changes_json(changes: &Changes) -> Vec<u8> {
     let mut out = Vec::with_capacity(128 + 384 * changes.changes.len());
-    write_changes(changes, &mut out);
+    // Writing to memory can't fail, and neither can text and finite numbers as JSON.
+    let _ = serde_json::to_writer(&mut out, &SeriesDeltaResponse::new(changes));
     out
 }

@@ -125,7 +125,7 @@ pub(crate) async fn push_series(
     let source = pushed.source.or(params.source).ok_or_else(|| missing("source"))?;
     let (ParsedBatch { batch, positions }, share) = (pushed.parsed, pushed.share);
     // In a task of its own: when the client disconnects, the store still applies the points, and these still take
-    // the memory that the share stands for.
+    // the memory that the share covers.
     let applied = tokio::spawn(async move {
         let bound_role = bound.as_ref().map(|bound| &*bound.0);
         let writer = Writer { role: &role, source: &source, bound_role };

@@ -1,19 +1,20 @@
 //! Reading series: a snapshot page by page, or one series.
 
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::parse_id;
-use super::points::{SeriesPoint, points_body, write_point};
+use super::points::{SeriesPoint, points_body};
 use super::selectors::parse_selectors;
-use crate::http::extract::{Path, Query, json_response};
+use crate::http::extract::{Json, Path, Query, json_response};
 use crate::http::problem::Problem;
 use crate::http::routes::shared::unknown_page;
 use crate::http::state::AppState;
-use crate::http::wire::{Count, from_hex, given, to_hex};
+use crate::http::wire::{Count, given};
 use crate::model::cursor::Cursor;
+use crate::model::hex;
 use crate::model::series::SeriesKey;
 
 /// Which series to read.
@@ -39,7 +40,7 @@ pub(crate) struct SeriesQuery {
 #[expect(dead_code, reason = "describes what `points_body` writes")]
 pub(crate) struct SeriesPageResponse {
     /// The series, sorted by name and labels.
-    points: Vec<SeriesPoint>,
+    points: Vec<SeriesPoint<'static>>,
     /// The cursor of the moment at which the first page was read. Applying the changes after it brings all pages to
     /// one moment.
     cursor: String,
@@ -81,12 +82,12 @@ impl Page {
     fn print(&self) -> String {
         let Self { cursor, after } = self;
         // Neither cursors nor metric names contain a line feed; labels may, so they come last.
-        to_hex(format!("{cursor}\n{}\n{}", after.name, after.labels).as_bytes())
+        hex::encode(format!("{cursor}\n{}\n{}", after.name, after.labels).as_bytes())
     }
 
     fn parse(text: &str) -> Result<Self, Problem> {
         let parse = || {
-            let text = String::from_utf8(from_hex(text)?).ok()?;
+            let text = String::from_utf8(hex::decode(text)?).ok()?;
             let mut parts = text.splitn(3, '\n');
             let cursor = Cursor::parse(parts.next()?).ok()?;
             let after = SeriesKey { name: parts.next()?.into(), labels: parts.next()?.into() };
@@ -105,9 +106,7 @@ pub(crate) async fn get_series(
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let point = state.engine()?.series.get(parse_id(&id)?).await?;
-    let mut out = Vec::new();
-    write_point(&point, &mut out);
-    Ok(json_response(out))
+    Ok(Json(SeriesPoint::new(&point)).into_response())
 }
 
 #[cfg(test)]

@@ -79,7 +79,7 @@ async fn a_value_comes_back_as_the_bytes_it_was_until_its_generation_moves() {
 }
 
 #[tokio::test]
-async fn what_is_known_is_not_sent_again() {
+async fn a_value_that_the_client_has_is_not_sent_again() {
     let api = api();
     let held = put(&api, VALUE, &fence(&api, VALUE).await, &[], b"bytes").await;
     let etag = format!("\"{}\"", held.json["etag"].as_str().expect("text"));
@@ -109,7 +109,7 @@ async fn what_is_known_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn a_put_says_what_was_seen_in_one_way() {
+async fn a_put_names_either_a_fence_or_a_generation() {
     let api = api();
     let put = async |query: &str| {
         let path = format!("{VALUE}?{query}");
@@ -177,7 +177,7 @@ async fn large_values_and_many_namespaces_are_refused() {
 }
 
 #[tokio::test]
-async fn encoded_bodies_are_held_decoded() {
+async fn encoded_bodies_are_stored_decoded() {
     let api = api();
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     std::io::Write::write_all(&mut gzip, b"plain").expect("in memory");
@@ -193,7 +193,7 @@ async fn encoded_bodies_are_held_decoded() {
 }
 
 #[tokio::test]
-async fn one_fills_and_the_others_wait() {
+async fn one_caller_fills_and_the_others_wait() {
     let api = api();
     let turn = api.get(&format!("{VALUE}?fill=30s")).await;
     let fill = text(&turn, "holdall-fill").to_owned();
@@ -215,7 +215,7 @@ async fn one_fills_and_the_others_wait() {
 }
 
 #[tokio::test]
-async fn who_gives_up_lets_the_next_one_try() {
+async fn a_caller_that_gives_up_passes_the_claim_on() {
     let api = api();
     let turn = api.get(&format!("{VALUE}?fill=5m")).await;
     assert!(turn.headers.contains_key("holdall-fill"));
@@ -267,7 +267,7 @@ async fn waiting_for_a_value_is_bounded_and_ends_when_the_server_stops() {
 }
 
 #[tokio::test]
-async fn a_large_value_keeps_its_place_until_it_is_sent() {
+async fn a_large_value_keeps_its_permit_until_it_is_sent() {
     let mut settings = for_tests();
     settings.limits.concurrent_requests = 1;
     let api = api_of(settings, EngineSettings::default(), &StoreSettings::for_tests());

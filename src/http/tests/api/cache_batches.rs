@@ -13,7 +13,7 @@ const GET: &str = "/v1/batch/cache/n/get";
 const PUT: &str = "/v1/batch/cache/n/put";
 
 #[tokio::test]
-async fn many_values_are_put_and_read_each_for_itself() {
+async fn many_values_are_put_and_read_each_on_its_own() {
     let api = api();
     let keys = json!({"keys": ["a", "b", "a/c"]});
     let none = api.send("POST", GET, &keys).await.json;
@@ -48,7 +48,7 @@ async fn many_values_are_put_and_read_each_for_itself() {
 }
 
 #[tokio::test]
-async fn one_key_may_rule_all_values_of_a_batch() {
+async fn all_values_of_a_batch_may_depend_on_one_key() {
     let api = api();
     let source = json!({"keys": ["a", "b"], "generation_key": "source"});
     let fence = api.send("POST", GET, &source).await.json["values"][0]["fence"].clone();
@@ -63,7 +63,7 @@ async fn one_key_may_rule_all_values_of_a_batch() {
 }
 
 #[tokio::test]
-async fn a_batch_that_is_not_what_it_should_be_changes_nothing() {
+async fn an_invalid_batch_changes_nothing() {
     let api = api();
     let good = json!({"key": "good", "value": "eA==", "generation": 0});
     for (bad, status, pointer) in [
@@ -91,7 +91,7 @@ async fn a_batch_that_is_not_what_it_should_be_changes_nothing() {
 }
 
 #[tokio::test]
-async fn an_answer_is_bounded_before_it_is_made() {
+async fn a_response_is_bounded_before_it_is_made() {
     let cache = CacheRules { max_value_bytes: 4000, ..CacheRules::default() };
     let rules = EngineSettings { cache, ..EngineSettings::default() };
     let api = api_of(for_tests(), rules, &StoreSettings::for_tests());
@@ -107,7 +107,7 @@ async fn an_answer_is_bounded_before_it_is_made() {
 }
 
 #[tokio::test]
-async fn all_answers_that_are_sent_at_a_time_are_bounded() {
+async fn all_responses_in_memory_together_are_bounded() {
     let mut settings = for_tests();
     settings.limits.buffered_body_bytes = 512 << 10;
     let api = api_of(settings, EngineSettings::default(), &StoreSettings::for_tests());

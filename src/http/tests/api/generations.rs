@@ -50,7 +50,7 @@ async fn a_key_can_have_the_name_of_a_verb() {
 }
 
 #[tokio::test]
-async fn batches_of_generations_are_bounded_and_refusals_point_at_their_key() {
+async fn batches_of_generations_are_bounded_and_problems_point_at_the_key() {
     let api = api();
     for path in ["/v1/batch/generations/snapshot", "/v1/batch/generations/bump"] {
         let empty = api.send("POST", path, &json!({"keys": []})).await;

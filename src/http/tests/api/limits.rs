@@ -12,7 +12,7 @@ use crate::http::settings::for_tests;
 use crate::store::StoreSettings;
 
 #[tokio::test]
-async fn whoever_waits_for_changes_denies_nobody_a_lease() {
+async fn requests_that_wait_for_changes_deny_no_request_a_lease() {
     let mut settings = for_tests();
     settings.limits.waiting_requests = 1;
     settings.limits.concurrent_requests = 1;
@@ -47,7 +47,7 @@ async fn whoever_waits_for_changes_denies_nobody_a_lease() {
 }
 
 #[tokio::test]
-async fn a_push_over_a_slow_line_arrives() {
+async fn a_push_over_a_slow_connection_arrives() {
     let mut settings = for_tests();
     settings.timeouts.request = Duration::from_millis(20);
     let api = api_with(settings, SeriesRules::default(), &StoreSettings::for_tests());
@@ -68,7 +68,7 @@ async fn a_push_over_a_slow_line_arrives() {
 }
 
 #[tokio::test]
-async fn expressions_are_few_in_a_request_over_all_its_selectors() {
+async fn expressions_are_bounded_over_all_selectors_of_a_request() {
     let api = api();
     api.push(json!([{"name": "a", "labels": {"x": "1"}, "value": 1}])).await;
     // Ten for each request, see `for_tests`.
