@@ -1,8 +1,8 @@
-//! Reading a request's body: bounded in bytes, in time, and over all requests together.
+//! Reading a request's body, with limits on its bytes, on its time, and on all bodies together.
 //!
-//! Invariant: whatever clients send, and however slowly, the bodies that lie in memory, with what
-//! was read from them, never hold more than the budget, apart from the first few KiB of each
-//! running request. Answers that are much larger than what asked for them draw on it as well.
+//! Not parsing it. Invariant: whatever clients send, and however slowly, the bodies in memory and what was read from
+//! them never take more than the budget, apart from the first few KiB of each running request. Responses that are
+//! much larger than their requests count against the budget too.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -17,18 +17,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::Problem;
 
-/// What a body may hold before it counts against the budget: the number of such requests is
-/// bounded by the limit on concurrent requests.
+/// How many bytes a body may have before it counts against the budget: the number of such bodies is bounded by the
+/// permits to run.
 const FREE_BYTES: usize = 16 << 10;
 
 /// The budget counts in units of this many bytes.
 const UNIT_BYTES: usize = 4096;
 
-/// From how many bytes on a body is decoded off the async threads.
+/// Bodies from this size on are decoded off the threads that serve connections.
 pub(crate) const LARGE_BYTES: usize = 64 << 10;
 
-/// Who has sent this much is believed to send all that was announced: room for the whole is made
-/// in one go.
+/// After this much of a body has arrived, memory for all of its announced length is reserved at once. Not before: a
+/// head that announces a large body costs its sender nothing.
 const PROVEN_BYTES: usize = 1 << 20;
 
 /// How large one body may be.
@@ -40,7 +40,7 @@ pub(crate) struct BodyLimit {
     pub(crate) decoded_bytes: usize,
 }
 
-/// The bytes of bodies that may lie in memory at a time.
+/// How many bytes of bodies may be in memory at a time, over all requests.
 #[derive(Debug, Clone)]
 pub(crate) struct BodyBudget {
     units: Arc<Semaphore>,
@@ -54,39 +54,40 @@ impl BodyBudget {
         Self { units: Arc::new(Semaphore::new(units)), all_bytes: units * UNIT_BYTES }
     }
 
-    /// Covers an answer of `bytes`, to be kept until it is sent. Whoever has the whole budget may
-    /// go on.
+    /// Takes the share of a response of `bytes`, to be kept until it is sent. A response that is larger than the whole
+    /// budget takes all of it.
     ///
     /// # Errors
     /// 503 when the budget is spent.
-    pub(crate) fn cover_answer(&self, bytes: usize) -> Result<Share, Problem> {
+    pub(crate) fn cover_response(&self, bytes: usize) -> Result<Share, Problem> {
         let mut share = Share::new(self);
         share.cover_reading(0, bytes)?;
         Ok(share)
     }
 }
 
-/// What one body has taken of the budget; gives it back when dropped.
+/// What one body has taken of the budget. Dropping it gives it back.
 pub(crate) struct Share {
     budget: BodyBudget,
     permit: Option<OwnedSemaphorePermit>,
-    paid_bytes: usize,
+    covered_bytes: usize,
 }
 
 impl Share {
     fn new(budget: &BodyBudget) -> Self {
-        Self { budget: budget.clone(), permit: None, paid_bytes: FREE_BYTES }
+        Self { budget: budget.clone(), permit: None, covered_bytes: FREE_BYTES }
     }
 
+    /// Extends the share to cover `bytes`. What it covers already is not taken again.
     fn cover(&mut self, bytes: usize) -> Result<(), Problem> {
-        let Some(missing) = bytes.checked_sub(self.paid_bytes).filter(|m| *m > 0) else {
+        let Some(missing) = bytes.checked_sub(self.covered_bytes).filter(|m| *m > 0) else {
             return Ok(());
         };
         let units = u32::try_from(missing.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
         let more = Arc::clone(&self.budget.units).try_acquire_many_owned(units).map_err(|_| {
-            Problem::overloaded("too many bytes of requests and answers are in memory already")
+            Problem::overloaded("too many bytes of requests and responses are in memory")
         })?;
-        self.paid_bytes += units as usize * UNIT_BYTES;
+        self.covered_bytes += units as usize * UNIT_BYTES;
         match &mut self.permit {
             Some(permit) => permit.merge(more),
             None => self.permit = Some(more),
@@ -94,15 +95,14 @@ impl Share {
         Ok(())
     }
 
-    /// Covers a body of `bytes` and what will be read from it, which takes `more_bytes`. Whoever
-    /// has the whole budget may go on: a body that nobody could ever pay for would get 503 for
-    /// ever.
+    /// Covers a body of `bytes` and what will be read from it, which takes `more_bytes`. A body that alone exceeds the
+    /// budget takes all of it instead: it would get 503 for ever otherwise.
     ///
     /// # Errors
     /// 503 when the budget is spent.
     pub(crate) fn cover_reading(&mut self, bytes: usize, more_bytes: usize) -> Result<(), Problem> {
-        let affordable = self.budget.all_bytes.saturating_add(FREE_BYTES).max(bytes);
-        self.cover(bytes.saturating_add(more_bytes).min(affordable))
+        let coverable = self.budget.all_bytes.saturating_add(FREE_BYTES).max(bytes);
+        self.cover(bytes.saturating_add(more_bytes).min(coverable))
     }
 }
 
@@ -110,7 +110,7 @@ impl Share {
 pub(crate) struct WholeBody {
     /// The bytes, decompressed.
     pub(crate) bytes: Bytes,
-    /// What it takes of the budget.
+    /// Its share of the budget.
     pub(crate) share: Share,
 }
 
@@ -135,15 +135,15 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
 /// Reads the body of `request` whole.
 ///
 /// # Errors
-/// 413 over the limit, 415 for an unknown encoding, 408 when the client falls silent for
-/// longer than `patience`, 503 when the budget is spent, 400 when it is cut or broken.
+/// 413 over the limit, 415 for an unknown encoding, 408 when nothing arrives for `max_silence`, 503 when the budget is
+/// spent, 400 when the body is cut off or malformed.
 pub(crate) async fn read_whole(
     request: Request<Body>,
     limit: BodyLimit,
     budget: &BodyBudget,
-    patience: Duration,
+    max_silence: Duration,
 ) -> Result<WholeBody, Problem> {
-    let (encoding, sent, mut share) = collect_within(request, limit, budget, patience).await?;
+    let (encoding, sent, mut share) = collect_within(request, limit, budget, max_silence).await?;
     if encoding == Encoding::Identity {
         return Ok(WholeBody { bytes: sent, share });
     }
@@ -151,7 +151,7 @@ pub(crate) async fn read_whole(
         let bytes = decompress(encoding, &sent, limit.decoded_bytes, &mut share)?;
         Ok(WholeBody { bytes, share })
     };
-    // A small body may still become a large one.
+    // Always off the threads that serve connections: a small body may decompress into a large one.
     tokio::task::spawn_blocking(decode).await.map_err(|error| {
         tracing::error!(cause = %error, "decompressing a request failed");
         Problem::internal()
@@ -162,7 +162,7 @@ async fn collect_within(
     request: Request<Body>,
     limit: BodyLimit,
     budget: &BodyBudget,
-    patience: Duration,
+    max_silence: Duration,
 ) -> Result<(Encoding, Bytes, Share), Problem> {
     let encoding = encoding(request.headers())?;
     let sent_limit = match encoding {
@@ -176,7 +176,7 @@ async fn collect_within(
     let mut share = Share::new(budget);
     let announced = announced.unwrap_or(0);
     let body = request.into_body();
-    let sent = collect(body, sent_limit, announced, &mut share, patience).await?;
+    let sent = collect(body, sent_limit, announced, &mut share, max_silence).await?;
     Ok((encoding, sent, share))
 }
 
@@ -189,21 +189,23 @@ async fn collect(
     limit_bytes: usize,
     announced_bytes: usize,
     share: &mut Share,
-    patience: Duration,
+    max_silence: Duration,
 ) -> Result<Bytes, Problem> {
     let mut first: Option<Bytes> = None;
     let mut joined = BytesMut::new();
     let mut length = 0;
     loop {
-        let frame = tokio::time::timeout(patience, body.frame());
+        let frame = tokio::time::timeout(max_silence, body.frame());
         let Some(frame) = frame.await.map_err(|_| Problem::body_timeout())? else { break };
         let frame = frame.map_err(|_| Problem::invalid("the body was cut off or is malformed"))?;
         let Ok(data) = frame.into_data() else { continue };
         length += data.len();
+        // Checked as the bytes arrive: Content-Length may be absent.
         if length > limit_bytes {
             return Err(Problem::too_large(limit_bytes));
         }
         share.cover(length)?;
+        // Most bodies arrive as one frame, which is then returned without copying it.
         if first.is_none() && joined.is_empty() {
             first = Some(data);
             continue;
@@ -211,6 +213,7 @@ async fn collect(
         if let Some(first) = first.take() {
             joined.extend_from_slice(&first);
         }
+        // One reservation instead of doubling again and again, which would copy a large body several times.
         if joined.capacity() < length && length >= PROVEN_BYTES && announced_bytes > length {
             share.cover(announced_bytes)?;
             joined.reserve(announced_bytes - joined.len());
@@ -231,7 +234,7 @@ fn decompress(
         Encoding::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(sent)),
         Encoding::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(sent).map_err(broken)?;
-            // 8 MiB of window, as RFC 8878 asks decoders to allow, and no more.
+            // A window of 8 MiB, which RFC 8878 recommends decoders to support, and no more.
             decoder.window_log_max(23).map_err(broken)?;
             Box::new(decoder)
         }
@@ -244,6 +247,7 @@ fn decompress(
         if read == 0 {
             return Ok(out.into());
         }
+        // Checked chunk by chunk, so that a decompression bomb costs one chunk more than the limit at most.
         if out.len() + read > limit_bytes {
             return Err(Problem::too_large(limit_bytes));
         }
@@ -290,7 +294,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_small_body_that_becomes_a_large_one_is_cut() {
+    async fn a_decompression_bomb_is_refused_at_the_limit() {
         let bomb = gzip(&vec![0; 64 << 20]);
         assert!(bomb.len() < LIMIT.sent_bytes);
         assert_eq!(read(encoded("gzip", bomb), 1 << 30).await, Err(413));
@@ -306,12 +310,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_silent_client_is_not_waited_for() {
+    async fn a_silent_client_gets_408() {
         let body = Body::from_stream(futures_util::stream::pending::<Result<Bytes, String>>());
         let request = Request::new(body);
         let budget = BodyBudget::new(1 << 20);
-        let patience = Duration::from_millis(10);
-        let read = read_whole(request, LIMIT, &budget, patience).await;
+        let max_silence = Duration::from_millis(10);
+        let read = read_whole(request, LIMIT, &budget, max_silence).await;
         assert_eq!(read.map(|_| ()).map_err(|p| p.status().as_u16()), Err(408));
     }
 }

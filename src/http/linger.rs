@@ -1,9 +1,8 @@
-//! A request's body that is read to its end also when nobody wants it.
+//! Lingering: a request's body is read to its end even when its handler drops it, as on a refusal.
 //!
-//! A client that is still sending when the server closes the connection sees a broken connection
-//! instead of the answer (RFC 9112, 9.6), and one that reuses connections finds them
-//! closed. Invariant: dropping a body unread neither breaks the answer nor, within a time, the
-//! connection.
+//! A client that is still sending when the server closes the connection sees a reset connection instead of the
+//! response (RFC 9112, 9.6), and a client that reuses connections loses them. Invariant: dropping a body unread breaks
+//! neither the response nor, for a bounded time, the connection.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -14,17 +13,17 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-/// For how long a body that nobody wants is still read.
+/// For how long a dropped body is still read.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// The body of a request, see the module.
+/// The body of a request. Dropping it unread starts a task that reads and discards the rest.
 pub(crate) struct Lingering {
-    /// `None` when it was read to its end.
+    /// `None` when the body was read to its end.
     body: Option<Incoming>,
 }
 
 impl Lingering {
-    /// Watches over `body`.
+    /// Wraps `body`.
     pub(crate) fn new(body: Incoming) -> Self {
         Self { body: Some(body).filter(|body| !body.is_end_stream()) }
     }
@@ -58,11 +57,11 @@ impl Body for Lingering {
 impl Drop for Lingering {
     fn drop(&mut self) {
         let Some(mut body) = self.body.take().filter(|body| !body.is_end_stream()) else { return };
-        // Outside a runtime the connection is gone as well.
+        // Outside a runtime there is no connection to keep either.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 let rest = async { while let Some(Ok(_)) = body.frame().await {} };
-                // Who sends on for longer than that loses the connection.
+                // After that the rest of the body is dropped, and hyper closes the connection.
                 let _ = tokio::time::timeout(LINGER, rest).await;
             });
         }

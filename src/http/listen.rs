@@ -1,7 +1,7 @@
-//! The listener: accepts connections, bounds them in number and patience, stops gracefully.
+//! The listener: accepts connections, limits their number and how long each may be idle or stalled, stops gracefully.
 //!
-//! Invariant: a client that sends or takes nothing loses its connection, so that no number of
-//! such clients holds the server's connections for ever.
+//! Not what is served on them. Invariant: a client that neither sends nor receives loses its connection, so that no
+//! number of such clients keeps the server's connections for ever.
 
 use std::io;
 use std::net::SocketAddr;
@@ -27,11 +27,11 @@ use super::access::PeerAddress;
 use super::linger::Lingering;
 use super::settings::HttpSettings;
 
-/// How long to wait after the system could not give a connection, for want of files or memory.
+/// How long to wait before accepting again after the system refused, for lack of files or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves `router` on `listener` until `stop` is cancelled; then takes no more connections, and
-/// lets the running requests finish for up to the configured time before it cuts them.
+/// Serves `router` on `listener` until `stop` is cancelled; then accepts no more connections, and lets the running
+/// requests finish for up to the configured time before it closes their connections.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -44,6 +44,7 @@ pub async fn serve(
     let cut = CancellationToken::new();
     loop {
         let accepted = async {
+            // The slot comes first: beyond the limit, connections wait in the listener's backlog.
             let slot = Arc::clone(&slots).acquire_owned().await;
             (slot, listener.accept().await)
         };
@@ -60,11 +61,12 @@ pub async fn serve(
                 continue;
             }
         };
-        let io = TokioIo::new(PatientStream::new(stream, settings.timeouts.write));
+        let io = TokioIo::new(StallLimited::new(stream, settings.timeouts.write));
         let connection = builder.serve_connection(io, service(router.clone(), peer));
         let connection = graceful.watch(connection);
         let cut = cut.clone();
         tokio::spawn(async move {
+            // Free again when the connection ends.
             let _slot = slot;
             tokio::select! {
                 ended = connection => if let Err(error) = ended {
@@ -74,19 +76,23 @@ pub async fn serve(
             }
         });
     }
+    // New clients are refused at once and try the next replica.
     drop(listener);
     if tokio::time::timeout(settings.timeouts.shutdown, graceful.shutdown()).await.is_err() {
-        tracing::warn!("requests that still ran were cut off");
+        tracing::warn!("requests did not finish in time and were aborted");
     }
     cut.cancel();
 }
 
 fn connections(settings: &HttpSettings) -> http1::Builder {
     let mut builder = http1::Builder::new();
+    // `half_close` stays off: a client that closes its sending side counts as gone, so a request of it that waits is
+    // cancelled, and a lease is never granted to it.
     builder
         .timer(TokioTimer::new())
-        // Runs from the end of the last request, so that it is the limit on idling, too.
+        // Starts at the end of the previous request, so it also limits how long a connection may be idle.
         .header_read_timeout(settings.timeouts.idle)
+        // The read buffer holds the whole head; hyper's minimum is 8 KiB.
         .max_buf_size(settings.limits.head_bytes.max(8192));
     builder
 }
@@ -110,28 +116,32 @@ fn service(
     })
 }
 
-/// A connection whose client may not stall for longer than a set time what is sent to it.
-struct PatientStream {
+/// A connection that fails when its client receives nothing for a set time while there is something to send.
+///
+/// hyper has no such time-out. Linux' `TCP_USER_TIMEOUT` is one, but other systems have none that ends a connection
+/// whose receive window stays closed. It costs one branch for each write: the timer exists only while a write stalls.
+struct StallLimited {
     stream: TcpStream,
-    patience: Duration,
+    max_stall: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl PatientStream {
-    fn new(stream: TcpStream, patience: Duration) -> Self {
+impl StallLimited {
+    fn new(stream: TcpStream, max_stall: Duration) -> Self {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(cause = %error, "TCP_NODELAY could not be set");
         }
-        Self { stream, patience, stalled: None }
+        Self { stream, max_stall, stalled: None }
     }
 
     fn watch<T>(&mut self, cx: &mut Context<'_>, sent: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        // Any progress restarts the time, so that slow clients are served.
         if sent.is_ready() {
             self.stalled = None;
             return sent;
         }
-        let patience = self.patience;
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        let max_stall = self.max_stall;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(max_stall)));
         match stalled.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,
@@ -139,7 +149,7 @@ impl PatientStream {
     }
 }
 
-impl AsyncRead for PatientStream {
+impl AsyncRead for StallLimited {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -149,7 +159,7 @@ impl AsyncRead for PatientStream {
     }
 }
 
-impl AsyncWrite for PatientStream {
+impl AsyncWrite for StallLimited {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

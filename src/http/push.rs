@@ -1,5 +1,7 @@
-//! A push of series: which format its body has, and its parsing, off the async threads when
-//! it is large.
+//! A push of series: the format of its body, and parsing it, off the threads that serve connections when it is large.
+//!
+//! Not the formats: those are `ingest`. Invariant: the points in memory count against the body budget until the store
+//! has applied them.
 
 use crate::ingest::{
     InputLimits, ParseError, ParsedBatch, parse_json, parse_ndjson, parse_openmetrics, parse_text,
@@ -16,7 +18,7 @@ use crate::model::batch::PointErrors;
 pub(crate) enum PushFormat {
     /// `{"role", "source", "points"}`.
     Json,
-    /// One point a line.
+    /// One point per line.
     Ndjson,
     /// The Prometheus text format.
     Text,
@@ -47,15 +49,15 @@ impl PushFormat {
 /// How much memory a point takes beside its text, in bytes.
 const POINT_BYTES: usize = 64;
 
-/// What a push holds.
+/// A parsed push.
 pub(crate) struct Pushed {
-    /// Who writes, where the body says so.
+    /// The writer's role, where the body names it.
     pub(crate) role: Option<String>,
-    /// On which path, where the body says so.
+    /// The writer's source, where the body names it.
     pub(crate) source: Option<String>,
     /// The points.
     pub(crate) parsed: ParsedBatch,
-    /// What the points take of the budget for bodies: to be kept until the store has applied them.
+    /// The points' share of the body budget, to be kept until the store has applied them.
     pub(crate) share: Share,
 }
 
@@ -94,7 +96,7 @@ fn parse(format: PushFormat, body: WholeBody, limits: &InputLimits) -> Result<Pu
         PushFormat::OpenMetrics => parse_openmetrics(&bytes, limits).map(unsigned),
     };
     if bytes.len() > LARGE_BYTES {
-        // Giving a large body back to the system takes milliseconds; nobody should wait for it.
+        // Returning a large body to the system takes milliseconds, which the request need not wait for.
         tokio::task::spawn_blocking(move || drop(bytes));
     }
     let pushed = read.map(|(role, source, parsed)| Pushed { role, source, parsed, share });
@@ -117,7 +119,7 @@ pub(crate) fn invalid_points(points: PointErrors) -> Problem {
         .parts(parts, points.total)
 }
 
-/// Returns a number of points that a body can't exceed, without reading it.
+/// Returns an upper bound of the number of points in a body, without parsing it.
 fn most_points(format: PushFormat, body: &[u8]) -> usize {
     match format {
         PushFormat::Json => memchr::memchr_iter(b'{', body).count(),

@@ -128,7 +128,7 @@ pub(crate) async fn get_cached_values(
     }
     // A small request can name the same large value many times, so its response counts against the same budget as
     // large request bodies. Base64 makes four bytes of three.
-    let share = state.budget.cover_answer(bytes / 3 * 4)?;
+    let share = state.budget.cover_response(bytes / 3 * 4)?;
     let items = body.keys.into_iter().zip(found);
     let values = items.map(|(key, found)| CacheGetBatchItem::new(key, found)).collect();
     let write =
