@@ -19,14 +19,7 @@ const MAX_LINES: usize = 400;
 const CODE: [&str; 3] = ["src", "tests", "benches"];
 
 /// Where the house is still being rebuilt: breaches there are not counted yet. To be empty.
-const UNFINISHED: &[&str] = &[
-    "src/",
-    "a circle",
-    "docs/cache.md",
-    "docs/redis.md",
-    "docs/architecture.md",
-    "tests/conformance/",
-];
+const UNFINISHED: &[&str] = &["src/store/redis/", "src/http/tests/"];
 
 #[track_caller]
 fn assert_none(broken: &[String]) {
