@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use holdall::model::batch::PointBatch;
 use holdall::store::redis::{RedisSettings, open};
-use holdall::store::{Delta, SeriesSettings, StoreSettings, Stores};
+use holdall::store::{Delta, Fenced, SeriesSettings, StoreSettings, Stores, UpsertOutcome};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -29,6 +29,16 @@ const KNOWN: usize = 100_000;
 const MOST_IN_PIPELINE: usize = 300;
 /// Points that are pushed for each size of a batch, at least.
 const POINTS: usize = 200_000;
+/// The most series in the runs whose budget is never reached.
+const PLENTY: usize = 10_000_000;
+/// The budget that is filled up, so many series of it at first, and then by small batches.
+const BUDGET: usize = 100_000;
+const FILLED: usize = 90_000;
+const SMALL: usize = 100;
+/// So many writers push at the same time where the budget is nearly used up.
+const WRITERS: usize = 4;
+/// So many refusals are measured for each writer.
+const REFUSALS: usize = 10;
 
 fn main() {
     let counts: Vec<usize> = std::env::args().filter_map(|arg| arg.parse().ok()).collect();
@@ -37,7 +47,7 @@ fn main() {
     let runtime = runtime.expect("a runtime");
     runtime.block_on(async {
         let redis = Redis::start();
-        let stores = store(redis.port);
+        let stores = store(redis.port, PLENTY);
         push(&stores, 0, KNOWN, 1.0).await;
         for size in [1, 100, 1_000, 10_000] {
             let rounds = (POINTS / size).min(5_000);
@@ -55,9 +65,54 @@ fn main() {
             );
         }
     });
+    runtime.block_on(near_budget());
     for count in counts {
         runtime.block_on(read(count));
     }
+}
+
+/// Measures pushes of new series by several writers until the budget is used up, and the refusals
+/// from there on.
+async fn near_budget() {
+    let redis = Redis::start();
+    let stores = store(redis.port, BUDGET);
+    push(&stores, 0, FILLED, 1.0).await;
+    let writers = (0..WRITERS).map(|writer| {
+        let stores = stores.clone();
+        tokio::spawn(async move {
+            let (mut accepted, mut refused) = (Vec::new(), Vec::new());
+            let mut next = BUDGET * (writer + 1);
+            while refused.len() < REFUSALS {
+                let start = Instant::now();
+                let outcome = stores.series.upsert(batch(next, SMALL, 1.0), None).await;
+                match outcome.expect("works") {
+                    Fenced::Done(UpsertOutcome::Applied(_)) => accepted.push(start.elapsed()),
+                    _ => refused.push(start.elapsed()),
+                }
+                next += SMALL;
+            }
+            (accepted, refused)
+        })
+    });
+    let (mut accepted, mut refused) = (Vec::new(), Vec::new());
+    for writer in writers.collect::<Vec<_>>() {
+        let (more_accepted, more_refused) = writer.await.expect("no writer panics");
+        accepted.extend(more_accepted);
+        refused.extend(more_refused);
+    }
+    let held = FILLED + SMALL * accepted.len();
+    println!(
+        "near a budget of {BUDGET}, {WRITERS} writers, batches of {SMALL}: {held} series accepted; \
+         accepted in {}, refused in {}",
+        quantiles(&mut accepted),
+        quantiles(&mut refused),
+    );
+}
+
+fn quantiles(times: &mut [Duration]) -> String {
+    times.sort_unstable();
+    let at = |part: usize| times.get((times.len() * part / 100).min(times.len() - 1));
+    format!("{:?} (median), {:?} (p99)", at(50).expect("some"), at(99).expect("some"))
 }
 
 /// What points cost.
@@ -115,7 +170,7 @@ fn theirs(redis: &Redis, size: usize, points: usize) -> Cost {
 
 async fn read(count: usize) {
     let redis = Redis::start();
-    let stores = store(redis.port);
+    let stores = store(redis.port, PLENTY);
     let start = Instant::now();
     for from in (0..count).step_by(KNOWN) {
         push(&stores, from, KNOWN.min(count - from), 1.0).await;
@@ -171,7 +226,7 @@ fn batch(from: usize, count: usize, value: f64) -> PointBatch {
     batch
 }
 
-fn store(port: u16) -> Stores {
+fn store(port: u16, max_series: usize) -> Stores {
     let url = format!("redis://127.0.0.1:{port}");
     let settings = RedisSettings {
         index_shards: SHARDS,
@@ -181,7 +236,7 @@ fn store(port: u16) -> Stores {
     let store = StoreSettings {
         series: SeriesSettings {
             retention: Duration::from_secs(86_400),
-            max_series: 10_000_000,
+            max_series,
             max_tombstones: 1_000_000,
         },
         ..StoreSettings::for_tests()

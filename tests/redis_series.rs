@@ -1,10 +1,10 @@
-//! Series on Redis, where that is special: several replicas on one namespace, a budget that spans
-//! shards, data and scripts that get lost, batches that are cut in the middle.
+//! What only series on Redis can get wrong: several replicas on one namespace, a budget that is divided
+//! among shards, lost data and scripts, batches that are cut off half-way.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdall::clock::{ManualClock, SharedClock};
+use holdall::clock::{Clock, ManualClock, SharedClock};
 use holdall::model::batch::PointBatch;
 use holdall::model::leases::{Fence, Holder, LeaseName};
 use holdall::model::selector::Selector;
@@ -24,8 +24,8 @@ use crate::harness::rng::Rng;
 const MAX_SERIES: usize = 100;
 const SHARDS: usize = 4;
 const RETENTION: Duration = Duration::from_secs(3600);
-/// Longer than room stays reserved for a writer that went away.
-const HOLD_OVER: Duration = Duration::from_secs(120);
+/// The most series of each shard.
+const QUOTA: usize = MAX_SERIES / SHARDS;
 
 fn replica(url: &str, namespace: &str, clock: &Arc<ManualClock>) -> Stores {
     let settings = RedisSettings {
@@ -81,32 +81,45 @@ async fn live(stores: &Stores) -> usize {
     snapshot.expect("the store works").points.len()
 }
 
-/// Names whose series all lie in the first shard.
-fn of_one_shard(prefix: &str, count: usize) -> Vec<String> {
-    let in_first = |name: &String| {
-        let tail = SeriesId::of(name, "").to_bytes()[8..].try_into().expect("8 bytes");
-        u64::from_be_bytes(tail).is_multiple_of(SHARDS as u64)
-    };
-    let all = (0..).map(|n| format!("{prefix}_{n}"));
-    all.filter(in_first).take(count).collect()
+fn shard_of(name: &str) -> usize {
+    let tail = SeriesId::of(name, "").to_bytes()[8..].try_into().expect("8 bytes");
+    usize::try_from(u64::from_be_bytes(tail) % SHARDS as u64).expect("small")
 }
 
-/// Fills what is left of the budget, one by one; gives how many that were.
+/// Returns names whose series all lie in one shard.
+fn of_shard(shard: usize, prefix: &str, count: usize) -> Vec<String> {
+    let all = (0..).map(|n| format!("{prefix}_{n}"));
+    all.filter(|name| shard_of(name) == shard).take(count).collect()
+}
+
+/// Returns names whose series are spread evenly over all shards, the first ones by their number.
+fn spread(prefix: &str, count: usize) -> Vec<String> {
+    let all = (0..SHARDS).flat_map(|shard| {
+        let part = count / SHARDS + usize::from(shard < count % SHARDS);
+        of_shard(shard, prefix, part)
+    });
+    all.collect()
+}
+
+/// Fills all shards, one series at a time; returns how many series that took.
 async fn fill(stores: &Stores, prefix: &str) -> usize {
-    for (done, name) in names(prefix, MAX_SERIES + 1).into_iter().enumerate() {
-        match try_push(stores, &[name]).await.expect("the store works") {
-            UpsertOutcome::Applied(counts) => assert_eq!(counts.created, 1),
-            UpsertOutcome::OverBudget { new, room } => {
-                assert_eq!((new, room), (1, 0));
-                return done;
+    let mut created = 0;
+    for shard in 0..SHARDS {
+        for name in of_shard(shard, prefix, QUOTA + 1) {
+            match try_push(stores, &[name]).await.expect("the store works") {
+                UpsertOutcome::Applied(counts) => created += counts.created,
+                UpsertOutcome::OverBudget { new, room } => {
+                    assert_eq!((new, room), (1, 0));
+                    break;
+                }
             }
         }
     }
-    panic!("more than the budget");
+    created
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_one_replica_writes_all_read_and_are_told_of() {
+async fn what_one_replica_writes_all_read_and_are_notified_of() {
     let clock = clock();
     let [one, two] = [0; 2].map(|_| replica(redis::shared(), "told", &clock));
     let start = two.series.cursor().await.expect("the store works");
@@ -148,58 +161,94 @@ async fn racing_writers_on_two_replicas_never_exceed_the_budget() {
         let stores = replicas[writer % 2].clone();
         let mut rng = rng.split();
         writers.push(tokio::spawn(async move {
-            let mut created = 0;
+            let (mut created, mut partial) = (0, 0);
             for round in 0..25 {
                 let count = usize::try_from(rng.below(12)).expect("small") + 1;
                 let names = names(&format!("m_{writer}_{round}"), count);
-                let outcome = try_push(&stores, &names).await.expect("the store works");
-                if let UpsertOutcome::Applied(counts) = outcome {
-                    created += counts.created;
+                match try_push(&stores, &names).await {
+                    Ok(UpsertOutcome::Applied(counts)) => created += counts.created,
+                    Ok(UpsertOutcome::OverBudget { new, room }) => assert!(new > room),
+                    // Another writer used up a shard between the check and the write.
+                    Err(error) => {
+                        assert!(error.detail.contains("a part of it was applied"), "{error}");
+                        partial += count - 1;
+                    }
                 }
                 assert!(live(&stores).await <= MAX_SERIES);
             }
-            created
+            (created, partial)
         }));
     }
-    let mut created = 0;
+    let (mut created, mut partial) = (0, 0);
     for writer in writers {
-        created += writer.await.expect("no writer panics");
+        let (more_created, more_partial) = writer.await.expect("no writer panics");
+        created += more_created;
+        partial += more_partial;
     }
-    assert_eq!(live(&replicas[0]).await, created);
-    assert_eq!(created + fill(&replicas[1], "last").await, MAX_SERIES, "some room was lost");
+    let before = live(&replicas[0]).await;
+    assert!(created <= before && before <= created + partial, "{created} {before} {partial}");
+    assert_eq!(before + fill(&replicas[1], "last").await, MAX_SERIES, "some room was lost");
+    assert_eq!(live(&replicas[0]).await, MAX_SERIES);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_whole_budget_can_move_to_one_shard() {
+async fn a_batch_with_a_full_shard_is_refused_and_changes_nothing_in_any_shard() {
     let clock = clock();
-    let [one, two] = [0; 2].map(|_| replica(redis::shared(), "moves", &clock));
-    assert_eq!(push(&one, &names("old", MAX_SERIES)).await.created, MAX_SERIES);
-    let outcome = try_push(&two, &names("new", 7)).await.expect("the store works");
-    assert_eq!(outcome, UpsertOutcome::OverBudget { new: 7, room: 0 });
-    clock.advance(RETENTION);
-    let skewed = of_one_shard("skewed", MAX_SERIES);
-    assert_eq!(push(&two, &skewed).await.created, MAX_SERIES);
-    let outcome = try_push(&one, &names("new", 1)).await.expect("the store works");
+    let [one, two] = [0; 2].map(|_| replica(redis::shared(), "full_shard", &clock));
+    let full = of_shard(1, "full", QUOTA);
+    assert_eq!(push(&one, &full).await.created, QUOTA);
+    let before = two.series.cursor().await.expect("the store works");
+    let single = of_shard(1, "new", 1);
+    let outcome = try_push(&two, &single).await.expect("the store works");
     assert_eq!(outcome, UpsertOutcome::OverBudget { new: 1, room: 0 });
-    for name in &skewed[..3] {
+    // The other shards have room for their parts, and apply none of them.
+    let outcome = try_push(&two, &spread("new", 8)).await.expect("the store works");
+    assert_eq!(outcome, UpsertOutcome::OverBudget { new: 2, room: 0 });
+    assert_eq!(two.series.cursor().await.expect("the store works"), before);
+    assert_eq!(push(&two, &full).await.updated, QUOTA, "known series always fit");
+    let others: Vec<String> =
+        [0, 2, 3].into_iter().flat_map(|shard| of_shard(shard, "other", QUOTA)).collect();
+    assert_eq!(push(&two, &others).await.created, MAX_SERIES - QUOTA);
+    for name in &full[..3] {
         one.series.delete(SeriesId::of(name, ""), None).await.expect("the store works");
     }
-    let outcome = try_push(&one, &names("new", 4)).await.expect("the store works");
+    let outcome = try_push(&one, &of_shard(1, "new", 4)).await.expect("the store works");
     assert_eq!(outcome, UpsertOutcome::OverBudget { new: 4, room: 3 });
-    assert_eq!(push(&one, &names("new", 3)).await.created, 3);
+    assert_eq!(push(&one, &of_shard(1, "new", 3)).await.created, 3);
+    clock.advance(RETENTION);
+    assert_eq!(push(&two, &spread("later", MAX_SERIES)).await.created, MAX_SERIES);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_counts_only_its_new_series_and_no_stale_points() {
+    let clock = clock();
+    let stores = replica(redis::shared(), "counted", &clock);
+    push(&stores, &spread("old", MAX_SERIES - SHARDS)).await;
+    // As many known series as there are, one new series for each shard, and stale ones beyond.
+    let mut batch = batch(spread("old", MAX_SERIES - SHARDS).iter().map(String::as_str));
+    for name in spread("new", SHARDS) {
+        batch.push(&name, "", 1.0, None, None);
+    }
+    let past = clock.now().saturating_sub(RETENTION);
+    for name in spread("stale", MAX_SERIES) {
+        batch.push(&name, "", 1.0, Some(past), None);
+    }
+    let outcome = stores.series.upsert(batch, None).await.expect("the store works");
+    let counts = UpsertCounts { created: SHARDS, updated: MAX_SERIES - SHARDS, stale: MAX_SERIES };
+    assert_eq!(outcome, Fenced::Done(UpsertOutcome::Applied(counts)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wiped_redis_makes_cursors_gone_and_takes_writes() {
     let (server, clock) = (Redis::start(&[]), clock());
     let [one, two] = [0; 2].map(|_| replica(&server.url(), "wiped", &clock));
-    push(&one, &names("old", MAX_SERIES)).await;
+    push(&one, &spread("old", MAX_SERIES)).await;
     assert_eq!(live(&two).await, MAX_SERIES);
     let old = one.series.cursor().await.expect("the store works");
     server.cli(&["flushall"]);
     assert_eq!(live(&two).await, 0);
     assert_eq!(two.series.delta(&old, 10).await.expect("the store works"), Delta::Gone);
-    assert_eq!(push(&one, &names("new", MAX_SERIES)).await.created, MAX_SERIES);
+    assert_eq!(push(&one, &spread("new", MAX_SERIES)).await.created, MAX_SERIES);
     assert_eq!(one.series.delta(&old, 10).await.expect("the store works"), Delta::Gone);
     assert_eq!(live(&two).await, MAX_SERIES);
 }
@@ -210,7 +259,7 @@ async fn a_wiped_shard_neither_loses_nor_adds_room() {
     for shard in 0..SHARDS {
         let namespace = format!("part{shard}");
         let stores = replica(&server.url(), &namespace, &clock);
-        push(&stores, &names("old", 60)).await;
+        push(&stores, &spread("old", 60)).await;
         let cursor = stores.series.cursor().await.expect("the store works");
         let keys = server.cli(&["keys", &format!("{{{namespace}:{shard}}}:*")]);
         keys.lines().for_each(|key| assert_eq!(server.cli(&["del", key]).trim(), "1"));
@@ -223,14 +272,14 @@ async fn a_wiped_shard_neither_loses_nor_adds_room() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_batch_that_a_shard_refuses_may_be_sent_again_and_holds_no_room() {
+async fn a_batch_that_fails_in_one_shard_may_be_sent_again_and_holds_no_room() {
     let (server, clock) = (Redis::start(&[]), clock());
     let stores = replica(&server.url(), "cut", &clock);
-    // A record that is none: what reserves room does not read it, what applies does.
-    push(&stores, &of_one_shard("half", 1)).await;
+    // A damaged record: the script that checks does not read it, the one that applies does.
+    push(&stores, &of_shard(0, "half", 1)).await;
     let spoil = "redis.call('HSET', KEYS[1], redis.call('HKEYS', KEYS[1])[1], '')";
     server.cli(&["eval", spoil, "1", "{cut:0}:series"]);
-    let half = names("half", MAX_SERIES / 2);
+    let half = spread("half", MAX_SERIES / 2);
     for _ in 0..3 {
         assert!(try_push(&stores, &half).await.is_err());
     }
@@ -243,21 +292,42 @@ async fn a_batch_that_a_shard_refuses_may_be_sent_again_and_holds_no_room() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn room_for_a_batch_whose_line_was_cut_is_free_again() {
+async fn batches_that_are_cut_off_half_way_never_exceed_the_budget_and_hold_no_room() {
     let (server, clock) = (Redis::start(&[]), clock());
     let proxy = Proxy::to(server.port()).await;
     let (cut, good) =
-        (replica(&proxy.url(), "line", &clock), replica(&server.url(), "line", &clock));
-    push(&cut, &names("before", 10)).await;
-    let batch = names("batch", 40);
-    proxy.set(Line::CutInAnswer);
-    let error = try_push(&cut, &batch).await.expect_err("the answer was cut");
-    assert!(error.is_transient(), "{error}");
-    proxy.set(Line::Good);
-    clock.advance(HOLD_OVER);
-    eventually("the line is good again", async || try_push(&cut, &batch).await.ok()).await;
-    assert_eq!(live(&good).await, 50);
-    assert_eq!(fill(&good, "rest").await, MAX_SERIES - 50);
+        (replica(&proxy.url(), "cut_off", &clock), replica(&server.url(), "cut_off", &clock));
+    push(&cut, &spread("before", 10)).await;
+    for round in 0..6 {
+        let batch = spread(&format!("batch_{round}"), 40);
+        let mode = [Line::CutInAnswer, Line::LostAnswers, Line::Cut][round % 3];
+        proxy.set(mode);
+        // At different steps: when it is checked, while it is applied, when it is acknowledged.
+        let writer = {
+            let (cut, batch) = (cut.clone(), batch.clone());
+            tokio::spawn(async move { try_push(&cut, &batch).await })
+        };
+        if mode == Line::LostAnswers {
+            eventually("the cut connection is noticed", async || {
+                proxy.set(Line::Cut);
+                writer.is_finished().then_some(())
+            })
+            .await;
+        }
+        if let Err(error) = writer.await.expect("does not panic") {
+            assert!(error.is_transient(), "{error}");
+        }
+        assert!(live(&good).await <= MAX_SERIES);
+        proxy.set(Line::Good);
+        eventually("the batch is complete, or over the budget", async || {
+            try_push(&cut, &batch).await.ok()
+        })
+        .await;
+        assert!(live(&good).await <= MAX_SERIES);
+    }
+    let before = live(&good).await;
+    assert!(before >= 50, "the first batch is complete: {before}");
+    assert_eq!(before + fill(&good, "rest").await, MAX_SERIES, "some room was lost");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -315,16 +385,16 @@ async fn lost_scripts_are_loaded_again() {
     }
 }
 
-/// A Redis that was told to make room by dropping keys, or somebody who deletes some.
+/// A Redis that evicts keys, or somebody who deletes some.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_that_is_lost_alone_ends_its_shard_and_nothing_else() {
+async fn a_key_that_is_lost_alone_takes_its_shards_series_along_and_no_others() {
     let (server, clock) = (Redis::start(&[]), clock());
-    for lost in ["info", "series", "log", "ages", "dead", "graves"] {
+    for lost in ["info", "series", "series_log", "series_updates", "tombstones", "tombstone_log"] {
         let [one, two] = [0; 2].map(|_| replica(&server.url(), lost, &clock));
-        push(&one, &names("old", 60)).await;
+        push(&one, &spread("old", 60)).await;
         let cursor = one.series.cursor().await.expect("the store works");
         assert_eq!(live(&two).await, 60);
-        for name in names("old", 30) {
+        for name in spread("old", 60).into_iter().step_by(2) {
             one.series.delete(SeriesId::of(&name, ""), None).await.expect("the store works");
         }
         assert_eq!(server.cli(&["del", &format!("{{{lost}:1}}:{lost}")]).trim(), "1", "{lost}");
@@ -332,7 +402,7 @@ async fn a_key_that_is_lost_alone_ends_its_shard_and_nothing_else() {
         let left = live(&one).await;
         assert!(left > 0 && left < 30, "{lost}: {left}");
         assert_eq!(live(&two).await, left, "{lost}");
-        assert_eq!(push(&two, &names("old", 60)).await.created, 60 - left, "{lost}");
+        assert_eq!(push(&two, &spread("old", 60)).await.created, 60 - left, "{lost}");
         assert_eq!(60 + fill(&one, "new").await, MAX_SERIES, "{lost}");
         assert_eq!(live(&two).await, MAX_SERIES, "{lost}");
         clock.advance(RETENTION * 2);
@@ -341,25 +411,25 @@ async fn a_key_that_is_lost_alone_ends_its_shard_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_redis_is_read_and_gets_rid_of_what_is_over() {
+async fn a_full_redis_is_read_and_purges_what_has_expired() {
     let (server, clock) = (Redis::start(&[]), clock());
     let stores = replica(&server.url(), "full", &clock);
-    push(&stores, &names("a", 40)).await;
-    push(&stores, &names("b", 40)).await;
-    // Not so much later that the index moves with it: it comes up when it is not over yet.
+    push(&stores, &spread("a", 40)).await;
+    push(&stores, &spread("b", 40)).await;
+    // Not so much later that their scores move as well: they are due before they have expired.
     clock.advance(RETENTION / 8);
-    push(&stores, &names("a", 40)).await;
+    push(&stores, &spread("a", 40)).await;
     server.cli(&["config", "set", "maxmemory", "1"]);
     clock.advance(RETENTION - RETENTION / 16);
     assert_eq!(live(&stores).await, 40);
-    let deleted = stores.series.delete(SeriesId::of("a_1", ""), None).await;
+    let deleted = stores.series.delete(SeriesId::of(&spread("a", 1)[0], ""), None).await;
     assert_eq!(deleted.expect("room is made"), Fenced::Done(true));
     assert_eq!(live(&stores).await, 39);
     clock.advance(RETENTION);
     assert_eq!(live(&stores).await, 0);
 }
 
-/// Before the watch looks: the first step on a server that was started again begins a new epoch.
+/// The first step on a restarted server starts a new epoch, before the periodic check does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_cursor_is_honoured_by_a_redis_that_lost_the_last_writes() {
     let (mut server, clock) = (Redis::start(&[]), clock());

@@ -196,12 +196,12 @@ async fn a_large_value_of_any_bytes_is_found_by_the_other_replica() {
 }
 
 #[tokio::test]
-async fn a_turn_at_filling_is_one_over_all_replicas() {
-    let [one, other] = of_one_server("turns");
+async fn a_fill_has_one_claimant_over_all_replicas() {
+    let [one, other] = of_one_server("claims");
     let at = address("n", "k");
     let claimed = async |stores: &Stores| stores.cache.claim_fill(&at.key, LONG).await;
     let FillOutcome::Granted { token, expires_at } = claimed(&one).await.expect("it works") else {
-        panic!("nobody has the turn");
+        panic!("no caller has the claim");
     };
     let held = claimed(&other).await.expect("it works");
     assert_eq!(held, FillOutcome::Held { expires_at });
@@ -291,7 +291,7 @@ async fn what_is_over_leaves_nothing_behind() {
     let keys = server.cli(&["--scan"]);
     let ours = |key: &&str| ["cache", "fill", "generation"].iter().any(|word| key.contains(word));
     let left: Vec<&str> =
-        keys.lines().filter(ours).filter(|key| !key.ends_with(":cache_departed")).collect();
+        keys.lines().filter(ours).filter(|key| !key.ends_with(":cache_miss_reasons")).collect();
     assert!(left.is_empty(), "{left:?}");
     let status = stores.operation.status().await.expect("it works");
     assert_eq!(

@@ -1,4 +1,4 @@
-//! What is over is removed from Redis, in every shard, and nothing else is.
+//! What has expired is purged from Redis, in every shard, and nothing else is.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ const KEYS: [&str; 8] = [
     "lease_names",
     "fences",
     "checkpoints",
-    "checkpoint_ages",
+    "checkpoint_writes",
     "checkpoint_keys",
 ];
 
@@ -35,7 +35,7 @@ async fn fill(replica: &Replica) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_over_is_removed_in_every_shard_and_nothing_else() {
+async fn what_has_expired_is_purged_in_every_shard_and_nothing_else() {
     let redis = Redis::start(&[]);
     let place = Place::on(&[redis.url()]);
     let clock = Arc::new(ManualClock::at(Timestamp::from_nanos(1_800_000_000_000_000_000)));

@@ -136,12 +136,14 @@ async fn no_fence_holds_on_a_restored_dump() {
     }
     // Read at start, since nothing is saved after it.
     assert_eq!(server.cli(&["save"]).trim(), "OK");
-    let past = ["epoch", "run_id", "bump", "bump_floor", "token"].map(|f| infos(&server, f));
+    let past =
+        ["epoch", "run_id", "last_bump", "minimum_fence", "last_token"].map(|f| infos(&server, f));
     given.extend(fences(&stores).await);
     server.kill();
     server.run();
     works(&stores).await;
-    let now = ["epoch", "run_id", "bump", "bump_floor", "token"].map(|f| infos(&server, f));
+    let now =
+        ["epoch", "run_id", "last_bump", "minimum_fence", "last_token"].map(|f| infos(&server, f));
     for shard in 0..SHARDS {
         for field in 0..2 {
             assert_ne!(now[field][shard], past[field][shard], "shard {shard}");
@@ -159,9 +161,9 @@ async fn no_fence_holds_on_a_restored_dump() {
     begins_anew(&stores, &given).await;
 }
 
-/// Of many that notice, one gives the new epoch; and no more come while the server stays.
+/// Of many replicas that notice, one starts the new epoch; no other starts while the server stays.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn racing_guards_begin_one_epoch() {
+async fn racing_epoch_checks_start_one_epoch() {
     let mut server = Redis::start(&["--appendonly", "yes"]);
     let urls = [server.url()];
     let replicas: Vec<Stores> = (0..8).map(|_| replica(&urls, NAMESPACE)).collect();
@@ -230,13 +232,13 @@ async fn no_fence_holds_when_single_keys_are_lost() {
     let keys = [
         "info",
         "generations",
-        "generation_ages",
+        "generation_bumps",
         "cache",
         "cache_values",
         "cache_ends",
-        "cache_bytes",
+        "cache_namespaces",
         "cache_queue:values",
-        "cache_departed",
+        "cache_miss_reasons",
     ];
     let mut given = Vec::new();
     for lost in keys {

@@ -38,6 +38,9 @@ pub(crate) struct StatusResponse {
     /// Whether a batch of several keys or series is one atomic step. Where it is not, it is one step in each part of
     /// the store: readers may see a part of the batch, and a failure may leave a part of it applied.
     atomic_batches: bool,
+    /// Whether the limit on series is exact. Where it is not, each part of the store has an equal part of the limit,
+    /// and a push is refused when one of its parts is full, though others have room. No limit is exceeded either way.
+    exact_budget: bool,
     /// How much is held, by resource.
     resources: Vec<ResourceStatus>,
     /// Buffered writes that are not on disk yet.
@@ -87,6 +90,7 @@ pub(crate) async fn get_status(State(state): State<AppState>) -> HandlerResult<S
         shared: capabilities.shared,
         atomic_fencing: capabilities.atomic_fencing,
         atomic_batches: capabilities.atomic_batches,
+        exact_budget: capabilities.exact_budget,
         resources: status.resources.iter().map(ResourceStatus::from).collect(),
         unflushed_writes: int64(status.unflushed),
         oldest_unflushed_ms: i64::try_from(status.oldest_unflushed.as_millis()).unwrap_or(i64::MAX),

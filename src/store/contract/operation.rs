@@ -25,6 +25,10 @@ pub struct Capabilities {
     /// then each shard applies its part in one step. A failure in between leaves some parts
     /// applied; sending the batch again completes it.
     pub atomic_batches: bool,
+    /// The limit on live series is exact: a batch is refused only when all series together would exceed
+    /// it. Where not, each shard has an equal part of the limit, and a batch is refused when one of its
+    /// shards is full, though others have room. The limit is never exceeded either way.
+    pub exact_budget: bool,
     /// Of how many shards the store is made that number their changes, and remember their
     /// deletions, on their own. A cached value lies in the shard of its generation's key, and each
     /// shard has its part of what may be cached.

@@ -35,6 +35,7 @@ impl Operation for EmbeddedOperation {
             shared: false,
             atomic_fencing: true,
             atomic_batches: true,
+            exact_budget: true,
             shards: 1,
         }
     }

@@ -1,36 +1,33 @@
 //! The Redis backend: several replicas share one Redis or Valkey, or a cluster of them.
 //!
-//! Everything lies in shards; a change of a shard is one script, so that it happens whole or not
-//! at all. What spans shards is several steps, and `Capabilities` says so. Time is that of
-//! Redis. The only place that names the driver.
+//! All data lies in shards. A change of a shard is one script, so that it happens whole or not at all; what
+//! spans shards takes several steps, as `Capabilities` says. The time is that of Redis. Resources are built
+//! on `core` and never import each other. The only place that names the driver.
 
 mod cache;
 mod checkpoints;
-mod garbage;
+mod core;
 mod generations;
-mod guard;
 mod leases;
-mod link;
 mod locks;
 mod operation;
-mod replies;
-mod script;
 mod series;
-mod settings;
-mod shards;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 use self::cache::RedisCache;
 use self::checkpoints::RedisCheckpoints;
+use self::core::client::Client;
+pub use self::core::settings::RedisSettings;
+use self::core::shards::Shards;
+use self::core::upkeep::Upkeep;
 use self::generations::RedisGenerations;
 use self::leases::RedisLeases;
-use self::link::Link;
 use self::locks::RedisLocks;
 use self::operation::RedisOperation;
 use self::series::RedisSeries;
-pub use self::settings::RedisSettings;
-use self::shards::Shards;
 use super::{CacheSettings, StoreResult, StoreSettings, Stores};
 use crate::clock::SharedClock;
 use crate::model::settings::Violations;
@@ -55,16 +52,16 @@ pub fn check_cached_value(
     );
 }
 
-/// Opens the backend. Connects when it is first used, so that a server starts also while Redis is
+/// Opens the backend. It connects when it is first used, so that a server starts while Redis is
 /// away, and is ready when it is back.
 ///
 /// # Errors
-/// When the settings make no sense.
+/// When the settings are invalid.
 pub fn open(settings: &RedisSettings, store: &StoreSettings) -> StoreResult<Stores> {
     open_with(settings, store, None)
 }
 
-/// As [`open`], with a clock instead of that of Redis, for tests.
+/// As [`open`], with a clock that replaces that of Redis, for tests.
 ///
 /// # Errors
 /// As [`open`].
@@ -73,20 +70,37 @@ pub fn open_with(
     store: &StoreSettings,
     clock: Option<SharedClock>,
 ) -> StoreResult<Stores> {
-    // Fails where another part of the process has chosen one already, which serves as well.
+    // Fails where another part of the process has installed one already, which serves as well.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
-    let link = Link::new(settings)?;
-    let shards =
-        Arc::new(Shards::new(link, settings.namespace.clone(), settings.index_shards, clock));
+    let shards = Arc::new(Shards::new(
+        Client::new(settings)?,
+        settings.namespace.clone(),
+        settings.index_shards,
+        clock,
+    ));
     let series = Arc::new(RedisSeries::new(Arc::clone(&shards), &store.series));
-    let checkpoints = RedisCheckpoints::new(Arc::clone(&shards), store.checkpoints.retention);
+    let locks = Arc::new(RedisLocks::new(Arc::clone(&shards)));
+    let leases = Arc::new(RedisLeases::new(Arc::clone(&shards)));
+    let checkpoints =
+        Arc::new(RedisCheckpoints::new(Arc::clone(&shards), store.checkpoints.retention));
+    let generations = Arc::new(RedisGenerations::new(Arc::clone(&shards)));
+    let cache = Arc::new(RedisCache::new(Arc::clone(&shards), store.cache));
+    // The order in which resources are reported.
+    let resources: Vec<Arc<dyn Upkeep>> = vec![
+        Arc::clone(&series) as _,
+        Arc::clone(&locks) as _,
+        Arc::clone(&leases) as _,
+        Arc::clone(&checkpoints) as _,
+        Arc::clone(&generations) as _,
+        Arc::clone(&cache) as _,
+    ];
     Ok(Stores {
-        series: Arc::clone(&series) as _,
-        locks: Arc::new(RedisLocks::new(Arc::clone(&shards))),
-        leases: Arc::new(RedisLeases::new(Arc::clone(&shards))),
-        checkpoints: Arc::new(checkpoints),
-        generations: Arc::new(RedisGenerations::new(Arc::clone(&shards))),
-        cache: Arc::new(RedisCache::new(Arc::clone(&shards), store.cache)),
-        operation: Arc::new(RedisOperation::new(shards, series, store.checkpoints.retention)),
+        series,
+        locks,
+        leases,
+        checkpoints,
+        generations,
+        cache,
+        operation: Arc::new(RedisOperation::new(shards, resources)),
     })
 }

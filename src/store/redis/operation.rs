@@ -1,52 +1,32 @@
-//! What concerns the Redis store as a whole.
+//! What concerns the Redis store as a whole. It knows resources by their upkeep only.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::try_join_all;
 
-use super::guard::Guard;
-use super::series::RedisSeries;
-use super::shards::Shards;
-use super::{cache, checkpoints, leases, locks};
-use crate::store::{
-    Capabilities, ClientStatus, ErrorKind, Operation, ResourceStatus, StoreError, StoreResult,
-    StoreStatus,
-};
+use super::core::epoch_check::EpochCheck;
+use super::core::shards::Shards;
+use super::core::upkeep::Upkeep;
+use crate::store::{Capabilities, ClientStatus, Operation, StoreResult, StoreStatus};
 
 /// The store as a whole.
 pub(super) struct RedisOperation {
     shards: Arc<Shards>,
-    series: Arc<RedisSeries>,
-    guard: Guard,
-    checkpoint_retention: Duration,
-    closed: AtomicBool,
-    policy_checked: AtomicBool,
+    resources: Vec<Arc<dyn Upkeep>>,
+    epoch_check: EpochCheck,
+    memory_policy_checked: AtomicBool,
 }
 
 impl RedisOperation {
-    pub(super) fn new(
-        shards: Arc<Shards>,
-        series: Arc<RedisSeries>,
-        checkpoint_retention: Duration,
-    ) -> Self {
-        let guard = Guard::new(Arc::clone(&shards));
+    pub(super) fn new(shards: Arc<Shards>, resources: Vec<Arc<dyn Upkeep>>) -> Self {
         Self {
+            epoch_check: EpochCheck::new(Arc::clone(&shards)),
             shards,
-            series,
-            guard,
-            checkpoint_retention,
-            closed: AtomicBool::new(false),
-            policy_checked: AtomicBool::new(false),
+            resources,
+            memory_policy_checked: AtomicBool::new(false),
         }
-    }
-
-    fn check_open(&self) -> StoreResult<()> {
-        if self.closed.load(Ordering::Acquire) {
-            return Err(StoreError::new(ErrorKind::Unavailable, "the store is closed"));
-        }
-        Ok(())
     }
 }
 
@@ -60,21 +40,22 @@ impl Operation for RedisOperation {
             shared: true,
             atomic_fencing: false,
             atomic_batches: false,
+            // With one shard, its quota is the budget.
+            exact_budget: self.shards.count() == 1,
             shards: self.shards.count(),
         }
     }
 
     async fn ready(&self) -> Result<(), String> {
-        self.check_open().map_err(|error| error.detail)?;
-        let checked = self.guard.check().await;
-        checked.map(drop).map_err(|error| format!("redis: {}", error.detail))
+        let checked = self.epoch_check.check().await;
+        checked.map(drop).map_err(|error| format!("redis: {}", error.with_causes()))
     }
 
     async fn check_backend(&self) -> StoreResult<()> {
-        self.guard.check().await?;
-        if !self.policy_checked.load(Ordering::Acquire) {
-            self.guard.check_policy().await?;
-            self.policy_checked.store(true, Ordering::Release);
+        self.epoch_check.check().await?;
+        if !self.memory_policy_checked.load(Ordering::Acquire) {
+            self.epoch_check.check_memory_policy().await?;
+            self.memory_policy_checked.store(true, Ordering::Release);
         }
         Ok(())
     }
@@ -85,57 +66,29 @@ impl Operation for RedisOperation {
     }
 
     async fn flush(&self) -> StoreResult<u64> {
-        self.check_open()?;
+        self.shards.check_open()?;
         Ok(0)
     }
 
     async fn collect_garbage(&self) -> StoreResult<u64> {
-        self.check_open()?;
-        let shards = &self.shards;
-        let removed = [
-            crate::store::SeriesStore::expire(&*self.series).await? as u64,
-            locks::collect(shards).await?,
-            leases::collect(shards).await?,
-            checkpoints::collect(shards, self.checkpoint_retention).await?,
-            cache::collect(shards).await?,
-        ];
-        Ok(removed.iter().sum())
+        let mut purged = 0;
+        for resource in &self.resources {
+            purged += resource.purge().await?;
+        }
+        Ok(purged)
     }
 
     async fn status(&self) -> StoreResult<StoreStatus> {
-        self.check_open()?;
-        let shards = &self.shards;
-        let (series, locks, leases, checkpoints, cached) = tokio::try_join!(
-            self.series.counts(),
-            locks::count(shards),
-            leases::count(shards),
-            checkpoints::count(shards, self.checkpoint_retention),
-            cache::count(shards),
-        )?;
-        Ok(StoreStatus {
-            resources: vec![
-                ResourceStatus::counted("series", series.live),
-                ResourceStatus::counted("series_tombstones", series.tombstones),
-                ResourceStatus::counted("locks", locks),
-                ResourceStatus::counted("leases", leases),
-                ResourceStatus::counted("checkpoints", checkpoints),
-                ResourceStatus::counted("generations", cached.generations),
-                ResourceStatus {
-                    resource: "cache",
-                    entries: cached.values,
-                    bytes: Some(cached.bytes),
-                },
-            ],
-            ..StoreStatus::default()
-        })
+        let reports = self.resources.iter().map(|resource| resource.status());
+        let resources = try_join_all(reports).await?.into_iter().flatten().collect();
+        Ok(StoreStatus { resources, ..StoreStatus::default() })
     }
 
     fn client_status(&self) -> Option<ClientStatus> {
-        Some(self.shards.link().status())
+        Some(self.shards.client().status())
     }
 
     async fn close(&self) -> StoreResult<()> {
-        self.closed.store(true, Ordering::Release);
         self.shards.close();
         Ok(())
     }

@@ -171,6 +171,7 @@ impl Operation for ScriptedStore {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             atomic_batches: true,
+            exact_budget: true,
             shards: 1,
             backend: "scripted",
             survives_restart: false,

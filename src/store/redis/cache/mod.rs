@@ -1,14 +1,13 @@
-//! The cache on Redis: a value lies in the shard of its generation's key, so that it is looked up
-//! and held in one step with that generation.
+//! The cache on Redis: a value lies in the shard of its generation's key, so that a lookup reads both
+//! in one step.
 //!
-//! A value is true as long as its generation's key was not bumped behind the place that stood when
-//! it was put. Who looks with another generation key looks elsewhere: the same key may hold a value
-//! under each. The bounds are divided evenly among the shards. Turns at filling lie in the shard of
-//! the value's own key. Invariant: lookup and generation are read in the same step.
+//! A value is valid as long as its generation's key has no bump after those that the shard had when the
+//! value was put. A lookup with another generation key looks in another place: the same key may hold a
+//! value under each. The limits are divided evenly among the shards. Invariant: a lookup reads the value
+//! and its generation in the same step.
 
 mod entries;
-mod fills;
-mod upkeep;
+pub(super) mod fill_claims;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,92 +17,90 @@ use bytes::Bytes;
 use redis::Cmd;
 
 pub(super) use self::entries::largest_value;
-use self::entries::{BY_GENERATION, Bounds, entry_bytes, id_of, queue_of, script};
-use self::fills::Fills;
-pub(super) use self::upkeep::{collect, count};
-use super::generations::{generation, shard_of};
-use super::link::Weight;
-use super::locks::{millis_of, time_of};
-use super::replies::read;
-use super::script::Script;
-use super::shards::Shards;
+use self::entries::{Limits, entry_bytes, id_of};
+use self::fill_claims::FillClaims;
+use super::core::client::Traffic;
+use super::core::generation::{GENERATIONS, generation_of, shard_of};
+use super::core::replies::read;
+use super::core::script::scripts;
+use super::core::shards::{Scatter, Shards};
+use super::core::time::{millis_of, time_of};
+use super::core::upkeep::Upkeep;
 use crate::model::cache::{CacheKey, CachedValue, ContentHash, ContentType, FillToken, MissReason};
 use crate::model::generations::Seen;
 use crate::store::{
     CacheAddress, CachePut, CacheRead, CacheSettings, CacheStore, ErrorKind, FillOutcome,
-    PutOutcome, StoreError, StoreResult,
+    PutOutcome, ResourceStatus, StoreError, StoreResult,
 };
 
-/// So many lookups are answered by one script: values may be large.
-const LOOKUPS_A_STEP: usize = 32;
+/// The most lookups of one script: values may be large.
+const LOOKUPS_STEP: usize = 32;
+
+/// The most values that one script purges: other commands wait for it.
+const PURGE_STEP: u64 = 200;
+
+/// The keys of the scripts on entries, as `lua/entry.lua` describes them.
+const KEYS: &[&str] =
+    &[GENERATIONS, "cache", "cache_values", "cache_ends", "cache_namespaces", "cache_miss_reasons"];
+
+scripts! {
+    GET(KEYS) =
+        "../core/lua/epoch_check.lua", "../core/lua/generation.lua", "lua/entry.lua", "lua/get.lua";
+    PUT(KEYS) =
+        "../core/lua/epoch_check.lua", "../core/lua/generation.lua", "lua/entry.lua",
+        "lua/evict.lua", "lua/put.lua";
+    DELETE(KEYS) =
+        "../core/lua/epoch_check.lua", "../core/lua/generation.lua", "lua/entry.lua",
+        "lua/delete.lua";
+    PURGE(KEYS) =
+        "../core/lua/epoch_check.lua", "../core/lua/generation.lua", "lua/entry.lua",
+        "lua/purge.lua";
+    COUNT(&["cache"]) = "lua/count.lua";
+}
 
 /// The cached values.
 pub(super) struct RedisCache {
     shards: Arc<Shards>,
-    bounds: Bounds,
-    fills: Fills,
-    get: Script,
-    put: Script,
-    delete: Script,
+    limits: Limits,
+    claims: FillClaims,
 }
 
-/// What a script gives of a lookup: number, fence, why there is none, and else when it ends in
-/// milliseconds, hash, content type, bytes.
-type Looked = (i64, i64, String, i64, String, String, Vec<u8>);
+/// What the script returns for a lookup: the generation's number and fence; why there is no value, or
+/// nothing; and then the value's end in milliseconds, hash, content type, bytes.
+type Lookup = (i64, i64, String, i64, String, String, Vec<u8>);
 
 impl RedisCache {
     pub(super) fn new(shards: Arc<Shards>, settings: CacheSettings) -> Self {
         Self {
-            bounds: Bounds::of_a_shard(settings, shards.count()),
-            fills: Fills::new(Arc::clone(&shards)),
+            limits: Limits::of_a_shard(settings, shards.count()),
+            claims: FillClaims::new(Arc::clone(&shards)),
             shards,
-            get: script(include_str!("../lua/get_cached.lua")),
-            put: script(include_str!("../lua/put_cached.lua")),
-            delete: script(include_str!("../lua/delete_cached.lua")),
         }
-    }
-
-    /// Looks up what lies in one shard.
-    async fn look_up(
-        &self,
-        shard: usize,
-        addresses: &[&CacheAddress],
-    ) -> StoreResult<Vec<CacheRead>> {
-        let arguments = |command: &mut Cmd| {
-            for address in addresses {
-                command.arg(id_of(&address.key)).arg(address.generation_key.as_str());
-            }
-        };
-        let run = self.shards.run(shard, Weight::Heavy, &self.get, &BY_GENERATION, arguments);
-        let looked: Vec<Looked> = read(run.await?)?;
-        looked.into_iter().map(read_of).collect()
     }
 
     async fn put_value(&self, put: &CachePut) -> StoreResult<PutOutcome> {
         let CachePut { address, seen, bytes, content_type, ttl, .. } = put;
         let size = entry_bytes(address, bytes, content_type);
-        let limit_bytes = self.bounds.namespace_max_bytes;
+        let limit_bytes = self.limits.namespace_max_bytes;
         if size > limit_bytes {
             return Ok(PutOutcome::TooLarge { limit_bytes });
         }
         let hash = ContentHash::of(content_type, bytes);
-        let (kind, place) = match seen {
+        let (kind, seen) = match seen {
             Seen::Fence(fence) => ("fence", fence.0),
             Seen::Number(number) => ("number", *number),
         };
         let arguments = |command: &mut Cmd| {
             let namespace = address.key.namespace.as_str();
             command.arg(id_of(&address.key)).arg(namespace).arg(address.generation_key.as_str());
-            command.arg(kind).arg(place).arg(size).arg(millis_of(*ttl));
+            command.arg(kind).arg(seen).arg(size).arg(millis_of(*ttl));
             command.arg(content_type.as_str()).arg(hash.to_string());
-            command.arg(limit_bytes).arg(self.bounds.max_bytes).arg(self.bounds.max_namespaces);
+            command.arg(limit_bytes).arg(self.limits.max_bytes).arg(self.limits.max_namespaces);
             command.arg(&bytes[..]);
         };
-        let queue = queue_of(&address.key.namespace);
-        let names = [&BY_GENERATION[..], &[&queue]].concat();
         let shard = shard_of(&self.shards, &address.generation_key);
-        let run = self.shards.run(shard, Weight::Heavy, &self.put, &names, arguments);
-        let (outcome, one, two): (String, i64, i64) = read(run.await?)?;
+        let reply = self.shards.run(shard, Traffic::Bulk, &PUT, arguments).await?;
+        let (outcome, one, two): (String, i64, i64) = read(reply)?;
         match outcome.as_str() {
             "stored" => Ok(PutOutcome::Stored(Arc::new(CachedValue {
                 bytes: bytes.clone(),
@@ -111,15 +108,15 @@ impl RedisCache {
                 hash,
                 expires_at: time_of(&one.to_string())?,
             }))),
-            "moved" => Ok(PutOutcome::Moved(generation(one, two))),
+            "moved" => Ok(PutOutcome::Moved(generation_of((one, two)))),
             "too many namespaces" => Ok(PutOutcome::TooManyNamespaces),
             _ => Err(StoreError::new(ErrorKind::Corrupt, "a put ended in an unknown way")),
         }
     }
 }
 
-fn read_of(looked: Looked) -> StoreResult<CacheRead> {
-    let (number, fence, reason, ends, hash, content_type, bytes) = looked;
+fn read_of(lookup: Lookup) -> StoreResult<CacheRead> {
+    let (number, fence, reason, ends, hash, content_type, bytes) = lookup;
     let corrupt = || StoreError::new(ErrorKind::Corrupt, "a cached value can't be read");
     let value = if reason.is_empty() {
         let hash = u128::from_str_radix(&hash, 16).map_err(|_| corrupt())?;
@@ -133,69 +130,87 @@ fn read_of(looked: Looked) -> StoreResult<CacheRead> {
         let known = MissReason::ALL.into_iter().find(|known| known.as_str() == reason);
         Err(known.ok_or_else(corrupt)?)
     };
-    Ok(CacheRead { value, generation: generation(number, fence) })
+    Ok(CacheRead { value, generation: generation_of((number, fence)) })
 }
 
 #[async_trait]
 impl CacheStore for RedisCache {
     async fn get(&self, addresses: &[CacheAddress]) -> StoreResult<Vec<CacheRead>> {
-        let mut by_shard: Vec<Vec<usize>> = vec![Vec::new(); self.shards.count()];
-        for (index, address) in addresses.iter().enumerate() {
-            by_shard[shard_of(&self.shards, &address.generation_key)].push(index);
-        }
-        let steps = by_shard.iter().enumerate().flat_map(|(shard, indexes)| {
-            indexes.chunks(LOOKUPS_A_STEP).map(move |some| (shard, some))
-        });
-        let runs = steps.map(|(shard, indexes)| async move {
-            let some: Vec<&CacheAddress> = indexes.iter().map(|at| &addresses[*at]).collect();
-            Ok::<_, StoreError>((indexes, self.look_up(shard, &some).await?))
-        });
-        let mut found = vec![None; addresses.len()];
-        for (indexes, reads) in futures_util::future::try_join_all(runs).await? {
-            for (index, read) in indexes.iter().zip(reads) {
-                found[*index] = Some(read);
-            }
-        }
-        let whole: Option<Vec<CacheRead>> = found.into_iter().collect();
-        whole.ok_or_else(|| StoreError::new(ErrorKind::Corrupt, "an answer is too short"))
+        let scatter = Scatter {
+            script: &GET,
+            traffic: Traffic::Bulk,
+            shard_of: |address: &CacheAddress| shard_of(&self.shards, &address.generation_key),
+            step: LOOKUPS_STEP,
+        };
+        let lookups: Vec<Lookup> = self
+            .shards
+            .scatter(scatter, addresses, |command, addresses| {
+                addresses.for_each(|address| {
+                    command.arg(id_of(&address.key)).arg(address.generation_key.as_str());
+                });
+            })
+            .await?;
+        lookups.into_iter().map(read_of).collect()
     }
 
     async fn put(&self, put: CachePut) -> StoreResult<PutOutcome> {
         let outcome = self.put_value(&put).await?;
         let key = &put.address.key;
         let ended = match (&outcome, put.fill) {
-            // Whoever made it: it is there, and nobody needs to make it.
-            (PutOutcome::Stored(_), _) => self.fills.end(key, None).await,
-            (_, Some(token)) => self.fills.end(key, Some(token)).await,
+            // The value is there, so no claimant needs to make it.
+            (PutOutcome::Stored(_), _) => self.claims.end(key, None).await,
+            (_, Some(token)) => self.claims.end(key, Some(token)).await,
             (_, None) => Ok(false),
         };
         if let Err(error) = ended {
-            // The outcome stands; the turn ends by its time.
-            tracing::debug!(%error, "a turn at filling could not be ended");
+            // The outcome of the put stands; the claim ends by its ttl.
+            tracing::debug!(error = %error.with_causes(), "a fill claim could not be ended");
         }
         Ok(outcome)
     }
 
-    /// The key does not tell its generation key, so this asks all shards.
+    /// A key does not tell which generation keys its values were put under, so this asks all shards. The
+    /// claim lies in the shard of the key itself.
     async fn delete(&self, key: &CacheKey) -> StoreResult<bool> {
-        let arguments = |_, command: &mut Cmd| {
+        let arguments = |command: &mut Cmd| {
             command.arg(id_of(key));
         };
-        let names = [&BY_GENERATION[..], &fills::KEYS].concat();
-        let answers =
-            self.shards.run_on_all(Weight::Light, &self.delete, &names, arguments).await?;
+        let values = self.shards.run_on_all(&DELETE, arguments);
+        let (deleted, _) = tokio::try_join!(values, self.claims.end(key, None))?;
         let mut found = false;
-        for answer in answers {
-            found |= read::<bool>(answer)?;
+        for reply in deleted {
+            found |= read::<bool>(reply)?;
         }
         Ok(found)
     }
 
     async fn claim_fill(&self, key: &CacheKey, ttl: Duration) -> StoreResult<FillOutcome> {
-        self.fills.claim(key, ttl).await
+        self.claims.claim(key, ttl).await
     }
 
     async fn end_fill(&self, key: &CacheKey, token: FillToken) -> StoreResult<bool> {
-        self.fills.end(key, Some(token)).await
+        self.claims.end(key, Some(token)).await
+    }
+}
+
+#[async_trait]
+impl Upkeep for RedisCache {
+    /// Purges expired values and expired fill claims.
+    async fn purge(&self) -> StoreResult<u64> {
+        let arguments = |command: &mut Cmd| {
+            command.arg(PURGE_STEP);
+        };
+        let values = self.shards.run_until_done(&PURGE, PURGE_STEP, arguments).await?;
+        Ok(values + self.claims.purge().await?)
+    }
+
+    async fn status(&self) -> StoreResult<Vec<ResourceStatus>> {
+        let (mut entries, mut bytes) = (0, 0);
+        for reply in self.shards.run_on_all(&COUNT, |_| {}).await? {
+            let (more_entries, more_bytes): (u64, u64) = read(reply)?;
+            entries += more_entries;
+            bytes += more_bytes;
+        }
+        Ok(vec![ResourceStatus { resource: "cache", entries, bytes: Some(bytes) }])
     }
 }

@@ -1,4 +1,5 @@
-//! How a series lies in Redis, and how points travel there: compact bytes that scripts can cut apart.
+//! How a series is stored in Redis, and how points are sent there: compact bytes that scripts can take
+//! apart.
 //!
 //! A record is, in network order: 6 bytes of milliseconds since 1970, 3 of nanoseconds within them, 6
 //! that only the scripts read, 8 of the value's bits, metadata (4 bytes of length), the name
@@ -50,8 +51,8 @@ pub(super) fn put_key(name: &str, labels: &str, out: &mut Vec<u8>) {
 pub(super) fn put_metadata(metadata: &Metadata, out: &mut Vec<u8>) {
     let Metadata { metric_type, help, unit } = metadata;
     put_length(1 + 4 + help.len() + unit.len(), out);
-    let place = TYPES.iter().position(|known| known == metric_type);
-    out.push(place.and_then(|place| u8::try_from(place).ok()).unwrap_or(u8::MAX));
+    let index = TYPES.iter().position(|known| known == metric_type);
+    out.push(index.and_then(|index| u8::try_from(index).ok()).unwrap_or(u8::MAX));
     put_length(help.len(), out);
     out.extend(help.as_bytes());
     out.extend(unit.as_bytes());
@@ -76,8 +77,8 @@ pub(super) fn put_point(
     put_key(name, labels, out);
 }
 
-/// Appends a time as the script that reserves room reads it: rounded up.
-pub(super) fn put_age(updated_at: Option<Timestamp>, out: &mut Vec<u8>) {
+/// Appends a time as the script that checks a part reads it: rounded up.
+pub(super) fn put_time(updated_at: Option<Timestamp>, out: &mut Vec<u8>) {
     let nanos = updated_at.map(Timestamp::as_nanos);
     let up = |nanos: i64| -(-i128::from(nanos)).div_euclid(i128::from(NANOS_PER_MILLI));
     put_millis(nanos.map_or(NO_MILLIS, |n| i64::try_from(up(n)).unwrap_or(i64::MAX)), out);
@@ -107,7 +108,7 @@ impl State<'_> {
     }
 }
 
-/// Walks records that lie one behind the other.
+/// Iterates over concatenated records.
 pub(super) struct Records<'a>(pub(super) &'a [u8]);
 
 impl<'a> Iterator for Records<'a> {
@@ -120,11 +121,11 @@ impl<'a> Iterator for Records<'a> {
         let mut rest = self.0;
         let record = take_record(&mut rest);
         self.0 = if record.is_some() { rest } else { &[] };
-        Some(record.ok_or_else(broken))
+        Some(record.ok_or_else(damaged))
     }
 }
 
-fn broken() -> StoreError {
+fn damaged() -> StoreError {
     StoreError::new(ErrorKind::Corrupt, "a record of a series that can't be read")
 }
 
@@ -177,14 +178,15 @@ fn read_metadata(bytes: &[u8]) -> Option<Metadata> {
     Some(Metadata { metric_type, help, unit })
 }
 
-/// Makes what readers get of records, and keeps names and metadata once however many series have them.
+/// Turns records into what readers get, and keeps each name and each metadata once, however many series
+/// have it.
 #[derive(Debug, Default)]
-pub(super) struct Sharing {
+pub(super) struct Interner {
     names: HashMap<Box<str>, Arc<str>>,
     metadata: HashMap<Box<[u8]>, Arc<Metadata>>,
 }
 
-impl Sharing {
+impl Interner {
     /// Returns the name.
     pub(super) fn name(&mut self, name: &str) -> Arc<str> {
         if let Some(known) = self.names.get(name) {
@@ -206,7 +208,7 @@ impl Sharing {
         if let Some(known) = self.metadata.get(state.metadata) {
             return Ok(Some(Arc::clone(known)));
         }
-        let metadata = Arc::new(read_metadata(state.metadata).ok_or_else(broken)?);
+        let metadata = Arc::new(read_metadata(state.metadata).ok_or_else(damaged)?);
         self.metadata.insert(state.metadata.into(), Arc::clone(&metadata));
         Ok(Some(metadata))
     }
@@ -227,7 +229,7 @@ impl Sharing {
         })
     }
 
-    /// Forgets what no series has any more.
+    /// Forgets names and metadata that no series has any more.
     pub(super) fn sweep(&mut self) {
         self.names.retain(|_, name| Arc::strong_count(name) > 1);
         self.metadata.retain(|_, metadata| Arc::strong_count(metadata) > 1);
@@ -281,17 +283,17 @@ mod tests {
                     metadata: metadata.clone().map(Arc::new),
                 }));
             }
-            let mut sharing = Sharing::default();
+            let mut interner = Interner::default();
             let read: StoreResult<Vec<Change>> =
-                Records(&bytes).map(|record| sharing.change(&record?)).collect();
+                Records(&bytes).map(|record| interner.change(&record?)).collect();
             prop_assert_eq!(read.expect("readable"), expected);
         }
 
         #[test]
-        fn broken_records_are_errors(bytes in proptest::collection::vec(any::<u8>(), 1..80)) {
-            let mut sharing = Sharing::default();
+        fn damaged_records_are_errors_and_never_panic(bytes in proptest::collection::vec(any::<u8>(), 1..80)) {
+            let mut interner = Interner::default();
             for record in Records(&bytes).flatten() {
-                let _ = sharing.change(&record);
+                let _ = interner.change(&record);
             }
         }
 
@@ -312,9 +314,9 @@ mod tests {
         }
 
         #[test]
-        fn ages_are_rounded_up(nanos in any::<i64>()) {
+        fn times_are_rounded_up(nanos in any::<i64>()) {
             let mut bytes = Vec::new();
-            put_age(Some(Timestamp::from_nanos(nanos)), &mut bytes);
+            put_time(Some(Timestamp::from_nanos(nanos)), &mut bytes);
             let millis = i128::from(signed(&bytes)) * i128::from(NANOS_PER_MILLI);
             let nanos = i128::from(nanos);
             prop_assert!(millis >= nanos && millis - nanos < i128::from(NANOS_PER_MILLI));

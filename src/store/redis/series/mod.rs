@@ -1,16 +1,16 @@
-//! The series on Redis: each lies in the shard of its id, with its place in that shard's order of changes.
+//! The series on Redis: each lies in the shard of its id, with its sequence number in that shard.
 //!
-//! What changes a shard is one script, so that record, number and index never part. A cursor has a
-//! number for each shard, and the epoch of all of them. Invariant: every script turns what is due into
-//! deletions before it does its own work, so that nobody ever sees what has expired.
+//! What changes a shard is one script, so that record, sequence number and index never part. A cursor has
+//! a sequence number for each shard, and the epoch of all of them. Invariant: every script turns what is due
+//! into deletions before it does its own work, so that no reader ever sees what has expired.
 
-mod budget;
 mod codec;
-mod mirror;
-mod parts;
-mod read;
-mod scripts;
+mod local_copy;
+mod reader;
+pub(super) mod scripts;
 mod signal;
+mod split;
+mod state;
 mod upsert;
 
 use std::sync::Arc;
@@ -19,39 +19,33 @@ use async_trait::async_trait;
 use redis::{Cmd, Value};
 use tokio::sync::{Mutex, watch};
 
-use self::codec::{Records, Sharing};
-use self::mirror::Mirror;
-use self::parts::shard_of;
-use self::read::{Piece, Place, Reader};
-use self::scripts::{Answer, Limits, Scripts, Words, strange};
+use self::codec::{Interner, Records};
+use self::local_copy::LocalCopy;
+use self::reader::{Chunk, Reader};
+use self::scripts::{DELETE, GET, Limits, Reply};
 use self::signal::Signal;
-use super::leases::{self, Passed};
-use super::link::Weight;
-use super::script::Script;
-use super::shards::Shards;
+use self::split::shard_of;
+use super::core::client::Traffic;
+use super::core::fences::{Pass, add_pass, pass};
+use super::core::replies::{ReplyReader, malformed};
+use super::core::script::Script;
+use super::core::shards::Shards;
+use super::core::upkeep::Upkeep;
 use crate::model::batch::PointBatch;
 use crate::model::cursor::Cursor;
 use crate::model::leases::Fence;
 use crate::model::selector::Selector;
 use crate::model::series::{Point, SeriesId, SeriesKey};
 use crate::store::{
-    Change, Delta, ErrorKind, Fenced, SeriesSettings, SeriesStore, Snapshot, StoreError,
-    StoreResult, UpsertOutcome,
+    Change, Delta, ErrorKind, Fenced, ResourceStatus, SeriesSettings, SeriesStore, Snapshot,
+    StoreError, StoreResult, UpsertOutcome,
 };
 
-/// Work on at most this many points is done on the async thread that brings it.
+/// Work on at most this many points is done on the async thread that needs it.
 const INLINE_POINTS: usize = 2_000;
 
 /// The most series that one script deletes.
-const DELETE_PIECE: usize = 5_000;
-
-/// How many series a store holds.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct SeriesCounts {
-    pub(super) live: u64,
-    /// Deletions that are still remembered.
-    pub(super) tombstones: u64,
-}
+const DELETE_CHUNK: usize = 5_000;
 
 /// The series.
 pub(super) struct RedisSeries {
@@ -60,10 +54,9 @@ pub(super) struct RedisSeries {
 
 pub(super) struct Inner {
     shards: Arc<Shards>,
-    scripts: Scripts,
     limits: Limits,
     signal: Signal,
-    mirror: Arc<Mutex<Mirror>>,
+    local_copy: Arc<Mutex<LocalCopy>>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -72,8 +65,8 @@ impl std::fmt::Debug for Inner {
     }
 }
 
-/// Returns how many deletions one shard remembers: twice its part, since shards are not alike. So at
-/// least about as many are remembered as the setting says, and at most twice as many.
+/// Returns how many deletions one shard remembers: twice its part, since shards are unequally full. So
+/// about as many are remembered as the setting says at least, and twice as many at most.
 fn tombstones_of_a_shard(max_tombstones: usize, shards: usize) -> usize {
     let twice = max_tombstones.saturating_mul(2);
     twice.div_ceil(shards.max(1)).min(max_tombstones)
@@ -86,39 +79,28 @@ impl RedisSeries {
             retention_ms: i64::try_from(retention).unwrap_or(0),
             max_tombstones: tombstones_of_a_shard(settings.max_tombstones, shards.count()),
             max_series: settings.max_series,
+            shards: shards.count(),
         };
         let signal = Signal::new(shards.count());
-        let scripts = Scripts::new();
-        Self { inner: Arc::new(Inner { shards, scripts, limits, signal, mirror: Arc::default() }) }
+        Self { inner: Arc::new(Inner { shards, limits, signal, local_copy: Arc::default() }) }
     }
 
-    /// Counts series.
-    ///
-    /// # Errors
-    /// When Redis can't be read.
-    pub(super) async fn counts(&self) -> StoreResult<SeriesCounts> {
-        let states = self.inner.states(Weight::Light).await?;
-        let sum = |of: fn(&budget::ShardState) -> usize| states.iter().map(of).sum::<usize>();
-        let (live, tombstones) = (sum(|state| state.live), sum(|state| state.tombstones));
-        Ok(SeriesCounts { live: live as u64, tombstones: tombstones as u64 })
-    }
-
-    /// Runs `work` to its end, also when the one who asked for it goes away.
-    async fn whole<T, F>(&self, work: impl FnOnce(Arc<Inner>) -> F) -> StoreResult<T>
+    /// Runs `work` to its end, also when the caller is cancelled.
+    async fn to_the_end<T, F>(&self, work: impl FnOnce(Arc<Inner>) -> F) -> StoreResult<T>
     where
         T: Send + 'static,
         F: Future<Output = StoreResult<T>> + Send + 'static,
     {
-        tokio::spawn(work(Arc::clone(&self.inner))).await.map_err(|error| ended(&error))?
+        tokio::spawn(work(Arc::clone(&self.inner))).await.map_err(|error| ended_early(&error))?
     }
 }
 
-fn ended(error: &tokio::task::JoinError) -> StoreError {
+fn ended_early(error: &tokio::task::JoinError) -> StoreError {
     let kind = if error.is_panic() { ErrorKind::Internal } else { ErrorKind::Unavailable };
-    StoreError::new(kind, error.to_string())
+    StoreError::new(kind, format!("a task of the store ended early: {error}"))
 }
 
-/// Does `work` here when it concerns few points, on a thread that may be kept busy otherwise.
+/// Does `work` here when it concerns few points, else on a thread that may block.
 async fn off_thread<T: Send + 'static>(
     points: usize,
     work: impl FnOnce() -> T + Send + 'static,
@@ -126,31 +108,18 @@ async fn off_thread<T: Send + 'static>(
     if points <= INLINE_POINTS {
         return Ok(work());
     }
-    tokio::task::spawn_blocking(work).await.map_err(|error| ended(&error))
+    tokio::task::spawn_blocking(work).await.map_err(|error| ended_early(&error))
 }
 
 impl Inner {
     async fn run(
         &self,
         shard: usize,
-        weight: Weight,
+        traffic: Traffic,
         script: &Script,
         arguments: impl Fn(&mut Cmd),
-    ) -> StoreResult<Answer> {
-        scripts::run(&self.shards, self.limits, shard, weight, script, arguments).await
-    }
-
-    fn random(&self) -> StoreResult<[u8; 16]> {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes)
-            .map_err(|error| StoreError::new(ErrorKind::Internal, error.to_string()))?;
-        Ok(bytes)
-    }
-
-    async fn place(&self) -> StoreResult<Place> {
-        let states = self.states(Weight::Light).await?;
-        let (epochs, seqs) = states.iter().map(|state| (state.epoch, state.seq)).unzip();
-        Ok(Place { epochs, seqs })
+    ) -> StoreResult<Reply> {
+        scripts::run(&self.shards, self.limits, shard, traffic, script, arguments).await
     }
 
     async fn delta(&self, after: &Cursor, limit: usize) -> StoreResult<Delta> {
@@ -158,28 +127,28 @@ impl Inner {
             return Ok(Delta::Gone);
         }
         let mut reader = Reader::after(self, after.seqs.clone());
-        let mut read: Vec<Piece> = Vec::new();
+        let mut read: Vec<Chunk> = Vec::new();
         let mut left = limit;
         loop {
-            let Some(piece) = reader.step(left).await? else { return Ok(Delta::Gone) };
-            if reader.place().cursor().epoch != after.epoch {
+            let Some(chunk) = reader.step(left).await? else { return Ok(Delta::Gone) };
+            if reader.position().cursor().epoch != after.epoch {
                 return Ok(Delta::Gone);
             }
-            left = left.saturating_sub(piece.records);
-            read.push(piece);
+            left = left.saturating_sub(chunk.records);
+            read.push(chunk);
             if left == 0 || !reader.more() {
                 break;
             }
         }
         let changes = off_thread(limit - left, move || changes_of(&read)).await??;
-        Ok(Delta::Changes { changes, next: reader.place().cursor(), more: reader.more() })
+        Ok(Delta::Changes { changes, next: reader.position().cursor(), more: reader.more() })
     }
 
-    /// Deletes series, each in its shard; gives how many were there.
+    /// Deletes series, each in its shard; returns how many existed.
     async fn delete_all(
         &self,
         ids: &[SeriesId],
-        passed: Option<&Passed>,
+        pass: Option<&Pass>,
     ) -> StoreResult<Fenced<usize>> {
         let mut by_shard: Vec<Vec<u8>> = vec![Vec::new(); self.shards.count()];
         for id in ids {
@@ -188,8 +157,8 @@ impl Inner {
         let deletes = by_shard.iter().enumerate().filter(|(_, ids)| !ids.is_empty());
         let deletes = deletes.map(|(shard, ids)| async move {
             let mut sum = 0;
-            for piece in ids.chunks(16 * DELETE_PIECE) {
-                match self.delete_piece(shard, piece, passed).await? {
+            for chunk in ids.chunks(16 * DELETE_CHUNK) {
+                match self.delete_chunk(shard, chunk, pass).await? {
                     Fenced::Refused => return Ok(Fenced::Refused),
                     Fenced::Done(deleted) => sum += deleted,
                 }
@@ -206,38 +175,38 @@ impl Inner {
         Ok(Fenced::Done(sum))
     }
 
-    async fn delete_piece(
+    async fn delete_chunk(
         &self,
         shard: usize,
         ids: &[u8],
-        passed: Option<&Passed>,
+        pass: Option<&Pass>,
     ) -> StoreResult<Fenced<usize>> {
         let arguments = |command: &mut Cmd| {
-            leases::add_pass(command, passed);
+            add_pass(command, pass);
             command.arg(ids);
         };
-        let weight = if ids.len() <= 16 { Weight::Light } else { Weight::Heavy };
-        let answer = self.run(shard, weight, &self.scripts.delete, arguments).await?;
-        let mut words = Words::of(answer.value)?;
-        match words.text()?.as_str() {
+        let traffic = if ids.len() <= 16 { Traffic::Small } else { Traffic::Bulk };
+        let reply = self.run(shard, traffic, &DELETE, arguments).await?;
+        let mut reply = ReplyReader::new(reply.value)?;
+        match reply.text()?.as_str() {
             "refused" => Ok(Fenced::Refused),
             "deleted" => {
-                let deleted = words.number()?;
-                self.signal.changed(shard, words.number()?);
+                let deleted = reply.number()?;
+                self.signal.changed(shard, reply.number()?);
                 Ok(Fenced::Done(deleted))
             }
-            other => Err(strange(&other)),
+            other => Err(malformed(&other)),
         }
     }
 }
 
-/// Returns the changes of pieces.
-fn changes_of(pieces: &[Piece]) -> StoreResult<Vec<Change>> {
-    let mut sharing = Sharing::default();
-    let mut changes = Vec::with_capacity(pieces.iter().map(|piece| piece.records).sum());
-    for buffer in pieces.iter().flat_map(|piece| &piece.buffers) {
+/// Reads the changes out of chunks.
+fn changes_of(chunks: &[Chunk]) -> StoreResult<Vec<Change>> {
+    let mut interner = Interner::default();
+    let mut changes = Vec::with_capacity(chunks.iter().map(|chunk| chunk.records).sum());
+    for buffer in chunks.iter().flat_map(|chunk| &chunk.buffers) {
         for record in Records(buffer) {
-            changes.push(sharing.change(&record?)?);
+            changes.push(interner.change(&record?)?);
         }
     }
     Ok(changes)
@@ -250,7 +219,7 @@ impl SeriesStore for RedisSeries {
         batch: PointBatch,
         fence: Option<Fence>,
     ) -> StoreResult<Fenced<UpsertOutcome>> {
-        self.whole(|inner| async move { inner.upsert(batch, fence).await }).await
+        self.to_the_end(|inner| async move { inner.upsert(batch, fence).await }).await
     }
 
     async fn snapshot(
@@ -260,19 +229,19 @@ impl SeriesStore for RedisSeries {
         limit: usize,
     ) -> StoreResult<Snapshot> {
         let (selectors, after) = (selectors.to_vec(), after.cloned());
-        self.whole(|inner| async move {
-            let mut mirror = Arc::clone(&inner.mirror).lock_owned().await;
-            let place = mirror.sync(&inner).await?;
+        self.to_the_end(|inner| async move {
+            let mut copy = Arc::clone(&inner.local_copy).lock_owned().await;
+            let position = copy.sync(&inner).await?;
             let work = limit.max(if selectors.is_empty() { 0 } else { usize::MAX });
-            let read = move || mirror.snapshot(&selectors, after.as_ref(), limit);
+            let read = move || copy.snapshot(&selectors, after.as_ref(), limit);
             let (points, more) = off_thread(work, read).await?;
-            Ok(Snapshot { points, cursor: place.cursor(), more })
+            Ok(Snapshot { points, cursor: position.cursor(), more })
         })
         .await
     }
 
     async fn cursor(&self) -> StoreResult<Cursor> {
-        Ok(self.inner.place().await?.cursor())
+        Ok(self.inner.position().await?.cursor())
     }
 
     async fn delta(&self, after: &Cursor, limit: usize) -> StoreResult<Delta> {
@@ -289,24 +258,24 @@ impl SeriesStore for RedisSeries {
             command.arg(&id.to_bytes());
         };
         let shard = shard_of(id, inner.shards.count());
-        let answer = inner.run(shard, Weight::Light, &inner.scripts.get, arguments).await?;
-        let record = match answer.value {
+        let reply = inner.run(shard, Traffic::Small, &GET, arguments).await?;
+        let record = match reply.value {
             Value::Nil => return Ok(None),
             Value::BulkString(record) => record,
-            other => return Err(strange(&other)),
+            other => return Err(malformed(&other)),
         };
-        let record = Records(&record).next().ok_or_else(|| strange(&"no record"))??;
-        match Sharing::default().change(&record)? {
+        let record = Records(&record).next().ok_or_else(|| malformed(&"no record"))??;
+        match Interner::default().change(&record)? {
             Change::Upserted(point) => Ok(Some(point)),
-            Change::Deleted(key) => Err(strange(&key)),
+            Change::Deleted(key) => Err(malformed(&key)),
         }
     }
 
     async fn delete(&self, id: SeriesId, fence: Option<Fence>) -> StoreResult<Fenced<bool>> {
-        let Fenced::Done(passed) = leases::pass(&self.inner.shards, fence.as_ref()).await? else {
+        let Fenced::Done(pass) = pass(&self.inner.shards, fence.as_ref()).await? else {
             return Ok(Fenced::Refused);
         };
-        match self.inner.delete_all(&[id], passed.as_ref()).await? {
+        match self.inner.delete_all(&[id], pass.as_ref()).await? {
             Fenced::Refused => Ok(Fenced::Refused),
             Fenced::Done(deleted) => Ok(Fenced::Done(deleted > 0)),
         }
@@ -319,26 +288,42 @@ impl SeriesStore for RedisSeries {
         fence: Option<Fence>,
     ) -> StoreResult<Fenced<usize>> {
         let selectors = selectors.to_vec();
-        self.whole(|inner| async move {
-            let Fenced::Done(passed) = leases::pass(&inner.shards, fence.as_ref()).await? else {
+        self.to_the_end(|inner| async move {
+            let Fenced::Done(pass) = pass(&inner.shards, fence.as_ref()).await? else {
                 return Ok(Fenced::Refused);
             };
-            let mut mirror = Arc::clone(&inner.mirror).lock_owned().await;
-            mirror.sync(&inner).await?;
-            let ids = off_thread(usize::MAX, move || mirror.matching(&selectors)).await?;
+            let mut copy = Arc::clone(&inner.local_copy).lock_owned().await;
+            copy.sync(&inner).await?;
+            let ids = off_thread(usize::MAX, move || copy.matching(&selectors)).await?;
             if dry_run {
                 return Ok(Fenced::Done(ids.len()));
             }
-            inner.delete_all(&ids, passed.as_ref()).await
+            inner.delete_all(&ids, pass.as_ref()).await
         })
         .await
     }
 
     async fn expire(&self) -> StoreResult<usize> {
-        let states = self.inner.states(Weight::Light).await?;
+        let states = self.inner.states().await?;
         for (shard, state) in states.iter().enumerate() {
             self.inner.signal.changed(shard, state.seq);
         }
         Ok(states.iter().map(|state| state.expired).sum())
+    }
+}
+
+#[async_trait]
+impl Upkeep for RedisSeries {
+    async fn purge(&self) -> StoreResult<u64> {
+        Ok(self.expire().await? as u64)
+    }
+
+    async fn status(&self) -> StoreResult<Vec<ResourceStatus>> {
+        let states = self.inner.states().await?;
+        let sum = |of: fn(&state::ShardState) -> u64| states.iter().map(of).sum();
+        Ok(vec![
+            ResourceStatus::counted("series", sum(|state| state.live)),
+            ResourceStatus::counted("series_tombstones", sum(|state| state.tombstones)),
+        ])
     }
 }

@@ -1,75 +1,64 @@
 //! The scripts of series, and how they are run.
 //!
-//! Invariant: an answer means that all that was due on the shard has become a deletion before.
+//! Invariant: a reply means that everything that was due on the shard became a deletion before.
 
 use redis::{Cmd, Value};
 
-use super::super::link::Weight;
-use super::super::script::Script;
-use super::super::shards::Shards;
+use super::super::core::client::Traffic;
+use super::super::core::fences::FENCES;
+use super::super::core::script::{Script, scripts};
+use super::super::core::shards::Shards;
 use crate::store::{ErrorKind, StoreError, StoreResult};
 
-/// The keys behind `info`, in the order that `lua/series/begin.lua` names them.
-const NAMES: [&str; 8] =
-    ["series", "log", "ages", "dead", "graves", "holds", "hold_ends", "fences"];
+/// The keys of all scripts on series, in the order that `lua/begin.lua` describes them.
+const KEYS: &[&str] =
+    &["series", "series_log", "series_updates", "tombstones", "tombstone_log", FENCES];
 
-/// So many calls in a row remove what is due; more can't be due at once.
-const MOST_ROUNDS: usize = 1_000_000;
-
-/// The scripts.
-#[derive(Debug)]
-pub(super) struct Scripts {
-    pub(super) apply: Script,
-    pub(super) reserve: Script,
-    pub(super) release: Script,
-    pub(super) delta: Script,
-    pub(super) get: Script,
-    pub(super) delete: Script,
-    pub(super) state: Script,
-    pub(super) quota: Script,
-    pub(super) pool: Script,
+scripts! {
+    APPLY(KEYS) =
+        "../core/lua/fence.lua", "../core/lua/epoch_check.lua", "lua/begin.lua", "lua/apply.lua";
+    CHECK(KEYS) =
+        "../core/lua/fence.lua", "../core/lua/epoch_check.lua", "lua/begin.lua", "lua/check.lua";
+    DELTA(KEYS) = "../core/lua/epoch_check.lua", "lua/begin.lua", "lua/delta.lua";
+    GET(KEYS) = "../core/lua/epoch_check.lua", "lua/begin.lua", "lua/get.lua";
+    DELETE(KEYS) =
+        "../core/lua/fence.lua", "../core/lua/epoch_check.lua", "lua/begin.lua", "lua/delete.lua";
+    STATE(KEYS) = "../core/lua/epoch_check.lua", "lua/begin.lua", "lua/state.lua";
 }
 
-const GUARD: &str = include_str!("../lua/guard.lua");
-const BEGIN: &str =
-    concat!(include_str!("../lua/guard.lua"), include_str!("../lua/series/begin.lua"));
-const HOLDS: &str = include_str!("../lua/series/holds.lua");
-const FENCE: &str = include_str!("../lua/fence.lua");
+/// The most times that a script is run to purge what is due: more series can't be due at once.
+const MAX_ROUNDS: usize = 1_000_000;
 
-impl Scripts {
-    pub(super) fn new() -> Self {
-        let of = |parts: &[&str]| Script::new(&parts.join("\n"));
-        Self {
-            apply: of(&[FENCE, BEGIN, HOLDS, include_str!("../lua/series/apply.lua")]),
-            reserve: of(&[FENCE, BEGIN, HOLDS, include_str!("../lua/series/reserve.lua")]),
-            release: of(&[BEGIN, HOLDS, include_str!("../lua/series/release.lua")]),
-            delta: of(&[BEGIN, include_str!("../lua/series/delta.lua")]),
-            get: of(&[BEGIN, include_str!("../lua/series/get.lua")]),
-            delete: of(&[FENCE, BEGIN, include_str!("../lua/series/delete.lua")]),
-            state: of(&[BEGIN, HOLDS, include_str!("../lua/series/state.lua")]),
-            quota: of(&[BEGIN, HOLDS, include_str!("../lua/series/quota.lua")]),
-            pool: of(&[GUARD, include_str!("../lua/series/pool.lua")]),
-        }
-    }
-}
-
-/// What every script of series is told.
+/// The limits that scripts on series apply.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     /// 0 keeps series for ever.
     pub(super) retention_ms: i64,
+    /// The most deletions that one shard remembers.
     pub(super) max_tombstones: usize,
+    /// The most series of all shards; see [`Self::quota`].
     pub(super) max_series: usize,
+    /// How many shards there are.
+    pub(super) shards: usize,
 }
 
-/// What a script answered, and how many series expired before it did its work.
+impl Limits {
+    /// Returns the most series of a shard: its part of the budget. The quotas of all shards add up to
+    /// the budget, so no race can exceed it.
+    pub(super) fn quota(&self, shard: usize) -> usize {
+        let shards = self.shards.max(1);
+        self.max_series / shards + usize::from(shard < self.max_series % shards)
+    }
+}
+
+/// The reply of a script, and how many series expired before it did its work.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct Reply {
     pub(super) value: Value,
     pub(super) expired: usize,
 }
 
-/// Runs a script of series on a shard, as often as it takes to remove what is due.
+/// Runs a script of series on a shard, as often as it takes to purge what is due.
 ///
 /// # Errors
 /// As [`Shards::run`].
@@ -77,99 +66,44 @@ pub(super) async fn run(
     shards: &Shards,
     limits: Limits,
     shard: usize,
-    weight: Weight,
+    traffic: Traffic,
     script: &Script,
     arguments: impl Fn(&mut Cmd),
-) -> StoreResult<Answer> {
+) -> StoreResult<Reply> {
     let mut expired = 0;
-    for _ in 0..MOST_ROUNDS {
+    for _ in 0..MAX_ROUNDS {
         let arguments = |command: &mut Cmd| {
             command.arg(limits.retention_ms).arg(limits.max_tombstones);
             arguments(command);
         };
-        let value = shards.run(shard, weight, script, &NAMES, arguments).await?;
+        let value = shards.run(shard, traffic, script, arguments).await?;
         let due = match &value {
             Value::SimpleString(text) => text.strip_prefix("DUE ").map(str::parse::<usize>),
             _ => None,
         };
         match due {
-            None => return Ok(Answer { value, expired }),
+            None => return Ok(Reply { value, expired }),
+            // The script purged as many as one script may, and did not do its own work.
             Some(count) => expired += count.unwrap_or(0),
         }
     }
-    Err(StoreError::new(ErrorKind::Throttled, "redis does not get done with what expires"))
+    let why = "series expire faster than redis purges them";
+    Err(StoreError::new(ErrorKind::Throttled, why))
 }
 
-/// The parts of an answer.
-#[derive(Debug)]
-pub(super) struct Words(std::vec::IntoIter<Value>);
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Words {
-    /// Takes an answer apart.
-    ///
-    /// # Errors
-    /// When it is no list.
-    pub(super) fn of(value: Value) -> StoreResult<Self> {
-        match value {
-            Value::Array(values) => Ok(Self(values.into_iter())),
-            other => Err(strange(&other)),
-        }
-    }
-
-    /// Returns the next part as bytes.
-    ///
-    /// # Errors
-    /// When it is none.
-    pub(super) fn bytes(&mut self) -> StoreResult<Vec<u8>> {
-        match self.0.next() {
-            Some(Value::BulkString(bytes)) => Ok(bytes),
-            other => Err(strange(&other)),
-        }
-    }
-
-    /// Returns all parts that are left, as bytes.
-    pub(super) fn buffers(self) -> impl Iterator<Item = StoreResult<Vec<u8>>> {
-        self.0.map(|value| match value {
-            Value::BulkString(bytes) => Ok(bytes),
-            other => Err(strange(&other)),
-        })
-    }
-
-    /// Returns the next part as text.
-    ///
-    /// # Errors
-    /// When it is none.
-    pub(super) fn text(&mut self) -> StoreResult<String> {
-        String::from_utf8(self.bytes()?).map_err(|error| strange(&error))
-    }
-
-    /// Returns the next part as a whole number, which may stand as text.
-    ///
-    /// # Errors
-    /// When it is none.
-    pub(super) fn number<T: TryFrom<i64>>(&mut self) -> StoreResult<T> {
-        let number = match self.0.next() {
-            Some(Value::Int(number)) => Some(number),
-            Some(Value::BulkString(bytes)) => {
-                std::str::from_utf8(&bytes).ok().and_then(|text| text.parse().ok())
+    #[test]
+    fn the_quotas_of_all_shards_add_up_to_the_budget() {
+        for shards in [1, 3, 16] {
+            for max_series in [0, 1, 15, 16, 17, 100, 1_000_003] {
+                let limits = Limits { retention_ms: 0, max_tombstones: 0, max_series, shards };
+                let quotas: Vec<usize> = (0..shards).map(|shard| limits.quota(shard)).collect();
+                assert_eq!(quotas.iter().sum::<usize>(), max_series);
+                assert!(quotas.iter().max() <= quotas.iter().min().map(|least| least + 1).as_ref());
             }
-            _ => None,
-        };
-        number.and_then(|n| T::try_from(n).ok()).ok_or_else(|| strange(&"no number"))
+        }
     }
-
-    /// Returns the next part as an epoch.
-    ///
-    /// # Errors
-    /// When it is none.
-    pub(super) fn epoch(&mut self) -> StoreResult<u64> {
-        u64::from_str_radix(&self.text()?, 16).map_err(|error| strange(&error))
-    }
-}
-
-/// Makes the error for an answer of an unknown shape.
-pub(super) fn strange(what: &dyn std::fmt::Debug) -> StoreError {
-    let mut what = format!("{what:?}");
-    what.truncate(what.floor_char_boundary(200));
-    StoreError::new(ErrorKind::Corrupt, format!("an answer of an unknown shape: {what}"))
 }

@@ -1,7 +1,7 @@
-//! Waking those who wait for changes: at once for the changes of this replica, within an interval for
-//! those of others.
+//! Waking the waiters for changes: at once for changes by this replica, within an interval for those by
+//! others.
 //!
-//! Invariant: nobody polls while nobody listens, and a change is signalled at least once.
+//! Invariant: no polling without a waiter, and each change is signalled at least once.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -9,17 +9,16 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::super::link::Weight;
 use super::Inner;
 
-/// How often other replicas' changes are looked for.
+/// How often changes by other replicas are polled for.
 const INTERVAL: Duration = Duration::from_millis(100);
 
 /// The signal.
 #[derive(Debug)]
 pub(super) struct Signal {
     sender: watch::Sender<u64>,
-    /// The newest change of each shard that was signalled.
+    /// The newest sequence number of each shard that was signalled.
     seen: Vec<AtomicU64>,
     polling: AtomicBool,
 }
@@ -33,9 +32,9 @@ impl Signal {
         }
     }
 
-    /// Notes the newest change of a shard, and wakes everybody if it was not known.
+    /// Notes the newest change of a shard, and wakes all waiters if it was not known.
     pub(super) fn changed(&self, shard: usize, seq: u64) {
-        // After a loss of data the numbers are lower, and that is a change as well.
+        // After a loss of data the sequence number is lower, and that is a change as well.
         let known = self.seen.get(shard).map(|seen| seen.swap(seq, Ordering::AcqRel));
         if known != Some(seq) {
             self.sender.send_modify(|number| *number += 1);
@@ -43,7 +42,7 @@ impl Signal {
     }
 }
 
-/// Returns a receiver, and looks for other replicas' changes as long as there is any.
+/// Returns a receiver, and polls for changes by other replicas as long as any receiver exists.
 pub(super) fn subscribe(inner: &Arc<Inner>) -> watch::Receiver<u64> {
     let receiver = inner.signal.sender.subscribe();
     if let Ok(runtime) = tokio::runtime::Handle::try_current()
@@ -61,13 +60,13 @@ async fn poll(inner: Weak<Inner>) {
         let signal = &inner.signal;
         if signal.sender.receiver_count() == 0 {
             signal.polling.store(false, Ordering::Release);
-            // Somebody may have come just now, and seen that somebody polls.
+            // A waiter may have subscribed just now, and found `polling` still set.
             if signal.sender.receiver_count() == 0 || signal.polling.swap(true, Ordering::AcqRel) {
                 return;
             }
         }
-        // When Redis is away, those who wait learn it by their own calls.
-        if let Ok(states) = inner.states(Weight::Light).await {
+        // When Redis is away, waiters learn it from their own calls.
+        if let Ok(states) = inner.states().await {
             for (shard, state) in states.iter().enumerate() {
                 signal.changed(shard, state.seq);
             }

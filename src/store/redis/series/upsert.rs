@@ -1,50 +1,50 @@
-//! Applying a batch: room is reserved in all its shards, then every shard applies its part.
+//! Applying a batch: it is checked in all its shards, then each shard applies its part.
 //!
-//! A batch of one piece is one script. Invariant: a batch that there is no room for changes nothing;
-//! one that is cut in the middle is an error, leaves no room reserved for long, and may be sent again.
-
-use std::time::Duration;
+//! A batch of one chunk is one script, which checks itself. Invariant: a batch that was found to be over
+//! the budget, or whose fence was refused, changes nothing; one that was applied in part is an error, and
+//! may be sent again.
 
 use futures_util::future::join_all;
 use redis::Cmd;
 
-use super::super::leases::{self, Passed};
-use super::super::link::Weight;
+use super::super::core::client::Traffic;
+use super::super::core::fences::{Pass, add_pass, pass};
+use super::super::core::replies::{ReplyReader, malformed};
 use super::Inner;
-use super::parts::{Part, Piece, age, cut};
-use super::scripts::{Words, strange};
+use super::scripts::{APPLY, CHECK};
+use super::split::{Chunk, Part, add_times, split};
 use crate::model::batch::PointBatch;
 use crate::model::leases::Fence;
 use crate::store::{ErrorKind, Fenced, StoreError, StoreResult, UpsertCounts, UpsertOutcome};
 
-/// How long room stays reserved for a batch whose writer went away, in milliseconds.
-const HOLD_MS: u64 = 60_000;
-
-/// So often a batch tries for room that others reserved, but may not need.
-const ATTEMPTS: u32 = 6;
-
-/// How an attempt to apply a batch ended.
-enum Tried {
+/// How a shard received its part of a batch, or one chunk of it.
+enum PartReply {
+    /// The part would fit; nothing was changed.
+    Fits,
     Applied(UpsertCounts),
+    /// The fence was refused; nothing was changed.
     Refused,
-    /// Nothing was changed: there was no room for so many new series.
-    Short {
+    /// The shard has no room for so many new series; nothing was changed.
+    OverQuota {
         new: usize,
+        room: usize,
     },
 }
 
-/// What a shard said to its part.
-enum Said {
-    /// Of the ones reserved, how many series can be new.
-    Held {
-        new: usize,
-    },
-    Applied(UpsertCounts),
+/// What became of a whole part: what was applied, and why it ended before its end.
+#[derive(Default)]
+struct PartOutcome {
+    counts: UpsertCounts,
+    /// How many chunks were applied.
+    chunks: usize,
+    stopped: Option<Stop>,
+}
+
+/// Why a part was not applied to its end.
+enum Stop {
     Refused,
-    Short {
-        new: usize,
-        missing: usize,
-    },
+    OverQuota { new: usize, room: usize },
+    Failed(StoreError),
 }
 
 impl Inner {
@@ -54,254 +54,176 @@ impl Inner {
         batch: PointBatch,
         fence: Option<Fence>,
     ) -> StoreResult<Fenced<UpsertOutcome>> {
-        let Fenced::Done(passed) = leases::pass(&self.shards, fence.as_ref()).await? else {
+        let Fenced::Done(pass) = pass(&self.shards, fence.as_ref()).await? else {
             return Ok(Fenced::Refused);
         };
         let shards = self.shards.count();
         let (batch, mut parts) = super::off_thread(batch.len(), move || {
-            let parts = cut(&batch, shards);
+            let parts = split(&batch, shards);
             (batch, parts)
         })
         .await?;
-        for attempt in 1..=ATTEMPTS {
-            let new = match self.try_upsert(&batch, &mut parts, passed.as_ref()).await? {
-                Tried::Applied(counts) => {
-                    return Ok(Fenced::Done(UpsertOutcome::Applied(counts)));
-                }
-                Tried::Refused => return Ok(Fenced::Refused),
-                Tried::Short { new } => new,
+        // One script is atomic and checks itself. Several are checked first, so that what can be
+        // refused is refused before anything has changed.
+        let one_script = matches!(&parts[..], [part] if part.chunks.len() == 1);
+        if !one_script && let Some(refused) = self.check(&batch, &mut parts, pass.as_ref()).await? {
+            return Ok(refused);
+        }
+        self.apply_all(&parts, pass.as_ref()).await
+    }
+
+    /// Checks the fence and the quotas of all shards that a batch needs; returns the outcome of a batch
+    /// that must not be applied.
+    async fn check(
+        &self,
+        batch: &PointBatch,
+        parts: &mut [Part],
+        pass: Option<&Pass>,
+    ) -> StoreResult<Option<Fenced<UpsertOutcome>>> {
+        // First for as many new series as the part has series, which costs nothing and mostly fits.
+        let mut over = Vec::new();
+        for (part, reply) in parts.iter().zip(self.check_parts(parts.iter(), pass).await?) {
+            match reply {
+                PartReply::Refused => return Ok(Some(Fenced::Refused)),
+                PartReply::OverQuota { .. } => over.push(part.shard),
+                PartReply::Fits => {}
+                PartReply::Applied(counts) => return Err(malformed(&counts)),
+            }
+        }
+        if over.is_empty() {
+            return Ok(None);
+        }
+        // Then, in the shards without so much room, Redis counts which series are new.
+        add_times(batch, self.shards.count(), parts, &over);
+        let counted = parts.iter().filter(|part| over.contains(&part.shard));
+        let mut short = None;
+        for reply in self.check_parts(counted, pass).await? {
+            match reply {
+                PartReply::Refused => return Ok(Some(Fenced::Refused)),
+                PartReply::OverQuota { new, room } => add_short(&mut short, new, room),
+                PartReply::Fits => {}
+                PartReply::Applied(counts) => return Err(malformed(&counts)),
+            }
+        }
+        Ok(short.map(|(new, room)| Fenced::Done(UpsertOutcome::OverBudget { new, room })))
+    }
+
+    async fn check_parts<'a>(
+        &self,
+        parts: impl Iterator<Item = &'a Part>,
+        pass: Option<&Pass>,
+    ) -> StoreResult<Vec<PartReply>> {
+        let checks = parts.map(|part| async move {
+            let arguments = |command: &mut Cmd| {
+                add_pass(command, pass);
+                command.arg(self.limits.quota(part.shard)).arg(part.series).arg(&part.times);
             };
-            let states = self.states(Weight::Light).await?;
-            let held: usize = states.iter().map(|state| state.held).sum();
-            let live: usize = states.iter().map(|state| state.live).sum();
-            let room = self.limits.max_series.saturating_sub(live + held);
-            if room < new && (held == 0 || attempt == ATTEMPTS) {
-                return Ok(Fenced::Done(UpsertOutcome::OverBudget { new, room }));
-            }
-            // What is reserved now may be free again soon. Whoever waits as well waits differently long.
-            let jitter = u64::from(self.random()?[0]) % 16;
-            tokio::time::sleep(Duration::from_millis(jitter << attempt.min(3))).await;
-        }
-        Err(StoreError::new(ErrorKind::Throttled, "too many ask for room at the same time"))
+            let traffic = if part.times.is_empty() { Traffic::Small } else { Traffic::Bulk };
+            let reply = self.run(part.shard, traffic, &CHECK, arguments).await?;
+            self.part_reply(part.shard, ReplyReader::new(reply.value)?)
+        });
+        join_all(checks).await.into_iter().collect()
     }
 
-    async fn try_upsert(
-        &self,
-        batch: &PointBatch,
-        parts: &mut [Part],
-        passed: Option<&Passed>,
-    ) -> StoreResult<Tried> {
-        match parts {
-            [] => Ok(Tried::Applied(UpsertCounts::default())),
-            [part] if part.pieces.len() == 1 => self.try_one(part, passed).await,
-            parts => {
-                let hold = self.random()?.map(|byte| format!("{byte:02x}")).concat();
-                let tried = self.try_many(batch, parts, &hold, passed).await;
-                if !matches!(tried, Ok(Tried::Applied(_))) {
-                    // Where this fails, the reservation runs out.
-                    let release = |command: &mut Cmd| {
-                        command.arg(&hold);
-                    };
-                    let script = &self.scripts.release;
-                    let release = &release;
-                    join_all(
-                        parts
-                            .iter()
-                            .map(|part| self.run(part.shard, Weight::Light, script, release)),
-                    )
-                    .await;
-                }
-                tried
-            }
-        }
-    }
-
-    /// A batch that is one script.
-    async fn try_one(&self, part: &Part, passed: Option<&Passed>) -> StoreResult<Tried> {
-        Ok(match self.apply_surely(part.shard, &part.pieces[0], "", true, passed).await? {
-            Said::Applied(counts) => Tried::Applied(counts),
-            Said::Refused => Tried::Refused,
-            Said::Short { new, .. } => Tried::Short { new },
-            Said::Held { new } => return Err(strange(&new)),
-        })
-    }
-
-    async fn try_many(
-        &self,
-        batch: &PointBatch,
-        parts: &mut [Part],
-        hold: &str,
-        passed: Option<&Passed>,
-    ) -> StoreResult<Tried> {
-        // First for as many as there are series: that costs nothing, and mostly there is room.
-        let mut enough = true;
-        for said in self.reserve_all(parts, hold, passed).await? {
-            match said {
-                Said::Refused => return Ok(Tried::Refused),
-                Said::Short { .. } => enough = false,
-                _ => {}
-            }
-        }
-        if !enough {
-            age(batch, self.shards.count(), parts);
-            let mut total = 0;
-            let mut short = false;
-            for (part, said) in parts.iter().zip(self.reserve_all(parts, hold, passed).await?) {
-                match said {
-                    Said::Refused => return Ok(Tried::Refused),
-                    Said::Held { new } => total += new,
-                    Said::Short { new, .. } => {
-                        total += new;
-                        short |= !self.insist(part, said, hold, passed).await?;
-                    }
-                    Said::Applied(counts) => return Err(strange(&counts)),
-                }
-            }
-            if short {
-                return Ok(Tried::Short { new: total });
-            }
-        }
-        self.apply_all(parts, hold, passed).await
-    }
-
-    async fn reserve_all(
-        &self,
-        parts: &[Part],
-        hold: &str,
-        passed: Option<&Passed>,
-    ) -> StoreResult<Vec<Said>> {
-        let reserves = parts.iter().map(|part| self.reserve(part, hold, passed));
-        // All are waited for, so that none reserves after all was released.
-        join_all(reserves).await.into_iter().collect()
-    }
-
-    /// Finds room for a part, and reserves it; tells whether that worked.
-    async fn insist(
-        &self,
-        part: &Part,
-        mut said: Said,
-        hold: &str,
-        passed: Option<&Passed>,
-    ) -> StoreResult<bool> {
-        let mut found = true;
-        while let Said::Short { missing, .. } = said {
-            if !found {
-                return Ok(false);
-            }
-            found = self.find_room(part.shard, missing).await?;
-            said = self.reserve(part, hold, passed).await?;
-        }
-        Ok(matches!(said, Said::Held { .. }))
-    }
-
+    /// Applies all parts at the same time. A refusal stands only where nothing was applied anywhere.
     async fn apply_all(
         &self,
         parts: &[Part],
-        hold: &str,
-        passed: Option<&Passed>,
-    ) -> StoreResult<Tried> {
-        let applies = parts.iter().map(|part| async move {
-            let mut sum = UpsertCounts::default();
-            for (index, piece) in part.pieces.iter().enumerate() {
-                let last = index + 1 == part.pieces.len();
-                match self.apply_surely(part.shard, piece, hold, last, passed).await? {
-                    Said::Applied(counts) => add(&mut sum, counts),
-                    other => return Ok(Err(other)),
-                }
-            }
-            Ok::<_, StoreError>(Ok(sum))
-        });
-        let mut sum = UpsertCounts::default();
-        let applied = join_all(applies).await;
-        let none = !applied.iter().any(|applied| matches!(applied, Ok(Ok(_))));
-        for applied in applied {
-            match applied? {
-                Ok(counts) => add(&mut sum, counts),
-                Err(Said::Refused) if none => return Ok(Tried::Refused),
-                Err(Said::Refused) => {
-                    let why =
-                        "the lease was lost while a batch was applied, and a part of it stands";
-                    return Err(StoreError::new(ErrorKind::Unavailable, why));
-                }
-                Err(_) => {
-                    let why = "the room for a batch was lost while it was applied";
-                    return Err(StoreError::new(ErrorKind::Unavailable, why));
-                }
+        pass: Option<&Pass>,
+    ) -> StoreResult<Fenced<UpsertOutcome>> {
+        // All are waited for: what is still running when this returns could change the store later.
+        let outcomes = join_all(parts.iter().map(|part| self.apply_part(part, pass))).await;
+        let partial = outcomes.iter().any(|outcome| outcome.chunks > 0);
+        let mut counts = UpsertCounts::default();
+        let (mut refused, mut short, mut failed) = (false, None, None);
+        for outcome in outcomes {
+            add(&mut counts, outcome.counts);
+            match outcome.stopped {
+                None => {}
+                Some(Stop::Refused) => refused = true,
+                Some(Stop::OverQuota { new, room }) => add_short(&mut short, new, room),
+                Some(Stop::Failed(error)) => failed = Some(error),
             }
         }
-        Ok(Tried::Applied(sum))
-    }
-
-    /// Applies a piece that room is reserved for. Where that ran out, because the clock leapt or the
-    /// shard lost it, room is looked for once more.
-    async fn apply_surely(
-        &self,
-        shard: usize,
-        piece: &Piece,
-        hold: &str,
-        last: bool,
-        passed: Option<&Passed>,
-    ) -> StoreResult<Said> {
-        let mut found = true;
-        loop {
-            match self.apply(shard, piece, hold, last, passed).await? {
-                Said::Short { missing, .. } if found => {
-                    found = self.find_room(shard, missing).await?;
-                }
-                said => return Ok(said),
-            }
-        }
-    }
-
-    async fn reserve(&self, part: &Part, hold: &str, passed: Option<&Passed>) -> StoreResult<Said> {
-        let arguments = |command: &mut Cmd| {
-            leases::add_pass(command, passed);
-            command.arg(hold).arg(HOLD_MS).arg(part.series).arg(&part.ages);
+        let incomplete = |why: &str| {
+            let detail = format!("{why} while a batch was applied, and a part of it was applied");
+            Err(StoreError::new(ErrorKind::Unavailable, detail))
         };
-        let weight = if part.ages.is_empty() { Weight::Light } else { Weight::Heavy };
-        let answer = self.run(part.shard, weight, &self.scripts.reserve, arguments).await?;
-        self.said(part.shard, Words::of(answer.value)?)
+        match (failed, refused, short) {
+            (Some(error), ..) => Err(error),
+            (None, true, _) if partial => incomplete("the lease changed hands"),
+            (None, true, _) => Ok(Fenced::Refused),
+            (None, false, Some(_)) if partial => incomplete("other writers used up the budget"),
+            (None, false, Some((new, room))) => {
+                Ok(Fenced::Done(UpsertOutcome::OverBudget { new, room }))
+            }
+            (None, false, None) => Ok(Fenced::Done(UpsertOutcome::Applied(counts))),
+        }
+    }
+
+    /// Applies the chunks of a part, one after the other, up to the first that is not applied.
+    async fn apply_part(&self, part: &Part, pass: Option<&Pass>) -> PartOutcome {
+        let mut outcome = PartOutcome::default();
+        for chunk in &part.chunks {
+            match self.apply(part.shard, chunk, pass).await {
+                Ok(PartReply::Applied(counts)) => {
+                    outcome.chunks += 1;
+                    add(&mut outcome.counts, counts);
+                    continue;
+                }
+                Ok(PartReply::Refused) => outcome.stopped = Some(Stop::Refused),
+                Ok(PartReply::OverQuota { new, room }) => {
+                    outcome.stopped = Some(Stop::OverQuota { new, room });
+                }
+                Ok(PartReply::Fits) => {
+                    outcome.stopped = Some(Stop::Failed(malformed(&"fits")));
+                }
+                Err(error) => outcome.stopped = Some(Stop::Failed(error)),
+            }
+            break;
+        }
+        outcome
     }
 
     async fn apply(
         &self,
         shard: usize,
-        piece: &Piece,
-        hold: &str,
-        last: bool,
-        passed: Option<&Passed>,
-    ) -> StoreResult<Said> {
+        chunk: &Chunk,
+        pass: Option<&Pass>,
+    ) -> StoreResult<PartReply> {
         let arguments = |command: &mut Cmd| {
-            leases::add_pass(command, passed);
-            command.arg(hold).arg(u8::from(last)).arg(u8::from(piece.repeats));
-            command.arg(&piece.metadata).arg(&piece.ids).arg(&piece.bytes);
+            add_pass(command, pass);
+            command.arg(self.limits.quota(shard)).arg(u8::from(chunk.repeats));
+            command.arg(&chunk.metadata).arg(&chunk.ids).arg(&chunk.bytes);
         };
-        let answer = self.run(shard, Weight::Heavy, &self.scripts.apply, arguments).await?;
-        self.said(shard, Words::of(answer.value)?)
+        let reply = self.run(shard, Traffic::Bulk, &APPLY, arguments).await?;
+        self.part_reply(shard, ReplyReader::new(reply.value)?)
     }
 
-    fn said(&self, shard: usize, mut words: Words) -> StoreResult<Said> {
-        Ok(match words.text()?.as_str() {
-            "refused" => Said::Refused,
-            "held" => Said::Held { new: words.number()? },
-            "short" => {
-                let new: usize = words.number()?;
-                let room: i64 = words.number()?;
-                let missing = i64::try_from(new).unwrap_or(i64::MAX).saturating_sub(room);
-                Said::Short { new, missing: usize::try_from(missing).unwrap_or(0) }
-            }
+    fn part_reply(&self, shard: usize, mut reply: ReplyReader) -> StoreResult<PartReply> {
+        Ok(match reply.text()?.as_str() {
+            "refused" => PartReply::Refused,
+            "fits" => PartReply::Fits,
+            "over_quota" => PartReply::OverQuota { new: reply.number()?, room: reply.number()? },
             "applied" => {
                 let counts = UpsertCounts {
-                    created: words.number()?,
-                    updated: words.number()?,
-                    stale: words.number()?,
+                    created: reply.number()?,
+                    updated: reply.number()?,
+                    stale: reply.number()?,
                 };
-                self.signal.changed(shard, words.number()?);
-                Said::Applied(counts)
+                self.signal.changed(shard, reply.number()?);
+                PartReply::Applied(counts)
             }
-            other => return Err(strange(&other)),
+            other => return Err(malformed(&other)),
         })
     }
+}
+
+/// Adds up the new series and the room of the shards that have too little.
+fn add_short(short: &mut Option<(usize, usize)>, new: usize, room: usize) {
+    let (all_new, all_room) = short.get_or_insert((0, 0));
+    *all_new += new;
+    *all_room += room;
 }
 
 fn add(sum: &mut UpsertCounts, counts: UpsertCounts) {

@@ -1,0 +1,21 @@
+-- Writes a checkpoint. Returns {refused | not_later | stored, checkpoint}.
+-- KEYS: info, checkpoints, checkpoint_writes, checkpoint_keys, fences. ARGV: now, the fence (3), retention
+-- in milliseconds, key, millis, nanos, 1 to store it only when no later one is stored.
+if fence_refused(ARGV[2], ARGV[3], ARGV[4]) then
+  return { 'refused', '' }
+end
+local key, millis, nanos = ARGV[6], ARGV[7], ARGV[8]
+local record, stored_millis, stored_nanos = live_checkpoint(key, tonumber(ARGV[5]))
+if ARGV[9] == '1' and record then
+  -- Milliseconds and the rest apart: the nanoseconds of today are not exact as a number of Lua.
+  local later_by = stored_millis - tonumber(millis)
+  if later_by > 0 or (later_by == 0 and stored_nanos > tonumber(nanos)) then
+    return { 'not_later', record }
+  end
+end
+local written = whole(now_ms)
+record = millis .. ' ' .. nanos .. ' ' .. written
+redis.call('HSET', KEYS[2], key, record)
+redis.call('ZADD', KEYS[3], written, key)
+redis.call('ZADD', KEYS[4], 0, key)
+return { 'stored', record }

@@ -1,0 +1,242 @@
+//! One connection that all calls share, replaced when it breaks.
+//!
+//! To one server it is the driver's multiplexed connection, to a cluster the driver's cluster
+//! client, which has a connection to each node and follows moved slots. Invariant: a failure tells
+//! whether the command was sent, since a command that was not can be sent again whatever it does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use redis::aio::{ConnectionLike as _, MultiplexedConnection};
+use redis::cluster::{ClusterClient, ClusterClientBuilder};
+use redis::cluster_async::ClusterConnection;
+use redis::io::tcp::TcpSettings;
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, IntoConnectionInfo, ProtocolVersion,
+    PushInfo, PushKind, RedisError, ServerErrorKind, TlsCertificates, Value,
+};
+
+use crate::model::settings::Secret;
+use crate::store::redis::core::settings::RedisSettings;
+use crate::store::{ErrorKind, StoreError, StoreResult};
+
+/// For this long after a failed attempt to connect, callers get its error instead of a new attempt.
+const RECONNECT_DELAY: Duration = Duration::from_millis(50);
+
+/// How a command failed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The connection had been closed before the command was sent; another one can be made.
+    Closed,
+    /// No connection could be made, so the command was not sent.
+    NotSent(RedisError),
+    /// The node did not carry the command out: the slot is moving, or has no master yet.
+    NotDone(RedisError),
+    /// The command was sent, or may have been.
+    Sent(RedisError),
+}
+
+enum Peer {
+    Server { client: Box<Client>, config: AsyncConnectionConfig },
+    Cluster(Box<ClusterClient>),
+}
+
+#[derive(Clone)]
+enum Connection {
+    Server { connection: MultiplexedConnection, closed: Arc<AtomicBool> },
+    Cluster(ClusterConnection),
+}
+
+/// The current connection, and how to make another one.
+pub(super) struct Connector {
+    peer: Peer,
+    connect_timeout: Duration,
+    current: parking_lot::Mutex<Option<Connection>>,
+    /// Locked while connecting; when and how the last attempt failed.
+    attempts: tokio::sync::Mutex<Option<(Instant, RedisError)>>,
+}
+
+impl Connector {
+    /// Reads the settings. Connects when it is first used.
+    ///
+    /// # Errors
+    /// When the settings are invalid.
+    pub(super) fn new(settings: &RedisSettings) -> StoreResult<Self> {
+        Ok(Self {
+            peer: peer(settings)?,
+            connect_timeout: settings.connect_timeout,
+            current: parking_lot::Mutex::default(),
+            attempts: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// Sends a command, and waits for its reply.
+    pub(super) async fn send(&self, command: &Cmd) -> Result<Value, Failure> {
+        let reply = match self.connection().await.map_err(Failure::NotSent)? {
+            Connection::Server { mut connection, closed } => {
+                if closed.load(Ordering::Acquire) {
+                    self.give_up();
+                    return Err(Failure::Closed);
+                }
+                connection.req_packed_command(command).await
+            }
+            Connection::Cluster(mut connection) => connection.req_packed_command(command).await,
+        };
+        reply.and_then(Value::extract_error).map_err(|error| {
+            use redis::ErrorKind::{ClusterConnectionNotFound, Server};
+            let read_only = error.kind() == Server(ServerErrorKind::ReadOnly);
+            let not_done = matches!(
+                error.kind(),
+                ClusterConnectionNotFound
+                    | Server(
+                        ServerErrorKind::Moved
+                            | ServerErrorKind::Ask
+                            | ServerErrorKind::TryAgain
+                            | ServerErrorKind::ClusterDown
+                            | ServerErrorKind::MasterDown
+                            | ServerErrorKind::BusyLoading
+                            | ServerErrorKind::ReadOnly
+                    )
+            );
+            if not_done && matches!(self.peer, Peer::Cluster(_)) {
+                return Failure::NotDone(error);
+            }
+            // In a cluster a timeout can mean a node that is gone, to which the driver would go on
+            // sending. A read-only server may be a demoted master behind an address that leads to the new
+            // one, so the next command connects again.
+            if error.is_unrecoverable_error() || error.is_timeout() || read_only {
+                self.give_up();
+            }
+            Failure::Sent(error)
+        })
+    }
+
+    /// Makes the next command use a new connection. Those that are under way stay on the old one.
+    pub(super) fn give_up(&self) {
+        self.current.lock().take();
+    }
+
+    async fn connection(&self) -> Result<Connection, RedisError> {
+        if let Some(current) = self.current.lock().clone() {
+            return Ok(current);
+        }
+        let mut attempts = self.attempts.lock().await;
+        if let Some(current) = self.current.lock().clone() {
+            return Ok(current);
+        }
+        if let Some((_, error)) = attempts.as_ref().filter(|(at, _)| at.elapsed() < RECONNECT_DELAY)
+        {
+            return Err(error.clone());
+        }
+        match self.connect().await {
+            Ok(connection) => {
+                *attempts = None;
+                *self.current.lock() = Some(connection.clone());
+                Ok(connection)
+            }
+            Err(error) => {
+                *attempts = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection, RedisError> {
+        let connecting = async {
+            match &self.peer {
+                Peer::Server { client, config } => {
+                    let closed = Arc::new(AtomicBool::new(false));
+                    let noted = Arc::clone(&closed);
+                    let note = move |push: PushInfo| {
+                        if push.kind == PushKind::Disconnection {
+                            noted.store(true, Ordering::Release);
+                        }
+                        Ok::<(), ()>(())
+                    };
+                    let config = config.clone().set_push_sender(note);
+                    let connection =
+                        client.get_multiplexed_async_connection_with_config(&config).await?;
+                    Ok(Connection::Server { connection, closed })
+                }
+                Peer::Cluster(client) => {
+                    client.get_async_connection().await.map(Connection::Cluster)
+                }
+            }
+        };
+        let in_time = tokio::time::timeout(self.connect_timeout * 2, connecting).await;
+        in_time.unwrap_or_else(|_| {
+            Err(RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut)))
+        })
+    }
+}
+
+fn unusable(error: RedisError) -> StoreError {
+    StoreError::caused_by(ErrorKind::Unavailable, "the settings of redis are not usable", error)
+}
+
+fn peer(settings: &RedisSettings) -> StoreResult<Peer> {
+    let tcp = TcpSettings::default().set_nodelay(true);
+    let mut nodes = nodes(settings).map_err(unusable)?;
+    let certificates = certificates(settings)?;
+    if settings.is_cluster() {
+        let mut builder = ClusterClientBuilder::new(nodes)
+            .connection_timeout(settings.connect_timeout)
+            .response_timeout(settings.timeout)
+            // The driver would also repeat commands that may have been carried out: the caller would
+            // find its own lock, and take it for another caller's.
+            .retries(0)
+            .tcp_settings(tcp);
+        if let Some(certificates) = certificates {
+            builder = builder.certs(certificates);
+        }
+        if let Some(user) = &settings.username {
+            builder = builder.username(user);
+        }
+        if let Some(password) = &settings.password {
+            builder = builder.password(password.expose());
+        }
+        return Ok(Peer::Cluster(Box::new(builder.build().map_err(unusable)?)));
+    }
+    let Some(node) = nodes.pop() else {
+        return Err(StoreError::new(ErrorKind::Unavailable, "no redis server is configured"));
+    };
+    let node = node.set_tcp_settings(tcp);
+    let client = match certificates {
+        Some(certificates) => Client::build_with_tls(node, certificates),
+        None => Client::open(node),
+    };
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(settings.connect_timeout))
+        // The client has its own timeout for each call.
+        .set_response_timeout(None);
+    Ok(Peer::Server { client: Box::new(client.map_err(unusable)?), config })
+}
+
+fn nodes(settings: &RedisSettings) -> Result<Vec<ConnectionInfo>, RedisError> {
+    let node = |url: &Secret| {
+        let info = url.expose().into_connection_info()?;
+        // RESP3 pushes a message when a connection is closed.
+        let mut redis = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        if let Some(user) = &settings.username {
+            redis = redis.set_username(user);
+        }
+        if let Some(password) = &settings.password {
+            redis = redis.set_password(password.expose());
+        }
+        if settings.database != 0 {
+            redis = redis.set_db(settings.database);
+        }
+        Ok(info.set_redis_settings(redis))
+    };
+    settings.urls().iter().map(node).collect()
+}
+
+fn certificates(settings: &RedisSettings) -> StoreResult<Option<TlsCertificates>> {
+    let Some(path) = &settings.ca_file else { return Ok(None) };
+    let root_cert = std::fs::read(path).map_err(|error| {
+        let detail = format!("{} can't be read", path.display());
+        StoreError::caused_by(ErrorKind::Unavailable, detail, error)
+    })?;
+    Ok(Some(TlsCertificates { client_tls: None, root_cert: Some(root_cert) }))
+}

@@ -1,0 +1,225 @@
+//! The client of Redis or Valkey, one server or a cluster: timeouts, retries, kinds of errors, counters.
+//!
+//! It has two connections (to each node of a cluster), each shared by all requests: one for small
+//! commands, one for many series, so that no lock waits behind a snapshot. Invariant: whatever Redis
+//! does, a call ends in time, and its failure is one of the kinds of [`StoreError`].
+
+mod connection;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use redis::{Cmd, RedisError, ServerErrorKind, Value};
+
+use self::connection::{Connector, Failure};
+use super::settings::RedisSettings;
+use crate::store::{ClientStatus, ErrorKind, StoreError, StoreResult};
+
+/// Upper bounds of the histogram of round trips, in seconds.
+pub(crate) const ROUND_TRIP_SECONDS: [f64; 10] =
+    [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0];
+
+/// The pauses before a command is sent again that a node of a cluster did not carry out because its
+/// slot is moving or has no master: about a second together.
+const PAUSES_MS: [u64; 7] = [5, 10, 25, 60, 150, 300, 500];
+
+/// What a call transfers, which selects its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Traffic {
+    /// A small command with a small reply.
+    Small,
+    /// Many series, or large values.
+    Bulk,
+}
+
+/// Counters of the client's round trips.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    /// Round trips that started.
+    pub(crate) begun: AtomicU64,
+    /// Round trips that ended, by class of duration; the last class has no upper bound.
+    pub(crate) ended: [AtomicU64; ROUND_TRIP_SECONDS.len() + 1],
+    /// Their total duration in microseconds.
+    pub(crate) micros: AtomicU64,
+    /// Round trips that failed.
+    pub(crate) failed: AtomicU64,
+}
+
+/// The client.
+pub(crate) struct Client {
+    small: Connector,
+    bulk: Connector,
+    timeout: Duration,
+    totals: Totals,
+}
+
+impl Client {
+    /// Makes the client. It connects when it is first used, and again whenever it has to.
+    ///
+    /// # Errors
+    /// When the settings are invalid.
+    pub(crate) fn new(settings: &RedisSettings) -> StoreResult<Arc<Self>> {
+        Ok(Arc::new(Self {
+            small: Connector::new(settings)?,
+            bulk: Connector::new(settings)?,
+            timeout: settings.timeout,
+            totals: Totals::default(),
+        }))
+    }
+
+    /// Returns the counters.
+    pub(crate) fn status(&self) -> ClientStatus {
+        let totals = &self.totals;
+        let mut round_trips = 0;
+        let mut classes = totals.ended.iter().map(|class| {
+            round_trips += class.load(Ordering::Relaxed);
+            round_trips
+        });
+        let within_seconds = ROUND_TRIP_SECONDS.into_iter().zip(&mut classes).collect();
+        // The class without an upper bound.
+        let all = classes.next().unwrap_or(0);
+        let begun = totals.begun.load(Ordering::Relaxed);
+        ClientStatus {
+            in_flight: begun.saturating_sub(all),
+            failures: totals.failed.load(Ordering::Relaxed),
+            within_seconds,
+            round_trips: all,
+            seconds: Duration::from_micros(totals.micros.load(Ordering::Relaxed)).as_secs_f64(),
+        }
+    }
+
+    /// Sends one command and waits for its reply; in a cluster it goes to the master of its first key.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] when no reply came in time: Redis may have carried the command out.
+    pub(crate) async fn call(&self, traffic: Traffic, command: &Cmd) -> Result<Value, CallError> {
+        let connector = match traffic {
+            Traffic::Small => &self.small,
+            Traffic::Bulk => &self.bulk,
+        };
+        let mut trip = RoundTrip::begin(&self.totals);
+        let outcome = self.send(connector, command, trip.started + self.timeout).await;
+        trip.failed = matches!(outcome, Err(CallError::Store(_)));
+        outcome
+    }
+
+    async fn send(
+        &self,
+        connector: &Connector,
+        command: &Cmd,
+        deadline: Instant,
+    ) -> Result<Value, CallError> {
+        let mut pauses_ms = PAUSES_MS.into_iter();
+        loop {
+            let in_time = tokio::time::timeout_at(deadline.into(), connector.send(command)).await;
+            let Ok(reply) = in_time else {
+                // The reply may still come: a connection in this state is not used again.
+                connector.give_up();
+                return Err(CallError::Store(StoreError::new(
+                    ErrorKind::Timeout,
+                    format!("redis sent no reply within {:?}", self.timeout),
+                )));
+            };
+            return match reply {
+                Ok(value) => Ok(value),
+                // The connection was closed before anything was sent.
+                Err(Failure::Closed) => continue,
+                Err(Failure::NotSent(error)) => Err(CallError::Store(StoreError::caused_by(
+                    ErrorKind::Unavailable,
+                    "there is no connection to redis",
+                    error,
+                ))),
+                Err(Failure::NotDone(error)) => match pauses_ms.next() {
+                    Some(pause_ms) => {
+                        let pause = Instant::now() + Duration::from_millis(pause_ms);
+                        tokio::time::sleep_until(pause.min(deadline).into()).await;
+                        continue;
+                    }
+                    None => Err(CallError::of(error)),
+                },
+                Err(Failure::Sent(error)) => Err(CallError::of(error)),
+            };
+        }
+    }
+}
+
+/// A round trip that is counted when it ends, also when its caller was cancelled.
+struct RoundTrip<'a> {
+    totals: &'a Totals,
+    started: Instant,
+    failed: bool,
+}
+
+impl<'a> RoundTrip<'a> {
+    fn begin(totals: &'a Totals) -> Self {
+        totals.begun.fetch_add(1, Ordering::Relaxed);
+        Self { totals, started: Instant::now(), failed: false }
+    }
+}
+
+impl Drop for RoundTrip<'_> {
+    fn drop(&mut self) {
+        let took = self.started.elapsed();
+        let class = ROUND_TRIP_SECONDS.iter().position(|end| took.as_secs_f64() <= *end);
+        let class = class.unwrap_or(ROUND_TRIP_SECONDS.len());
+        self.totals.ended[class].fetch_add(1, Ordering::Relaxed);
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.totals.micros.fetch_add(micros, Ordering::Relaxed);
+        self.totals.failed.fetch_add(u64::from(self.failed), Ordering::Relaxed);
+    }
+}
+
+/// How a call failed.
+#[derive(Debug, Clone)]
+pub(crate) enum CallError {
+    /// Redis does not know the SHA-1 of the script.
+    NoScript,
+    /// The script found that its shard was never used, or was wiped.
+    Uninitialized,
+    /// Anything else.
+    Store(StoreError),
+}
+
+impl CallError {
+    fn of(error: RedisError) -> Self {
+        if error.code() == Some("UNINITIALIZED") {
+            return Self::Uninitialized;
+        }
+        if error.kind() == redis::ErrorKind::Server(ServerErrorKind::NoScript) {
+            return Self::NoScript;
+        }
+        Self::Store(StoreError::caused_by(kind(&error), "a command to redis failed", error))
+    }
+}
+
+fn kind(error: &RedisError) -> ErrorKind {
+    use redis::ErrorKind as Redis;
+    if error.is_timeout() {
+        return ErrorKind::Timeout;
+    }
+    match (error.kind(), error.code()) {
+        (_, Some("OOM")) => ErrorKind::Full,
+        (_, Some("BUSY")) => ErrorKind::Throttled,
+        // The connection broke while the command or its reply was under way.
+        (Redis::Io, _) => ErrorKind::Timeout,
+        (
+            Redis::ClusterConnectionNotFound
+            | Redis::AuthenticationFailed
+            | Redis::Parse
+            | Redis::Server(
+                ServerErrorKind::BusyLoading
+                | ServerErrorKind::TryAgain
+                | ServerErrorKind::ClusterDown
+                | ServerErrorKind::MasterDown
+                | ServerErrorKind::ReadOnly
+                | ServerErrorKind::Moved
+                | ServerErrorKind::Ask
+                | ServerErrorKind::NoPerm,
+            ),
+            _,
+        )
+        | (_, Some("MISCONF" | "NOREPLICAS" | "NOAUTH" | "WRONGPASS")) => ErrorKind::Unavailable,
+        _ => ErrorKind::Internal,
+    }
+}

@@ -1,0 +1,79 @@
+//! Notices that shards lost data: the server was restarted, perhaps with an older file, or a replica
+//! took over that had not received everything yet.
+//!
+//! The check itself is `epoch_check.lua`: it compares the run id of the server with the one that the
+//! shard remembers, in the script, so that of racing replicas one starts the new epoch. Scripts on series,
+//! generations and cached values include it; this is for shards that no such script runs on just now.
+//! Invariant: no two continuous histories of a shard have the same epoch.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::client::Traffic;
+use super::replies::read;
+use super::script::scripts;
+use super::shards::Shards;
+use crate::store::StoreResult;
+
+scripts! {
+    READ_EPOCH(&[]) = "lua/epoch_check.lua", "lua/read_epoch.lua";
+    MEMORY_POLICY(&[]) = "lua/memory_policy.lua";
+}
+
+/// The check of all shards.
+pub(crate) struct EpochCheck {
+    shards: Arc<Shards>,
+    /// The epochs that the last check found; none before the first one.
+    known: Mutex<Vec<String>>,
+}
+
+impl EpochCheck {
+    /// Makes a check that has seen nothing yet.
+    pub(crate) fn new(shards: Arc<Shards>) -> Self {
+        Self { shards, known: Mutex::default() }
+    }
+
+    /// Warns where a server evicts keys when its memory is full: those would be locks, leases and
+    /// series that no client deleted.
+    ///
+    /// # Errors
+    /// When a shard can't be reached.
+    pub(crate) async fn check_memory_policy(&self) -> StoreResult<()> {
+        for reply in self.shards.run_on_all(&MEMORY_POLICY, |_| {}).await? {
+            let policy: String = read(reply)?;
+            if !matches!(policy.as_str(), "noeviction" | "") {
+                tracing::warn!(
+                    policy,
+                    "redis evicts keys when its memory is full: set maxmemory-policy to noeviction"
+                );
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks every shard, and starts a new epoch where another server process serves it than before;
+    /// returns how many shards have a new epoch since the last check, whoever started it.
+    ///
+    /// # Errors
+    /// When a shard can't be reached. The others are checked all the same.
+    pub(crate) async fn check(&self) -> StoreResult<usize> {
+        let checks = (0..self.shards.count()).map(|shard| async move {
+            let reply = self.shards.run(shard, Traffic::Small, &READ_EPOCH, |_| {});
+            read::<String>(reply.await?)
+        });
+        let epochs = futures_util::future::join_all(checks).await;
+        let epochs = epochs.into_iter().collect::<StoreResult<Vec<String>>>()?;
+        let mut known = self.known.lock();
+        let started = known.iter().zip(&epochs).filter(|(known, epoch)| known != epoch).count();
+        *known = epochs;
+        if started > 0 {
+            tracing::warn!(
+                shards = started,
+                "another redis process serves, or it lost data: earlier cursors and fences are invalid"
+            );
+        }
+        Ok(started)
+    }
+}

@@ -1,0 +1,111 @@
+//! Granting and ending a lease in its own shard, and announcing a grant to the others.
+//!
+//! Invariant: the token of a grant is above all tokens of the lease that any shard knew when the grant
+//! was announced.
+
+use std::time::Duration;
+
+use redis::Cmd;
+
+use super::super::core::client::Traffic;
+use super::super::core::fences::{FENCES, LEASES, announce, lease_shard};
+use super::super::core::replies::{number, read};
+use super::super::core::script::scripts;
+use super::super::core::time::millis_of;
+use super::RedisLeases;
+use super::record::lease_of;
+use crate::model::leases::{FencingToken, Holder, Lease, LeaseName};
+use crate::store::{ErrorKind, StoreError, StoreResult};
+
+/// The sorted set of leases by their ends.
+pub(super) const LEASE_ENDS: &str = "lease_ends";
+/// The sorted set of leases in the order of their names.
+pub(super) const LEASE_NAMES: &str = "lease_names";
+
+/// The keys of the scripts that issue tokens. `fences` is the last one.
+const KEYS: &[&str] = &[LEASES, LEASE_ENDS, LEASE_NAMES, FENCES];
+
+scripts! {
+    ACQUIRE(KEYS) =
+        "../core/lua/lease.lua", "lua/write.lua", "lua/next_token.lua", "lua/acquire.lua";
+    RELEASE(KEYS) =
+        "../core/lua/lease.lua", "lua/write.lua", "lua/next_token.lua", "lua/release.lua";
+}
+
+/// How often a grant is repeated because a shard knew a higher token: a clock went back, or Redis
+/// lost what it had acknowledged.
+const GRANTS: usize = 4;
+
+/// How one attempt to take a lease ended in its shard.
+pub(super) enum Grant {
+    /// The caller holds the lease.
+    Acquired(Lease),
+    /// Another holder holds it.
+    Held(Lease),
+    /// The lease is not held any more under the token that it had to be held under.
+    Overtaken,
+}
+
+impl RedisLeases {
+    /// Grants the lease in its shard, under a token above `above`; with `under` only while the lease is held
+    /// under that token.
+    pub(super) async fn grant(
+        &self,
+        name: &LeaseName,
+        holder: &Holder,
+        ttl: Duration,
+        above: FencingToken,
+        under: Option<FencingToken>,
+    ) -> StoreResult<Grant> {
+        let under = under.map_or(String::new(), |token| token.0.to_string());
+        let arguments = |command: &mut Cmd| {
+            command.arg(name.as_str()).arg(holder.as_str());
+            command.arg(millis_of(ttl)).arg(ttl.as_nanos().to_string());
+            command.arg(above.0).arg(&under);
+        };
+        let shard = lease_shard(&self.shards, name);
+        let reply = self.shards.run(shard, Traffic::Small, &ACQUIRE, arguments).await?;
+        let (outcome, lease): (String, String) = read(reply)?;
+        match outcome.as_str() {
+            "acquired" => Ok(Grant::Acquired(lease_of(&lease)?)),
+            "held" => Ok(Grant::Held(lease_of(&lease)?)),
+            _ => Ok(Grant::Overtaken),
+        }
+    }
+
+    /// Announces a granted lease to every shard. As long as one of them knows a higher token, the lease
+    /// is granted again above that one, and announced again.
+    pub(super) async fn publish(&self, name: &LeaseName, lease: &mut Lease) -> StoreResult<()> {
+        for _ in 0..GRANTS {
+            let Some(known) = announce(&self.shards, name, lease.token).await? else {
+                return Ok(());
+            };
+            let under = Some(lease.token);
+            match self.grant(name, &lease.holder, lease.ttl, known, under).await? {
+                Grant::Acquired(again) => *lease = again,
+                // This grant was valid, and meanwhile its holder acquired the lease again, or it
+                // expired. Every shard knows a token at least as high, which is what the
+                // invariant of fences asks for.
+                Grant::Held(_) | Grant::Overtaken => return Ok(()),
+            }
+        }
+        let why = "other shards keep knowing higher fencing tokens";
+        Err(StoreError::new(ErrorKind::Unavailable, why))
+    }
+
+    /// Ends the lease in its shard; returns the lowest token that is accepted from now on, if it was
+    /// held under `token`.
+    pub(super) async fn end(
+        &self,
+        name: &LeaseName,
+        token: FencingToken,
+    ) -> StoreResult<Option<FencingToken>> {
+        let arguments = |command: &mut Cmd| {
+            command.arg(name.as_str()).arg(token.0);
+        };
+        let shard = lease_shard(&self.shards, name);
+        let reply = self.shards.run(shard, Traffic::Small, &RELEASE, arguments).await?;
+        let lowest: Option<String> = read(reply)?;
+        lowest.map(|lowest| number(&lowest).map(FencingToken)).transpose()
+    }
+}

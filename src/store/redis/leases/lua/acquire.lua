@@ -1,0 +1,19 @@
+-- Takes a lease that is free or held by the same holder. Returns {acquired | held | overtaken, lease}.
+-- KEYS: info, leases, lease_ends, lease_names, fences. ARGV: now, name, holder, ttl in milliseconds and in
+-- nanoseconds, a token that the new one must be above, and the token that the lease must be held under
+-- (or empty).
+local name, holder = ARGV[2], ARGV[3]
+local record, token, _, _, _, current_holder = held_lease(name)
+-- A grant that is repeated under a higher token must not take the lease from a later grant.
+if ARGV[7] ~= '' and ARGV[7] ~= token then
+  return { 'overtaken', '' }
+end
+if record and current_holder ~= holder then
+  return { 'held', record }
+end
+-- Purges a few expired leases, so that they never pile up.
+for _, old in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', whole(now_ms), 'LIMIT', 0, 10)) do
+  delete_lease(old)
+end
+local new_token = next_token(name, tonumber(ARGV[6]))
+return { 'acquired', write_lease(name, new_token, tonumber(ARGV[4]), ARGV[5], holder) }

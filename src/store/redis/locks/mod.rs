@@ -1,0 +1,95 @@
+//! Locks on Redis: one sorted set a shard, of the lock's key by its end.
+//!
+//! Invariant: which caller gets a key is decided in one script, at one time of Redis.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::core::client::Traffic;
+use super::core::expiry::Expiring;
+use super::core::replies::read;
+use super::core::script::scripts;
+use super::core::shards::{Scatter, Shards};
+use super::core::time::{millis_of, time_of};
+use super::core::upkeep::Upkeep;
+use crate::model::locks::LockKey;
+use crate::model::time::Timestamp;
+use crate::store::{LockOutcome, LockStore, ResourceStatus, StoreResult};
+
+/// The sorted set.
+const LOCKS: &str = "locks";
+
+scripts! {
+    ACQUIRE(&[LOCKS]) = "lua/acquire.lua";
+    GET(&[LOCKS]) = "lua/get.lua";
+}
+
+/// The locks.
+pub(super) struct RedisLocks {
+    shards: Arc<Shards>,
+    expiring: Expiring,
+}
+
+impl RedisLocks {
+    pub(super) fn new(shards: Arc<Shards>) -> Self {
+        Self { shards, expiring: Expiring::new(&[LOCKS], Duration::ZERO) }
+    }
+
+    fn shard(&self, key: &LockKey) -> usize {
+        self.shards.of(&[key.kind.as_str().as_bytes(), key.key.as_bytes()])
+    }
+}
+
+/// Returns the name of a lock in the set. Kinds have no colon, so the first one ends the kind.
+fn member(key: &LockKey) -> String {
+    format!("{}:{}", key.kind.as_str(), key.key)
+}
+
+#[async_trait]
+impl LockStore for RedisLocks {
+    async fn acquire(&self, keys: Vec<LockKey>, ttl: Duration) -> StoreResult<Vec<LockOutcome>> {
+        let scatter = Scatter {
+            script: &ACQUIRE,
+            traffic: Traffic::Small,
+            shard_of: |key: &LockKey| self.shard(key),
+            // All keys of a shard in one step, as the contract says.
+            step: usize::MAX,
+        };
+        let acquired: Vec<(bool, String)> = self
+            .shards
+            .scatter(scatter, &keys, |command, keys| {
+                command.arg(millis_of(ttl));
+                keys.for_each(|key| {
+                    command.arg(member(key));
+                });
+            })
+            .await?;
+        let outcomes = acquired.into_iter().map(|(acquired, expires_at)| {
+            Ok(LockOutcome { acquired, expires_at: time_of(&expires_at)? })
+        });
+        outcomes.collect()
+    }
+
+    async fn get(&self, key: &LockKey) -> StoreResult<Option<Timestamp>> {
+        let shard = self.shard(key);
+        let reply = self.shards.run(shard, Traffic::Small, &GET, |command| {
+            command.arg(member(key));
+        });
+        let end: Option<String> = read(reply.await?)?;
+        end.as_deref().map(time_of).transpose()
+    }
+}
+
+#[async_trait]
+impl Upkeep for RedisLocks {
+    async fn purge(&self) -> StoreResult<u64> {
+        self.expiring.purge(&self.shards).await
+    }
+
+    async fn status(&self) -> StoreResult<Vec<ResourceStatus>> {
+        let locks = self.expiring.count(&self.shards).await?;
+        Ok(vec![ResourceStatus::counted("locks", locks)])
+    }
+}

@@ -1,2 +1,0 @@
--- Gives the shard's epoch, a new one if the guard found reason. KEYS: info. ARGV: now.
-return epoch

@@ -1,2 +1,0 @@
--- Reads a lease. KEYS: info, leases. ARGV: now, name.
-return held_lease(ARGV[2]) or false

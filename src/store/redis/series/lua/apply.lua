@@ -1,0 +1,126 @@
+-- Applies a chunk of a batch, all or nothing.
+-- ARGV: .., fence (3), the shard's quota, 1 where an id may occur twice, metadata (>I4 and text each), ids
+-- (c16 each), points (>I2 index of metadata or 0, >i6 I3 time, 8 bytes of value, >I4 and key each).
+-- Returns {refused} | {over_quota, new, room} | {applied, created, updated, stale, seq}.
+if fence_refused(ARGV[4], ARGV[5], ARGV[6]) then
+  return { 'refused' }
+end
+local quota, repeats, all_ids, points = tonumber(ARGV[7]), ARGV[8] == '1', ARGV[10], ARGV[11]
+local pack, sub, unpacked = struct.pack, string.sub, struct.unpack
+local metadata = {}
+do
+  local at, all = 1, ARGV[9]
+  while at <= #all do
+    local bytes = unpacked('>I4', all, at)
+    metadata[#metadata + 1] = sub(all, at, at + 3 + bytes)
+    at = at + 4 + bytes
+  end
+end
+local ON_ARRIVAL, NO_METADATA = -140737488355328, '\0\0\0\0'
+-- changed: id, record, id, record; moved: score, id of `series_updates`; created: ids.
+local changed, moved, created = {}, {}, {}
+-- The records that this chunk wrote, where it may write a series twice.
+local current = {}
+local new, updated, stale, n = 0, 0, 0, 0
+local at = 1
+local total = #all_ids / 16
+-- A score in `series_updates` may lag behind its sample by a quarter of the retention: fewer moves, while
+-- what is due too early stays rare.
+local late_ms = retention_ms / 4
+-- First all records are made, and nothing is written: the quota is checked behind this.
+for from = 1, total, 1000 do
+  local count = math.min(1000, total - from + 1)
+  local ids = { unpacked('>' .. string.rep('c16', count), all_ids, 16 * from - 15) }
+  -- The last value of unpack is the position behind the ids.
+  ids[count + 1] = nil
+  local found = redis.call('HMGET', KEYS[2], unpack(ids, 1, count))
+  for i = 1, count do
+    local id = ids[i]
+    local meta, ms, nanos, value, bytes, key_at = unpacked('>I2i6I3c8I4', points, at)
+    at = key_at + bytes
+    local old = repeats and current[id] or found[i]
+    local record
+    if oldest and ms ~= ON_ARRIVAL and (ms < oldest or (ms == oldest and nanos == 0)) then
+      -- Past the retention already.
+      stale = stale + 1
+    elseif old then
+      local old_ms, old_nanos, score = unpacked('>i6I3i6', old)
+      if ms == ON_ARRIVAL then
+        -- The time of arrival has no nanoseconds, so those of the same millisecond are kept: the point
+        -- must not count as older than a sample that was written before.
+        ms, nanos = now_ms, 0
+        if old_ms == ms then
+          nanos = old_nanos
+        end
+      end
+      if ms < old_ms or (ms == old_ms and nanos < old_nanos) then
+        stale = stale + 1
+      else
+        updated = updated + 1
+        -- The record from its metadata on, or nil where nothing changes, not even the time.
+        local tail
+        local new_metadata = metadata[meta]
+        if not new_metadata or sub(old, 24, 23 + #new_metadata) == new_metadata then
+          if ms ~= old_ms or nanos ~= old_nanos or sub(old, 16, 23) ~= value then
+            tail = sub(old, 24)
+          end
+        else
+          tail = new_metadata .. sub(old, 28 + unpacked('>I4', old, 24))
+        end
+        if tail then
+          if ms - score >= late_ms then
+            score = nanos > 0 and ms + 1 or ms
+            moved[#moved + 1] = score
+            moved[#moved + 1] = id
+          end
+          record = pack('>i6I3i6', ms, nanos, score) .. value .. tail
+        end
+      end
+    else
+      if ms == ON_ARRIVAL then
+        ms, nanos = now_ms, 0
+      end
+      local score = nanos > 0 and ms + 1 or ms
+      new = new + 1
+      created[new] = id
+      moved[#moved + 1] = score
+      moved[#moved + 1] = id
+      record = pack('>i6I3i6', ms, nanos, score) .. value
+        .. (metadata[meta] or NO_METADATA) .. sub(points, key_at, at - 1)
+    end
+    if record then
+      if repeats then
+        current[id] = record
+      end
+      n = n + 2
+      changed[n - 1] = id
+      changed[n] = record
+    end
+  end
+end
+-- The quota holds here, whatever was checked before: other writers may have used the room meanwhile. A chunk
+-- without new series always fits, also after the budget was lowered.
+if new > 0 then
+  local room = quota - redis.call('HLEN', KEYS[2])
+  if new > room then
+    return { 'over_quota', new, math.max(room, 0) }
+  end
+end
+if n > 0 then
+  local log = {}
+  for i = 1, n, 2 do
+    seq = seq + 1
+    log[i] = seq
+    log[i + 1] = changed[i]
+  end
+  in_chunks('ZADD', KEYS[3], log)
+  in_chunks('HSET', KEYS[2], changed)
+  in_chunks('ZADD', KEYS[4], moved)
+  if new > 0 and redis.call('HLEN', KEYS[5]) > 0 then
+    -- A series that is created again has no tombstone any more: its newest change is this one.
+    in_chunks('HDEL', KEYS[5], created)
+    in_chunks('ZREM', KEYS[6], created)
+  end
+  redis.call('HSET', info, 'seq', whole(seq))
+end
+return { 'applied', new, updated, stale, whole(seq) }

@@ -1,0 +1,129 @@
+-- What each script on series begins with: what is due becomes a deletion.
+--
+-- KEYS: info, series, series_log, series_updates, tombstones, tombstone_log, fences. ARGV: now, retention in
+-- milliseconds (0 = for ever), the most tombstones, and then what each script says.
+--
+-- series          hash: id, and record, see codec.rs: >i6 I3 time, >i6 its score in `series_updates`, 8 bytes
+--                 of value, >I4 metadata, key
+-- series_log      sorted set: id by the sequence number of its newest change, tombstones included
+-- series_updates  sorted set: id by a time in milliseconds at or before that of its sample, rounded up. An
+--                 update seldom moves it: an id that is due too early is moved to its sample's time then
+-- tombstones      hash: id, and key, of what was deleted
+-- tombstone_log   sorted set: id by the sequence number of its deletion
+-- Fields of info: seq, the newest sequence number; low_watermark; series_initialized, which is 1 while these
+-- keys belong to this epoch of the shard.
+local DELETED = '\128\0\0\0\0\0' .. string.rep('\0', 21)
+local MAX_DUE = 5000
+local retention_ms = tonumber(ARGV[2])
+local stored = redis.call('HMGET', info, 'seq', 'series_initialized')
+local seq = tonumber(stored[1])
+
+-- Any of the keys may be lost alone, info as well, where somebody deletes it or Redis evicts keys. A part of
+-- an index is worse than none: the rest is deleted, and no earlier cursor is honoured.
+local function is_whole()
+  local live, deleted = redis.call('HLEN', KEYS[2]), redis.call('ZCARD', KEYS[6])
+  return redis.call('ZCARD', KEYS[4]) == live and redis.call('HLEN', KEYS[5]) == deleted
+    and redis.call('ZCARD', KEYS[3]) == live + deleted
+end
+if not stored[2] or not is_whole() then
+  redis.call('UNLINK', unpack(KEYS, 2, 6))
+  if stored[2] then
+    -- `info` is not new, so its epoch may be part of a cursor.
+    epoch = string.sub(redis.sha1hex(epoch .. 'series' .. whole(now_us)), 1, 16)
+  end
+  redis.call('HSET', info, 'series_initialized', 1, 'epoch', epoch)
+end
+
+-- Calls a command with any number of arguments, which come in pairs or alone.
+local function in_chunks(command, key, arguments)
+  for from = 1, #arguments, 4000 do
+    redis.call(command, key, unpack(arguments, from, math.min(from + 3999, #arguments)))
+  end
+end
+
+-- Trims the oldest tombstones beyond the limit. Cursors below the last trimmed one are gone.
+local function trim_tombstones()
+  local over = redis.call('ZCARD', KEYS[6]) - tonumber(ARGV[3])
+  while over > 0 do
+    local step = math.min(over, 1000)
+    local oldest = redis.call('ZRANGE', KEYS[6], 0, step - 1)
+    local low_watermark = redis.call('ZSCORE', KEYS[6], oldest[#oldest])
+    redis.call('HDEL', KEYS[5], unpack(oldest))
+    redis.call('ZREM', KEYS[6], unpack(oldest))
+    redis.call('ZREM', KEYS[3], unpack(oldest))
+    redis.call('HSET', info, 'low_watermark', low_watermark)
+    over = over - step
+  end
+end
+
+-- Deletes live series, each under a sequence number of its own, and writes their tombstones.
+local function delete_series(ids, records)
+  if #ids == 0 then
+    return
+  end
+  local tombstones, log = {}, {}
+  for i, id in ipairs(ids) do
+    local metadata_bytes = struct.unpack('>I4', records[i], 24)
+    seq = seq + 1
+    tombstones[2 * i - 1] = id
+    tombstones[2 * i] = string.sub(records[i], 28 + metadata_bytes)
+    log[2 * i - 1] = seq
+    log[2 * i] = id
+  end
+  -- Frees memory first: a full Redis lets a script continue that began with a deletion.
+  in_chunks('HDEL', KEYS[2], ids)
+  in_chunks('ZREM', KEYS[4], ids)
+  redis.call('HSET', info, 'seq', whole(seq))
+  in_chunks('ZADD', KEYS[3], log)
+  in_chunks('HSET', KEYS[5], tombstones)
+  in_chunks('ZADD', KEYS[6], log)
+  trim_tombstones()
+end
+
+-- Deletes series whose sample is at or before `oldest`. Returns how many, and whether more may be due.
+local function expire(oldest)
+  local due = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', whole(oldest), 'LIMIT', 0, MAX_DUE)
+  if #due == 0 then
+    return 0, false
+  end
+  local ids, records, later = {}, {}, {}
+  for from = 1, #due, 1000 do
+    local to = math.min(from + 999, #due)
+    local found = redis.call('HMGET', KEYS[2], unpack(due, from, to))
+    for i = from, to do
+      local record = found[i - from + 1]
+      local ms, nanos = struct.unpack('>i6I3', record)
+      if nanos > 0 then
+        ms = ms + 1
+      end
+      if ms <= oldest then
+        ids[#ids + 1] = due[i]
+        records[#records + 1] = record
+      else
+        -- It was updated since it was put there.
+        later[#later + 1] = ms
+        later[#later + 1] = due[i]
+      end
+    end
+  end
+  if #later > 0 then
+    -- Deletes first, as above: a full Redis must neither refuse reads nor keep what has expired.
+    redis.call('ZREM', KEYS[4], later[2])
+    in_chunks('ZADD', KEYS[4], later)
+  end
+  delete_series(ids, records)
+  return #ids, #due == MAX_DUE
+end
+
+local expired = 0
+-- A sample at or before this is past the retention.
+local oldest
+if retention_ms > 0 then
+  oldest = now_ms - retention_ms
+  local more
+  expired, more = expire(oldest)
+  if more then
+    -- No script may see what is due, so the client runs it again until nothing is.
+    return { ok = 'DUE ' .. expired }
+  end
+end

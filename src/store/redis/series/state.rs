@@ -1,0 +1,49 @@
+//! The state of each shard: its epoch, its newest sequence number, its counts.
+
+use futures_util::future::try_join_all;
+
+use super::super::core::client::Traffic;
+use super::super::core::replies::ReplyReader;
+use super::Inner;
+use super::reader::Position;
+use super::scripts::STATE;
+use crate::store::{StoreError, StoreResult};
+
+/// The state of one shard.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ShardState {
+    pub(super) epoch: u64,
+    /// The newest sequence number.
+    pub(super) seq: u64,
+    /// Live series.
+    pub(super) live: u64,
+    /// Deletions that are still remembered.
+    pub(super) tombstones: u64,
+    /// Series that expired by this call.
+    pub(super) expired: usize,
+}
+
+impl Inner {
+    /// Reads the state of every shard.
+    pub(super) async fn states(&self) -> StoreResult<Vec<ShardState>> {
+        let reads = (0..self.shards.count()).map(|shard| async move {
+            let reply = self.run(shard, Traffic::Small, &STATE, |_| ()).await?;
+            let mut items = ReplyReader::new(reply.value)?;
+            Ok::<_, StoreError>(ShardState {
+                epoch: items.epoch()?,
+                seq: items.number()?,
+                live: items.number()?,
+                tombstones: items.number()?,
+                expired: items.number::<usize>()? + reply.expired,
+            })
+        });
+        try_join_all(reads).await
+    }
+
+    /// Returns the position of the newest change of every shard.
+    pub(super) async fn position(&self) -> StoreResult<Position> {
+        let states = self.states().await?;
+        let (epochs, seqs) = states.iter().map(|state| (state.epoch, state.seq)).unzip();
+        Ok(Position { epochs, seqs })
+    }
+}
