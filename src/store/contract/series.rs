@@ -35,9 +35,9 @@ pub enum UpsertOutcome {
     Applied(UpsertCounts),
     /// The batch would create more series than there is room for; nothing was changed.
     OverBudget {
-        /// How many of the batch's series are new.
+        /// How many of the batch's series are new; where the budget is not exact, of those in full shards.
         new: usize,
-        /// How many more series there was room for.
+        /// How many more series there was room for, in the same shards.
         room: usize,
     },
 }
