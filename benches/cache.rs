@@ -1,5 +1,5 @@
 //! The cache of the embedded store, without HTTP: lookups and puts on one thread and on two, and
-//! how much of a skewed load it can answer when it holds only a part of the values.
+//! how much of a skewed load it can serve when it holds only a part of the values.
 //!
 //! `cargo bench --bench cache` prints operations a second and the ratio of hits; it fails when that
 //! ratio is far below what the best choice of what to hold would reach. Argument: seconds for each

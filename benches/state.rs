@@ -1,5 +1,5 @@
 //! Durable writes into the embedded store, and snapshots of generations, without HTTP: 32 callers,
-//! each waiting for its answer.
+//! each waiting for its response.
 //!
 //! `cargo bench --bench state` prints operations a second. Arguments: seconds for each
 //! measurement (2), callers (32).

@@ -131,6 +131,9 @@ impl Flusher {
     /// # Errors
     /// When it fails; everything is marked again then.
     pub(in crate::store::embedded) fn flush(&self) -> StoreResult<u64> {
+        // The file first, for the whole flush, and the sets only while they are drained: writes of the
+        // resources go on while the disk works, and no second flush drains newer marks before the
+        // older ones are written or merged back.
         let mut file = self.file.lock();
         let batches = match &*file {
             File::Closed => {

@@ -21,7 +21,7 @@ pub(in crate::store::embedded) trait BufferedSet: Send + Sync {
     fn load(&self, conn: &Connection) -> StoreResult<()>;
 
     /// Locks the set. The flusher locks all sets, in the order in which they are listed, before it
-    /// drains the first; whoever else needs several of them at once locks them in the same order.
+    /// drains the first; a write that needs several of them at once locks them in the same order.
     fn lock(&self) -> Box<dyn LockedSet + '_>;
 
     /// Returns what is not on disk, that of a running flush included.

@@ -110,7 +110,7 @@ impl CacheStore for EmbeddedCache {
         let (key, fill) = (put.address.key.clone(), put.fill);
         let outcome = self.put_now(put)?;
         match (&outcome, fill) {
-            // The value is there, whoever made it: the claim has no purpose any more.
+            // The value is there, also when another caller made it: the claim has no purpose any more.
             (PutOutcome::Stored(_), _) => self.fills.end(&key, None),
             (_, Some(token)) => self.fills.end(&key, Some(token)),
             (_, None) => false,

@@ -65,6 +65,9 @@ impl Core {
     /// Returns the slot of a point's series, or the hash to reserve one with. `before` is the series
     /// of the point before.
     pub(super) fn find_after(&self, before: u32, point: &BatchPoint<'_>) -> Result<u32, u32> {
+        // A writer that keeps the order of its last batch is guessed right at nearly every point, and the
+        // hash, which costs most here, is not needed. The guess may name any series, also a freed
+        // slot that was given to another one: so it is compared, never trusted.
         if before != NO_SLOT {
             let guess = self.slab.get(before).follower;
             if guess != NO_SLOT && self.is(guess, point.name, point.labels) {

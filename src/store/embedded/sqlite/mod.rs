@@ -1,6 +1,6 @@
 //! The SQLite files of the embedded backend: opening, checking, versions of schemas, errors.
 //!
-//! Not a layer over SQLite: whoever opens a file here speaks SQL to it. Invariant: a file that is
+//! Not a layer over SQLite: the engines speak SQL to the files that they open here. Invariant: a file that is
 //! not ours, is damaged, or was made by a newer version is refused with every byte of it left as it
 //! was, while what a killed server left behind (a write-ahead log) is recovered.
 
