@@ -1,7 +1,7 @@
 //! The command line: serve, openapi, routes, check-config, healthcheck.
 //!
-//! Not the work itself. Invariant: the exit code tells what happened: 0 all is well, 1 it
-//! failed, 2 it was asked wrongly (a bad command line or configuration).
+//! Not the work itself. Invariant: the exit code says what happened: 0 success, 1 failure, 2 a bad command
+//! line or configuration.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs as _};
@@ -16,13 +16,13 @@ use crate::config::{self, Config, Loaded, SettingErrors};
 use crate::{app, http};
 
 /// The exit code of a bad command line or configuration; clap's own.
-const ASKED_WRONGLY: u8 = 2;
+const USAGE_ERROR: u8 = 2;
 const CONFIG_VARIABLE: &str = "HOLDALL_CONFIG";
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
-/// More than any answer of a health endpoint.
-const HEALTHCHECK_ANSWER_BYTES: u64 = 64 * 1024;
+/// More than any response of a health endpoint.
+const HEALTHCHECK_RESPONSE_BYTES: u64 = 64 * 1024;
 
-/// One server that holds what stateless workers share.
+/// One server for the state that stateless workers share.
 #[derive(Debug, Parser)]
 #[command(name = "holdall", version)]
 pub struct Cli {
@@ -35,7 +35,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serves until it is told to stop by SIGTERM or SIGINT. What happens without a command.
+    /// Serves until SIGTERM or SIGINT. This is the default command.
     Serve,
     /// Prints the OpenAPI document.
     Openapi {
@@ -45,11 +45,11 @@ enum Command {
     },
     /// Prints every route, with its scope and its problem codes.
     Routes,
-    /// Prints the effective settings without secrets, or every mistake in them.
+    /// Prints the effective settings without secrets, or every error in them.
     CheckConfig,
     /// Asks the configured server whether it is ready.
     Healthcheck {
-        /// What to ask instead: an http URL.
+        /// The http URL to ask instead.
         #[arg(long)]
         url: Option<String>,
     },
@@ -63,7 +63,7 @@ enum OpenapiVersion {
     V30,
 }
 
-/// Does what the command line asks for.
+/// Runs the command.
 pub fn run(cli: &Cli) -> ExitCode {
     let outcome = match cli.command.as_ref().unwrap_or(&Command::Serve) {
         Command::Serve => match start(cli) {
@@ -78,9 +78,9 @@ pub fn run(cli: &Cli) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Not the log: it may not have been started. Nothing helps when this fails as well.
+            // Not to the log, which may not have been started. A failure to print has nowhere to go.
             let _ = writeln!(std::io::stderr(), "holdall: {error:#}");
-            ExitCode::from(if error.is::<SettingErrors>() { ASKED_WRONGLY } else { 1 })
+            ExitCode::from(if error.is::<SettingErrors>() { USAGE_ERROR } else { 1 })
         }
     }
 }
@@ -99,7 +99,7 @@ fn start(cli: &Cli) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// Serves; from here on everything that is said goes to the log.
+/// Serves. From here on, all messages go to the log.
 fn serve(config: &Config) -> ExitCode {
     match app::run_until_signal(config) {
         Ok(()) => ExitCode::SUCCESS,
@@ -131,8 +131,8 @@ fn healthcheck(cli: &Cli, url: Option<&str>) -> anyhow::Result<()> {
         }
     };
     let status =
-        ask(address, &host, &path).with_context(|| format!("{address} does not answer"))?;
-    if status == 200 { Ok(()) } else { bail!("{address} answers {status}") }
+        ask(address, &host, &path).with_context(|| format!("{address} does not respond"))?;
+    if status == 200 { Ok(()) } else { bail!("{address} responds with {status}") }
 }
 
 /// Returns where a server that listens on `listen` can be reached from this machine.
@@ -146,7 +146,7 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
 }
 
 fn parse_url(url: &str) -> anyhow::Result<(SocketAddr, String, String)> {
-    let rest = url.strip_prefix("http://").context("only http:// URLs can be asked")?;
+    let rest = url.strip_prefix("http://").context("only http:// URLs are supported")?;
     let (host, path) = match rest.find('/') {
         Some(slash) => (&rest[..slash], &rest[slash..]),
         None => (rest, "/readyz"),
@@ -164,20 +164,20 @@ fn parse_url(url: &str) -> anyhow::Result<(SocketAddr, String, String)> {
     Ok((address, host.to_owned(), path.to_owned()))
 }
 
-/// Sends one GET and gives the status.
+/// Sends one GET and returns the status.
 fn ask(address: SocketAddr, host: &str, path: &str) -> anyhow::Result<u16> {
     let mut stream = TcpStream::connect_timeout(&address, HEALTHCHECK_TIMEOUT)?;
     stream.set_read_timeout(Some(HEALTHCHECK_TIMEOUT))?;
     stream.set_write_timeout(Some(HEALTHCHECK_TIMEOUT))?;
     write!(stream, "GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")?;
-    let mut answer = Vec::new();
-    stream.take(HEALTHCHECK_ANSWER_BYTES).read_to_end(&mut answer)?;
-    let head = answer.split(|&b| b == b'\r').next().unwrap_or_default();
+    let mut response = Vec::new();
+    stream.take(HEALTHCHECK_RESPONSE_BYTES).read_to_end(&mut response)?;
+    let head = response.split(|&b| b == b'\r').next().unwrap_or_default();
     let head = std::str::from_utf8(head)?;
     head.strip_prefix("HTTP/1.1 ")
         .and_then(|rest| rest.get(..3))
         .and_then(|code| code.parse().ok())
-        .context("the answer is not HTTP")
+        .context("the response is not HTTP")
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use crate::harness::process::holdall;
 use crate::harness::{Launch, Server};
 
 #[test]
-fn the_version_and_the_commands_are_told() {
+fn the_version_and_the_commands_are_printed() {
     let version = holdall(&["--version"], &[]);
     assert!(version.status.success());
     let text = String::from_utf8_lossy(&version.stdout).into_owned();
@@ -53,7 +53,7 @@ async fn the_healthcheck_tells_whether_the_server_is_ready() {
     drop(server);
     let away = holdall(&["healthcheck"], &[("HOLDALL_SERVER__LISTEN", &address)]);
     assert_eq!(away.status.code(), Some(1), "{away:?}");
-    assert!(String::from_utf8_lossy(&away.stderr).contains("does not answer"), "{away:?}");
+    assert!(String::from_utf8_lossy(&away.stderr).contains("does not respond"), "{away:?}");
 }
 
 #[tokio::test]

@@ -1,14 +1,13 @@
-//! Builds the floors, owns the tasks, and keeps the order of start and stop.
+//! Builds the layers, owns the tasks, and keeps the order of start and stop.
 //!
-//! Start: listen (live at once), open the store off the async threads, fill the first page of
-//! /metrics, be ready. Stop: take no more connections, finish what runs, end the tasks, bring
-//! everything to disk, close. Invariant: a server that can't do its work ends and says why;
-//! it never goes on half alive.
+//! Start: listen (live at once), open the store, render the first pages of /metrics, be ready. Stop: accept no
+//! more connections, finish the running requests, end the tasks, flush, close the store. Invariant: a server that
+//! can't do its work ends and says why; it never goes on with a part missing.
 
-mod background;
 mod file_limit;
 mod logging;
 mod memory;
+mod tasks;
 mod watch;
 
 use std::net::SocketAddr;
@@ -20,10 +19,10 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use self::background::Background;
 pub use self::logging::start_tracing;
 pub use self::memory::return_memory_promptly;
-use self::watch::{watch_clock, while_whole};
+use self::tasks::Tasks;
+use self::watch::{watch_clock, while_healthy};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
 use crate::engine::Engine;
@@ -32,17 +31,16 @@ use crate::http::{self, Readiness, RouterParts};
 use crate::model::time::Timestamp;
 use crate::store::{Operation, backends};
 
-/// What a shell shows for a program that SIGINT ended.
-const ENDED_AT_ONCE: i32 = 130;
+/// The exit code that shells use for a program that SIGINT ended.
+const INTERRUPTED: i32 = 130;
 
-/// How often a store that others share is looked at.
+/// How often the backend is checked for what others may have done to it.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Serves until SIGTERM or SIGINT; a second one ends the process at once.
 ///
 /// # Errors
-/// When the server can't start, when a part of it fails for good, or when the last writes can't be
-/// brought to disk.
+/// When the server can't start, when a part of it fails for good, or when the last flush fails.
 pub fn run_until_signal(config: &Config) -> anyhow::Result<()> {
     file_limit::raise(config.http.limits.connections);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -54,7 +52,7 @@ pub fn run_until_signal(config: &Config) -> anyhow::Result<()> {
         let listener = bind(config.http.server.listen).await?;
         run(config, listener, stop).await
     });
-    // Everything is on disk; what still renders a page for nobody need not be waited for.
+    // Everything is on disk. A thread that still renders a page has no reader, so it is not waited for.
     runtime.shutdown_background();
     outcome
 }
@@ -62,7 +60,7 @@ pub fn run_until_signal(config: &Config) -> anyhow::Result<()> {
 /// Listens on an address.
 ///
 /// # Errors
-/// When it is taken, or not one of this machine.
+/// When it is in use, or is not an address of this machine.
 pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("can't listen on {address}"))
 }
@@ -76,8 +74,8 @@ fn stop_on_signal() -> std::io::Result<CancellationToken> {
         tracing::info!("stopping");
         first.cancel();
         next(&mut signals).await;
-        tracing::warn!("ended at once by a second signal");
-        std::process::exit(ENDED_AT_ONCE);
+        tracing::warn!("ending at once after a second signal");
+        std::process::exit(INTERRUPTED);
     });
     Ok(stop)
 }
@@ -112,7 +110,7 @@ pub async fn run(
     let served = CancellationToken::new();
     let serving = served.clone().drop_guard();
     let server = tokio::spawn(async move {
-        // Let go also when this panics.
+        // Dropped also by a panic, so that `while_healthy` always sees the end of the listener.
         let _serving = serving;
         http::serve(listener, router, &settings, stop_serving).await;
     });
@@ -126,8 +124,8 @@ pub async fn run(
             let operation = Arc::clone(&stores.operation);
             let engine = Arc::new(Engine::new(stores, config.engine.clone(), Arc::clone(&clock)));
             let work = work(config, engine, Arc::clone(&clock), pages, &readiness, &stop);
-            let worked = while_whole(work, &served, operation.lost(), &stop).await;
-            // The requests that still run need the store.
+            let worked = while_healthy(work, &served, operation.lost(), &stop).await;
+            // The store closes last: the requests that still run need it, and `server` ends after them.
             stop.cancel();
             let served = server.await.context("the listener failed");
             let closed = operation.close().await.context("the store can't be closed");
@@ -153,31 +151,31 @@ async fn work(
     readiness: &Readiness,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut background = Background::default();
-    collect_garbage(&mut background, config, &engine.operation, stop);
-    flush(&mut background, config, &engine.operation, stop);
-    check_backend(&mut background, &engine.operation, stop);
-    clean_up_generations(&mut background, config, &engine, stop);
-    watch_clock(&mut background, clock, pages.own(), stop);
-    refresh(&mut background, config, &engine, pages, readiness, stop).await;
+    let mut tasks = Tasks::default();
+    collect_garbage(&mut tasks, config, &engine.operation, stop);
+    flush(&mut tasks, config, &engine.operation, stop);
+    check_backend(&mut tasks, &engine.operation, stop);
+    clean_up_generations(&mut tasks, config, &engine, stop);
+    watch_clock(&mut tasks, clock, pages.own(), stop);
+    refresh(&mut tasks, config, &engine, pages, readiness, stop).await;
     readiness.set_engine(engine);
     tracing::info!("ready");
-    background.until_stopped(stop).await
+    tasks.until_stopped(stop).await
 }
 
-/// Makes the pages of /metrics, with nothing but the server's own metrics so far.
+/// Makes the pages of /metrics, which contain only the server's own metrics until the first refresh.
 fn pages() -> anyhow::Result<Arc<Pages>> {
     let own = OwnMetrics::register(&prometheus::Registry::new())
-        .context("the server's own metrics can't be made")?;
-    // The store's clock is not there yet; this one only tells how old the pages are.
+        .context("the server's own metrics can't be registered")?;
+    // The store, and with it its clock, is not open yet; this one only measures the age of the pages.
     let clock = Arc::new(SystemClock::start(Timestamp::MIN));
     Ok(Arc::new(Pages::new(Arc::new(own), clock)))
 }
 
-/// Fills the pages before the server is ready, so that no scrape of a ready server misses
-/// series; then keeps them up to date.
+/// Renders the pages before the server is ready, so that no scrape of a ready server misses series; then
+/// keeps them up to date.
 async fn refresh(
-    background: &mut Background,
+    tasks: &mut Tasks,
     config: &Config,
     engine: &Engine,
     pages: Arc<Pages>,
@@ -188,37 +186,33 @@ async fn refresh(
     let caches = Arc::new(CacheRegistry::default());
     caches.register(Arc::clone(engine.cache.totals()) as _);
     let refresher = Refresher::new(series, operation, pages, caches);
-    readiness.set_reason("the first page of /metrics is being made");
-    // A failure is logged and counted there, and the next tick tries again.
+    readiness.set_reason("the first pages of /metrics are being rendered");
+    // The refresher logs and counts a failure, and its next tick tries again.
     let _ = stop.run_until_cancelled(refresher.tick()).await;
     let (interval, stop) = (config.exposition.refresh.interval, stop.clone());
-    background.run(async move { refresher.run(interval, stop).await });
+    tasks.run(async move { refresher.run(interval, stop).await });
 }
 
 fn collect_garbage(
-    background: &mut Background,
+    tasks: &mut Tasks,
     config: &Config,
     operation: &Arc<dyn Operation>,
     stop: &CancellationToken,
 ) {
     let operation = Arc::clone(operation);
-    background.every("gc", config.store.gc.interval, stop.clone(), move || {
+    tasks.every("gc", config.store.gc.interval, stop.clone(), move || {
         let operation = Arc::clone(&operation);
         async move {
             let removed = operation.collect_garbage().await?;
-            tracing::debug!(removed, "removed what had expired");
+            tracing::debug!(removed, "purged expired entries");
             Ok(())
         }
     });
 }
 
-fn check_backend(
-    background: &mut Background,
-    operation: &Arc<dyn Operation>,
-    stop: &CancellationToken,
-) {
+fn check_backend(tasks: &mut Tasks, operation: &Arc<dyn Operation>, stop: &CancellationToken) {
     let operation = Arc::clone(operation);
-    background.every("watch", WATCH_INTERVAL, stop.clone(), move || {
+    tasks.every("watch", WATCH_INTERVAL, stop.clone(), move || {
         let operation = Arc::clone(&operation);
         async move {
             operation.check_backend().await?;
@@ -228,7 +222,7 @@ fn check_backend(
 }
 
 fn flush(
-    background: &mut Background,
+    tasks: &mut Tasks,
     config: &Config,
     operation: &Arc<dyn Operation>,
     stop: &CancellationToken,
@@ -238,24 +232,18 @@ fn flush(
         let operation = Arc::clone(&waited_on);
         async move { operation.flush_wanted().await }
     };
-    background.every_or_when(
-        "flush",
-        config.store.flush.interval,
-        wanted,
-        stop.clone(),
-        move || {
-            let operation = Arc::clone(&flushed);
-            async move {
-                operation.flush().await?;
-                Ok(())
-            }
-        },
-    );
+    tasks.every_or_when("flush", config.store.flush.interval, wanted, stop.clone(), move || {
+        let operation = Arc::clone(&flushed);
+        async move {
+            operation.flush().await?;
+            Ok(())
+        }
+    });
 }
 
-/// Forgets the generations that nobody bumps any more, unless one of the two settings is off.
+/// Deletes the generations that are no longer bumped, unless the cleanup is switched off.
 fn clean_up_generations(
-    background: &mut Background,
+    tasks: &mut Tasks,
     config: &Config,
     engine: &Arc<Engine>,
     stop: &CancellationToken,
@@ -265,11 +253,11 @@ fn clean_up_generations(
         return;
     };
     let engine = Arc::clone(engine);
-    background.every("cleanup", interval, stop.clone(), move || {
+    tasks.every("cleanup", interval, stop.clone(), move || {
         let engine = Arc::clone(&engine);
         async move {
             let forgotten = engine.generations.cleanup(retention).await?;
-            tracing::debug!(forgotten, "forgot generations that nobody bumps");
+            tracing::debug!(forgotten, "deleted generations that were no longer bumped");
             Ok(())
         }
     });

@@ -1,61 +1,62 @@
-//! Notices what nobody asks for: that a part of the server is gone, and that the system's clock was
-//! set.
+//! Watches the parts that no request watches: the listener, the store, and the system's clock.
 //!
-//! Invariant: a part that is gone for good ends the server; trouble that may pass does not.
+//! Invariant: a part that has failed for good ends the server; a transient failure does not.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::background::Background;
+use super::tasks::Tasks;
 use crate::clock::SharedClock;
 use crate::exposition::OwnMetrics;
 
-/// How often the system's clock is looked at.
+/// How often the system's clock is compared with this server's.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
-const FAR_OFF_SECONDS: f64 = 1.0;
+const WARN_OFFSET_SECONDS: f64 = 1.0;
 
 /// Runs `work` to its end.
 ///
 /// # Errors
-/// Those of `work`; and at once, when the listener is gone though nobody said stop, or the store is.
-pub(super) async fn while_whole(
+/// Those of `work`; and at once, when the listener has ended before `stop` was cancelled, or the store has
+/// failed for good.
+pub(super) async fn while_healthy(
     work: impl Future<Output = anyhow::Result<()>>,
     served: &CancellationToken,
     lost: impl Future<Output = String>,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let deserted = async {
+    let listener_ended = async {
         served.cancelled().await;
+        // In a stop the listener ends first, and the work goes on to its own end.
         if stop.is_cancelled() {
             std::future::pending::<()>().await;
         }
     };
     tokio::select! {
         worked = work => worked,
-        () = deserted => Err(anyhow::anyhow!("the listener ended by itself")),
-        why = lost => Err(anyhow::anyhow!("the store can't serve any more: {why}")),
+        () = listener_ended => Err(anyhow::anyhow!("the listener ended by itself")),
+        why = lost => Err(anyhow::anyhow!("the store has failed for good: {why}")),
     }
 }
 
-/// Shows how far the system's clock is off, and warns once when that is more than a second.
+/// Reports how far the system's clock is off in the own metrics, and warns once when it is more than a second.
 pub(super) fn watch_clock(
-    background: &mut Background,
+    tasks: &mut Tasks,
     clock: SharedClock,
     own: &Arc<OwnMetrics>,
     stop: &CancellationToken,
 ) {
     let own = Arc::clone(own);
     let mut was_far = false;
-    background.every("clock", CLOCK_INTERVAL, stop.clone(), move || {
+    tasks.every("clock", CLOCK_INTERVAL, stop.clone(), move || {
         let offset = clock.offset_seconds();
         own.clock_offset.set(offset);
-        let far = offset.abs() > FAR_OFF_SECONDS;
+        let far = offset.abs() > WARN_OFFSET_SECONDS;
         if far && !was_far {
             tracing::warn!(
                 offset_seconds = offset,
-                "the system's clock was set; this server's follows slowly"
+                "the system's clock was changed; this server's clock follows it slowly"
             );
         }
         was_far = far;
@@ -73,16 +74,16 @@ mod tests {
     async fn a_server_without_its_listener_or_its_store_ends() {
         let (served, stop) = (CancellationToken::new(), CancellationToken::new());
         let lost = ready("no disk".to_owned());
-        let error = while_whole(pending(), &served, lost, &stop).await.expect_err("it is lost");
+        let error = while_healthy(pending(), &served, lost, &stop).await.expect_err("it is lost");
         assert!(error.to_string().contains("no disk"), "{error}");
         served.cancel();
         let error =
-            while_whole(pending(), &served, pending(), &stop).await.expect_err("it is gone");
+            while_healthy(pending(), &served, pending(), &stop).await.expect_err("it is gone");
         assert!(error.to_string().contains("listener"), "{error}");
     }
 
     #[tokio::test]
-    async fn a_listener_that_ends_in_a_stop_does_not_cut_the_work_short() {
+    async fn a_listener_that_ends_during_a_stop_does_not_end_the_work() {
         let (served, stop) = (CancellationToken::new(), CancellationToken::new());
         stop.cancel();
         served.cancel();
@@ -90,6 +91,6 @@ mod tests {
             tokio::task::yield_now().await;
             Ok(())
         };
-        while_whole(work, &served, pending(), &stop).await.expect("the work ends well");
+        while_healthy(work, &served, pending(), &stop).await.expect("the work ends well");
     }
 }

@@ -1,7 +1,7 @@
-//! Work that comes back: one plain tick, and the loop around it.
+//! Periodic work: one plain tick, and the loop around it.
 //!
-//! Invariant: a tick that fails is logged and tried again at its next time; a tick that panics
-//! ends the server, since nobody would notice that the work is no longer done.
+//! Invariant: a tick that fails is logged and tried again after its interval; a tick that panics ends the
+//! server, since otherwise the work would stop unnoticed.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-/// No tick takes this long, unless something hangs.
+/// A tick that takes longer is taken to hang, and is cancelled.
 const TICK_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The tasks of a server.
 #[derive(Default)]
-pub(super) struct Background(JoinSet<()>);
+pub(super) struct Tasks(JoinSet<()>);
 
-impl Background {
+impl Tasks {
     /// Ticks at once and then every `interval`, until `stop` is cancelled.
     pub(super) fn every<T>(
         &mut self,
@@ -30,8 +30,8 @@ impl Background {
         self.every_or_when(name, interval, std::future::pending, stop, tick);
     }
 
-    /// Ticks at once and then every `interval`, or as soon as `wanted()` is; after a tick that
-    /// failed only the interval counts.
+    /// Ticks at once and then every `interval`, or as soon as `wanted()` completes. After a tick that failed,
+    /// only the interval counts, so that a failing disk is not hammered.
     pub(super) fn every_or_when<W, T>(
         &mut self,
         name: &'static str,
@@ -46,14 +46,14 @@ impl Background {
         self.0.spawn(async move {
             let mut times = tokio::time::interval(interval);
             times.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let mut went_well = true;
+            let mut succeeded = true;
             loop {
                 tokio::select! {
                     () = stop.cancelled() => return,
                     _ = times.tick() => {}
-                    () = wanted(), if went_well => times.reset(),
+                    () = wanted(), if succeeded => times.reset(),
                 }
-                went_well = succeeds(name, tick()).await;
+                succeeded = succeeds(name, tick()).await;
             }
         });
     }
@@ -66,10 +66,10 @@ impl Background {
     /// Waits until all tasks have ended.
     ///
     /// # Errors
-    /// As soon as one of them has died, or ended although nobody told it to.
+    /// As soon as one of them has panicked, or has ended before `stop` was cancelled.
     pub(super) async fn until_stopped(mut self, stop: &CancellationToken) -> anyhow::Result<()> {
         while let Some(ended) = self.0.join_next().await {
-            ended.map_err(|error| anyhow::anyhow!("a background task died: {error}"))?;
+            ended.map_err(|error| anyhow::anyhow!("a background task panicked: {error}"))?;
             anyhow::ensure!(stop.is_cancelled(), "a background task ended by itself");
         }
         Ok(())
@@ -96,51 +96,51 @@ mod tests {
     #[tokio::test]
     async fn a_tick_that_fails_is_tried_again() {
         let stop = CancellationToken::new();
-        let mut background = Background::default();
+        let mut tasks = Tasks::default();
         let (mut count, done) = (0, stop.clone());
-        background.every("test", INTERVAL, stop.clone(), move || {
+        tasks.every("test", INTERVAL, stop.clone(), move || {
             count += 1;
             if count == 3 {
                 done.cancel();
             }
             async { Err(anyhow::anyhow!("no luck")) }
         });
-        assert!(background.until_stopped(&stop).await.is_ok());
+        assert!(tasks.until_stopped(&stop).await.is_ok());
     }
 
     #[tokio::test]
-    async fn a_tick_that_is_wanted_does_not_wait_for_its_interval() {
+    async fn a_wanted_tick_does_not_wait_for_its_interval() {
         let stop = CancellationToken::new();
-        let mut background = Background::default();
+        let mut tasks = Tasks::default();
         let (mut count, done) = (0, stop.clone());
         let wanted = || std::future::ready(());
-        background.every_or_when("test", INTERVAL * 3_600_000, wanted, stop.clone(), move || {
+        tasks.every_or_when("test", INTERVAL * 3_600_000, wanted, stop.clone(), move || {
             count += 1;
             if count == 3 {
                 done.cancel();
             }
             async { Ok(()) }
         });
-        let stopped = background.until_stopped(&stop);
+        let stopped = tasks.until_stopped(&stop);
         let stopped = tokio::time::timeout(Duration::from_secs(60), stopped).await;
         assert!(stopped.expect("in time").is_ok());
     }
 
     #[tokio::test]
-    async fn a_task_that_dies_is_noticed() {
+    async fn a_task_that_panics_ends_the_server() {
         let stop = CancellationToken::new();
-        let mut background = Background::default();
-        background.every("test", INTERVAL, stop.clone(), || async { panic!("a defect") });
-        background.every("other", INTERVAL, stop.clone(), || async { Ok(()) });
-        let error = background.until_stopped(&stop).await.expect_err("it died");
+        let mut tasks = Tasks::default();
+        tasks.every("test", INTERVAL, stop.clone(), || async { panic!("a defect") });
+        tasks.every("other", INTERVAL, stop.clone(), || async { Ok(()) });
+        let error = tasks.until_stopped(&stop).await.expect_err("it panicked");
         assert!(error.to_string().contains("a defect"), "{error}");
     }
 
     #[tokio::test]
-    async fn a_task_that_ends_by_itself_is_noticed() {
+    async fn a_task_that_ends_by_itself_ends_the_server() {
         let stop = CancellationToken::new();
-        let mut background = Background::default();
-        background.run(async {});
-        assert!(background.until_stopped(&stop).await.is_err());
+        let mut tasks = Tasks::default();
+        tasks.run(async {});
+        assert!(tasks.until_stopped(&stop).await.is_err());
     }
 }
