@@ -258,7 +258,7 @@ async fn garbage_instead_of_http_hurts_nobody() {
 }
 
 #[tokio::test]
-async fn a_request_that_ran_into_its_time_limit_is_logged_by_its_route() {
+async fn a_request_that_exceeds_its_time_limit_is_logged_by_its_route() {
     let server = Launch::new().env("HOLDALL_TIMEOUTS__REQUEST", "100ms").start().await;
     let mut stream = TcpStream::connect(server.address()).await.expect("the server listens");
     let head = "POST /v1/locks/job/a-name HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n";
@@ -269,7 +269,7 @@ async fn a_request_that_ran_into_its_time_limit_is_logged_by_its_route() {
     assert_eq!(&status, b"HTTP/1.1 503");
     let line = eventually("the log says so", async || {
         let log = server.log();
-        log.lines().find(|line| line.contains("ran into its time limit")).map(str::to_owned)
+        log.lines().find(|line| line.contains("exceeded its time limit")).map(str::to_owned)
     })
     .await;
     assert!(line.contains("WARN") && line.contains("POST /v1/locks/{kind}/{key}"), "{line}");
