@@ -30,8 +30,8 @@ impl<T: DeserializeOwned> FromRequest<AppState> for Json<T> {
         if !media_type(request.headers()).is_none_or(is_json) {
             return Err(Problem::unsupported_media("the body must be application/json"));
         }
-        let patience = state.settings.timeouts.body;
-        let body = read_whole(request, state.body_limit(), &state.budget, patience).await?;
+        let time_limit = state.settings.timeouts.body;
+        let body = read_whole(request, state.body_limit(), &state.budget, time_limit).await?;
         read_json(&body.bytes).map(Self)
     }
 }

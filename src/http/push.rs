@@ -152,8 +152,8 @@ mod tests {
                 let limit = BodyLimit { sent_bytes: 1 << 20, decoded_bytes: 1 << 20 };
                 let request = Request::new(Body::from(body.clone()));
                 let settings = for_tests();
-                let patience = settings.timeouts.body;
-                let whole = read_whole(request, limit, &budget, patience).await?;
+                let time_limit = settings.timeouts.body;
+                let whole = read_whole(request, limit, &budget, time_limit).await?;
                 parse_push(format, whole, &settings).await
             };
             let first = push().await.unwrap_or_else(|problem| panic!("{format:?}: {problem:?}"));

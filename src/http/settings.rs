@@ -79,7 +79,7 @@ pub struct LimitSettings {
     /// How many requests may wait for changes at a time, and how many for a lease or a value.
     #[serde(deserialize_with = "settings::count")]
     pub waiting_requests: usize,
-    /// How many scrapes of /metrics may be answered at a time.
+    /// How many scrapes of /metrics may run at a time.
     #[serde(deserialize_with = "settings::count")]
     pub concurrent_scrapes: usize,
     /// How many connections may be open at a time; more wait to be accepted.

@@ -1,5 +1,5 @@
 //! The words that the glossary bans. Only those are checked that have no other use here: "line", "link", "place",
-//! "turn" and "span" are also words of the formats, of the documentation and of everyday English.
+//! "turn", "span" and "floor" are also words of the formats, of the documentation and of everyday English.
 //! Invariant: whatever is checked is in the glossary's list.
 
 use super::assert_none;
@@ -15,26 +15,14 @@ const BANNED: &[&[&str]] = &[
     &["patience"],
     &["mistake", "mistakes"],
     &["trouble", "troubles"],
-    &["floor", "floors"],
     &["answer", "answers", "answered", "answering"],
 ];
 
-/// Uses that stand for something else: file, word, reason.
-const OTHER_USES: &[(&str, &str, &str)] = &[
-    ("src/clock.rs", "floor", "the lower bound of the clock's time"),
-    ("src/model/time.rs", "floor", "rounding down"),
-];
+/// The name of a lint, which is no word of ours.
+const LINT: &str = "dead_code";
 
 /// What is still to be rewritten, and not counted yet. To be empty.
-const UNFINISHED: &[&str] = &[
-    "src/app/",
-    "src/cli.rs",
-    "src/config/",
-    "src/http/",
-    "src/store/",
-    "docs/redis.md",
-    "docs/architecture.md",
-];
+const UNFINISHED: &[&str] = &["src/app/", "src/cli.rs", "src/config/"];
 
 const CHECKED: &[&str] =
     &["src", "docs", "README.md", "DEVELOPERS.md", "deploy", "docker-compose.yml"];
@@ -43,11 +31,9 @@ const ENDINGS: &[&str] = &[".rs", ".lua", ".md", ".toml", ".yml", ".conf"];
 fn breaches(source: &Source) -> Vec<String> {
     let mut found = Vec::new();
     for (index, line) in source.text.lines().enumerate() {
-        for word in words(line) {
+        for word in words(&line.replace(LINT, "")) {
             let is_banned = BANNED.iter().any(|forms| forms.contains(&word.as_str()));
-            let is_excused =
-                OTHER_USES.iter().any(|(file, other, _)| *file == source.path && *other == word);
-            if is_banned && !is_excused {
+            if is_banned {
                 found.push(format!("{}:{} says {word:?}", source.path, index + 1));
             }
         }
@@ -102,7 +88,7 @@ fn every_checked_word_is_in_the_glossary() {
 fn a_banned_word_is_found_in_prose_and_in_names() {
     let source = Source::new(
         "x.rs",
-        "// Answers late.\nfn bury_it() { isDead() }\nHTTPAnswer answering_machine deadline",
+        "// Answers late.\nfn bury_it() { isDead() }\nHTTPAnswer answering_machine deadline\nallow(dead_code)",
     );
     let found = breaches(&source);
     assert_eq!(found.len(), 4, "{found:?}");

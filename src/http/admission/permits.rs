@@ -129,7 +129,7 @@ impl<S: Sync> FromRequestParts<S> for RunningPermit {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         parts.extensions.get().cloned().ok_or_else(|| {
-            // The first request of such a route finds the mistake in the route table.
+            // The first request of such a route finds the error in the route table.
             tracing::error!("a handler that may wait is on a route of another class than `Wait`");
             Problem::internal()
         })

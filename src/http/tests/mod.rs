@@ -17,11 +17,10 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::settings::for_tests;
+use super::{HttpSettings, Readiness, RouterParts, Scope, TokenSettings, router, serve};
 use crate::clock::ManualClock;
 use crate::exposition::{OwnMetrics, Pages};
 use crate::model::time::Timestamp;
-
-use super::{HttpSettings, Readiness, RouterParts, Scope, TokenSettings, router, serve};
 
 /// A status, headers, and the body, also as JSON (null when it is not).
 pub(super) struct Seen {
@@ -271,7 +270,7 @@ async fn metrics_are_for_addresses_that_are_allowed() {
 }
 
 #[tokio::test]
-async fn a_client_that_sends_too_much_gets_to_read_the_answer() {
+async fn a_client_that_sends_too_much_can_read_the_response() {
     let running = listen(for_tests()).await;
     let mut stream = TcpStream::connect(running.address).await.expect("connects");
     let length = 32 << 20;
@@ -347,7 +346,7 @@ async fn a_client_that_takes_nothing_loses_its_connection() {
     stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("sends");
     // The server ends though the client neither reads nor closes: `shutdown` is much longer.
     ends(running).await;
-    // The sender is dropped with the answer that held it, and with the router.
+    // The sender is dropped with the response that held it, and with the router.
     let gone = tokio::time::timeout(Duration::from_secs(10), seen_dropped.changed()).await;
     assert!(gone.expect("in time").is_err());
     drop(stream);
@@ -382,9 +381,9 @@ async fn a_refused_body_does_not_break_its_connection() {
     let mut stream = TcpStream::connect(running.address).await.expect("connects");
     let head = b"POST /v1/series?unknown=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n";
     stream.write_all(head).await.expect("sends");
-    let mut answer = vec![0; 16];
-    stream.read_exact(&mut answer).await.expect("is answered before the body was sent");
-    assert_eq!(answer, b"HTTP/1.1 400 Bad");
+    let mut response = vec![0; 16];
+    stream.read_exact(&mut response).await.expect("a response before the body was sent");
+    assert_eq!(response, b"HTTP/1.1 400 Bad");
     let next = b"bodyGET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     stream.write_all(next).await.expect("sends");
     let text = read_to_end(&mut stream).await;

@@ -35,7 +35,7 @@ async fn requests_that_wait_for_changes_deny_no_request_a_lease() {
     let waits = json!({"holder": "two", "ttl": "60s", "wait": "30s"});
     let second = async {
         metrics_say(&api.router, |page| page.contains("requests_in_flight 2")).await;
-        // One waits, so that nobody else may wait, but whoever does not wait is answered.
+        // One waits, so no other request may wait, but requests that do not wait get a response.
         assert_eq!(code(&api.send("POST", path, &waits).await), (503, "overloaded"));
         let prompt = api.send("POST", path, &json!({"holder": "two", "ttl": "60s"})).await;
         assert_eq!(prompt.json["acquired"], false, "{}", prompt.json);
