@@ -17,9 +17,9 @@ const NANOS_PER_MILLI: i64 = 1_000_000;
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The earliest moment that can be held.
+    /// The earliest moment that can be represented.
     pub const MIN: Self = Self(i64::MIN);
-    /// The latest moment that can be held.
+    /// The latest moment that can be represented.
     pub const MAX: Self = Self(i64::MAX);
 
     /// Makes a moment from nanoseconds since 1970.

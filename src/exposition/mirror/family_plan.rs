@@ -118,7 +118,7 @@ fn composite_families(names: &BTreeMap<&str, &NameVotes>) -> BTreeMap<String, Me
 /// Removes families that reserve a name which another of them reserves as well.
 ///
 /// One pass is enough: what remains of a removed family are families of its sample names, and these
-/// are reserved by nobody else.
+/// belong to no other family.
 fn remove_conflicting(composite: &mut BTreeMap<String, MetricType>) {
     let mut claims: BTreeMap<String, usize> = BTreeMap::new();
     for (family, &metric_type) in &*composite {

@@ -34,7 +34,7 @@ pub(super) fn skip_blanks(text: &str) -> &str {
     text.trim_start_matches([' ', '\t'])
 }
 
-/// Splits at the next blanks or tabs: what stands before them, and what behind.
+/// Splits at the next blanks or tabs: returns the text before and after them.
 pub(super) fn token(text: &str) -> (&str, &str) {
     // Tokens are short: a plain loop is faster than a vectorized search.
     let end = text.bytes().position(|b| b == b' ' || b == b'\t').unwrap_or(text.len());

@@ -1,6 +1,6 @@
 //! Series: names, canonical labels, keys and ids, samples and metadata.
 //!
-//! Plain data; which series are held, and for how long, is decided by the stores.
+//! Plain data; which series exist, and for how long, is decided by the stores.
 //! Invariant: a series' key is canonical text, so that keys are compared and hashed as text.
 
 mod key;

@@ -17,6 +17,7 @@ use utoipa::ToSchema;
 
 use crate::engine::series::Changes;
 use crate::model::cursor::Cursor;
+use crate::model::number::special_text;
 use crate::model::series::{Point, SeriesId, split_canonical, unescape_label_value};
 use crate::model::time::Timestamp;
 use crate::store::Change;
@@ -76,25 +77,12 @@ impl<'a> SeriesPoint<'a> {
             name: &point.key.name,
             labels: Labels(&point.key.labels),
             value: value.is_finite().then_some(value),
-            special: special(value),
+            special: special_text(value),
             updated_at: point.sample.updated_at,
             metric_type: metadata.map(|metadata| metadata.metric_type.as_str()),
             help: metadata.and_then(|metadata| given(&metadata.help)),
             unit: metadata.and_then(|metadata| given(&metadata.unit)),
         }
-    }
-}
-
-/// JSON has no word for these values.
-fn special(value: f64) -> Option<&'static str> {
-    if value.is_nan() {
-        Some("NaN")
-    } else if value == f64::INFINITY {
-        Some("+Inf")
-    } else if value == f64::NEG_INFINITY {
-        Some("-Inf")
-    } else {
-        None
     }
 }
 
