@@ -1,5 +1,5 @@
-# What one does with this repository; `make` lists it. DEVELOPERS.md says what must be there first.
-# Everything that is made here stays under target/, but for the data of `make run`.
+# The commands of this repository; `make` lists them. DEVELOPERS.md says what must be installed first.
+# Everything that is built goes into target/, except the data of `make run` and `make run-redis`, and openapi/.
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 VENV := target/venv
@@ -22,15 +22,15 @@ define debian
 endef
 
 .PHONY: help
-help: ## Lists what can be made
+help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
-run: ## Runs the server on its embedded store in DATA (data/), on http://127.0.0.1:8720
+run: ## Runs the server with the embedded store in DATA (default data/), on http://127.0.0.1:8720
 	HOLDALL_STORE__PATH=$(DATA) cargo run --release --locked -- serve
 
 .PHONY: run-redis
-run-redis: ## Runs a Redis and two replicas that share it, on the ports 8720 and 8721
+run-redis: ## Runs a Redis and two replicas that share it, on ports 8720 and 8721
 	$(call debian,redis-server:redis-server)
 	cargo build --release --locked
 	deploy/run-redis $(TARGET)/release/holdall $(DATA)
@@ -40,19 +40,19 @@ fmt: ## Formats the code
 	cargo fmt
 
 .PHONY: test
-test: setup-test test-rust test-e2e ## Runs every test, also against real servers
+test: setup-test test-rust test-e2e ## Runs all tests; installs the programs they need
 
 .PHONY: test-rust
-test-rust: ## Runs the tests that cargo knows
+test-rust: ## Runs the tests written in Rust
 	cargo test --locked
 
 .PHONY: test-e2e
-test-e2e: setup-test ## Runs the tests of the real binary with Prometheus and generated clients
+test-e2e: setup-test ## Tests the binary with a real Prometheus and generated clients
 	cargo build $(AS_TESTED) --bins
 	$(PYTEST) --ignore=tests/e2e/test_openapi_lint.py tests/e2e
 
 .PHONY: lint
-lint: setup-test ## Checks format, spelling, dependencies, lints, documentation and the OpenAPI documents
+lint: setup-test ## Checks format, spelling, dependencies, clippy, rustdoc and the OpenAPI documents
 	cargo fmt --check
 	$(VENV)/bin/typos
 	$(VENV)/bin/cargo-shear
@@ -62,7 +62,7 @@ lint: setup-test ## Checks format, spelling, dependencies, lints, documentation 
 	$(PYTEST) tests/e2e/test_openapi_lint.py
 
 .PHONY: openapi
-openapi: ## Writes the OpenAPI documents and the table of routes under openapi/ anew
+openapi: ## Regenerates openapi/: the OpenAPI documents and the table of routes
 	mkdir -p openapi
 	cargo build $(AS_TESTED) --bins
 	$(TARGET)/debug/holdall openapi --version 3.1 > target/openapi-3.1.json
@@ -73,19 +73,19 @@ openapi: ## Writes the OpenAPI documents and the table of routes under openapi/ 
 	mv target/routes.txt openapi/routes.txt
 
 .PHONY: bench
-bench: setup-bench ## Measures beside the peers, and fails when a promised speed is missed
+bench: setup-bench ## Compares with other servers; fails when a promised ratio is missed
 	cargo bench --locked --bench peers -- $(BENCH)
 
 .PHONY: ci
-ci: lint test ## What the continuous integration runs
+ci: lint test ## Runs what CI runs
 
 .PHONY: setup-test
-setup-test: $(VENV)/.installed $(NPM)/.installed ## Installs what the tests need and is missing
+setup-test: $(VENV)/.installed $(NPM)/.installed ## Installs the missing programs that the tests need
 	$(call debian,prometheus:prometheus promtool:prometheus redis-server:redis-server redis-cli:redis-tools \
 		openssl:openssl nginx:nginx-light)
 
 .PHONY: setup-bench
-setup-bench: ## Installs the peers and load generators that are missing
+setup-bench: ## Installs the missing servers and load generators of the comparison
 	$(call debian,curl:curl wrk:wrk h2load:nghttp2-client nginx:nginx-light redis-server:redis-server \
 		prometheus-pushgateway:prometheus-pushgateway victoria-metrics:victoria-metrics webdis:webdis etcd:etcd-server)
 
