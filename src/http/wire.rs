@@ -152,10 +152,10 @@ impl Serialize for Base64 {
 /// The generation of a key.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct GenerationState {
-    /// How often the key was bumped since it was last forgotten; 0 when it is not known.
+    /// How often the key was bumped since it was last removed; 0 when the key is not known.
     generation: i64,
-    /// The fence of the key's last bump: an opaque text. A value that is made from the source after the fence was
-    /// read is valid until the next bump.
+    /// The fence of the key's last bump: an opaque string. Read the source after this fence, and put the value with
+    /// it: the value is then valid until the next bump.
     fence: String,
 }
 

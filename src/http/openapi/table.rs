@@ -15,7 +15,7 @@ use crate::http::route::{
 pub(crate) fn table(resources: &[Resource]) -> String {
     let mut out = String::from(
         "# Every route: method, path, operationId, scope, request class, properties, and its own problem codes.\n\
-         # Made by `make openapi`; do not edit. Beside its own, a route has the codes that follow from its row:\n",
+         # Made by `make openapi`; do not edit. A route also has these codes, depending on its row:\n",
     );
     for (which, codes) in [
         ("all", EVERY_ROUTE),

@@ -44,7 +44,7 @@ macro_rules! codes {
 
 codes! {
     InvalidRequest, BAD_REQUEST, "invalid_request",
-        "a part of the request is invalid; `errors` points at it where it can";
+        "a part of the request is invalid; `errors` names the part, where possible";
     MalformedBody, BAD_REQUEST, "malformed_body",
         "the body is not in the format that its Content-Type names";
     Unauthorized, UNAUTHORIZED, "unauthorized",
@@ -54,9 +54,9 @@ codes! {
     GuardRefused, FORBIDDEN, "guard_refused",
         "the writer's role, or the role that the token is bound to, may not do this";
     NotFound, NOT_FOUND, "not_found",
-        "there is no such path, or nothing is held under this key";
+        "the path does not exist, or nothing is held under this key";
     CacheMiss, NOT_FOUND, "cache_miss",
-        "there is no valid value; `miss` says why, and holds the fence for a put";
+        "there is no valid value; `miss` has the reason, and the fence for a put";
     MethodNotAllowed, METHOD_NOT_ALLOWED, "method_not_allowed",
         "the path exists, but not with this method";
     BodyTimeout, REQUEST_TIMEOUT, "body_timeout",
@@ -64,19 +64,19 @@ codes! {
     LeaseNotHeld, CONFLICT, "lease_not_held",
         "the lease is not held under this fencing token; acquire it again";
     CheckpointNotLater, CONFLICT, "checkpoint_not_later",
-        "`if_later` was set and the checkpoint that is held is as late or later";
+        "`if_later` is set, and the checkpoint is not later than the one that is held";
     CursorGone, GONE, "cursor_gone",
         "the changes after this cursor are no longer known; read a new snapshot";
     FenceRefused, PRECONDITION_FAILED, "fence_refused",
         "the lease that fences this write is not held under this fencing token; stop writing";
     GenerationMoved, PRECONDITION_FAILED, "generation_moved",
-        "the generation was bumped after it was read; `moved` holds it as it is now";
+        "the generation was bumped after it was read; `moved` has the current one";
     BodyTooLarge, PAYLOAD_TOO_LARGE, "body_too_large",
         "the body, as sent or decompressed, is larger than the limit";
     TooManyPoints, PAYLOAD_TOO_LARGE, "too_many_points",
         "the push has more points than one push may have";
     ValueTooLarge, PAYLOAD_TOO_LARGE, "value_too_large",
-        "the value is larger than the cache holds";
+        "the value is larger than the limit";
     ResponseTooLarge, PAYLOAD_TOO_LARGE, "response_too_large",
         "the values together are larger than one response may be; ask for fewer";
     UnsupportedMediaType, UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type",
@@ -84,9 +84,9 @@ codes! {
     InvalidPoints, UNPROCESSABLE_ENTITY, "invalid_points",
         "points of the push are invalid; `errors` points at them, and nothing was changed";
     SeriesBudgetExceeded, UNPROCESSABLE_ENTITY, "series_budget_exceeded",
-        "there is no room for the new series of the push; nothing was changed";
+        "the push has more new series than there is room for; nothing was changed";
     TooManyNamespaces, UNPROCESSABLE_ENTITY, "too_many_namespaces",
-        "the value would start one namespace more than there may be";
+        "the value is in a new namespace, and the limit on namespaces is reached";
     FenceRequired, PRECONDITION_REQUIRED, "fence_required",
         "a write of this role must carry the fence of the leader lease";
     GenerationRequired, PRECONDITION_REQUIRED, "generation_required",
@@ -98,7 +98,7 @@ codes! {
     Overloaded, SERVICE_UNAVAILABLE, "overloaded",
         "the server is at one of its limits on concurrent requests, waiting requests or memory";
     RequestTimeout, SERVICE_UNAVAILABLE, "request_timeout",
-        "the request took too long; whether it changed something is not known";
+        "the request took too long; it may have been carried out or not";
     Starting, SERVICE_UNAVAILABLE, "starting",
         "the store is still loading";
     Stopping, SERVICE_UNAVAILABLE, "stopping",
@@ -106,7 +106,7 @@ codes! {
     StoreUnavailable, SERVICE_UNAVAILABLE, "store_unavailable",
         "the store can't be reached, or can't serve now";
     StoreTimeout, SERVICE_UNAVAILABLE, "store_timeout",
-        "the store did not respond in time; whether something was changed is not known";
+        "the store did not respond in time; the request may have been carried out or not";
     StoreThrottled, SERVICE_UNAVAILABLE, "store_throttled",
         "the store is too busy";
     StorageFull, INSUFFICIENT_STORAGE, "storage_full",

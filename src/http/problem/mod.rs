@@ -28,7 +28,7 @@ const RETRY_AFTER_SECS: u64 = 1;
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub(crate) struct ProblemBody {
-    /// The type of the problem: always `about:blank`, since `code` says it.
+    /// Always `about:blank`: `code` identifies the problem.
     #[serde(rename = "type")]
     kind: &'static str,
     /// The name of the HTTP status.
@@ -36,9 +36,9 @@ pub(crate) struct ProblemBody {
     /// The HTTP status.
     #[schema(value_type = i32, minimum = 400, maximum = 599)]
     status: u16,
-    /// A stable word for programs, such as `not_found`.
+    /// A stable identifier for programs, such as `not_found`.
     code: &'static str,
-    /// A sentence for people about this occurrence.
+    /// An explanation of this occurrence, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     detail: Option<String>,
@@ -59,7 +59,7 @@ pub(crate) struct ProblemBody {
 /// An invalid part of a request.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ProblemPart {
-    /// Where it is: a JSON pointer, or `line 7` of a text body.
+    /// Where it is: a JSON pointer, the name of a parameter, or `line 7` of a text body.
     pub(crate) pointer: String,
     /// Why it is invalid.
     pub(crate) detail: String,

@@ -18,21 +18,21 @@ use crate::store::CheckpointOutcome;
 
 /// Returns the rows of checkpoints.
 pub(super) fn resource() -> Resource {
-    Resource::new("checkpoints", "How far a repository of an organisation was processed")
+    Resource::new("checkpoints", "The time up to which a repository of an organisation was processed")
         .route(write(routes!(set_checkpoint)).body().fenced().fails(&[Code::CheckpointNotLater]))
         .route(read(routes!(get_checkpoint)).fails(&[Code::NotFound]))
         .route(write(routes!(delete_checkpoint)).fenced().fails(&[Code::NotFound]))
         .route(read(routes!(list_checkpoints)).compressed())
 }
 
-/// Asks to write a checkpoint.
+/// A checkpoint to write.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CheckpointRequest {
-    /// How far the repository was processed; kept to the nanosecond.
+    /// The time up to which the repository was processed; stored to the nanosecond.
     #[schema(value_type = String, format = DateTime)]
     checkpoint: Timestamp,
-    /// Refuse to move the checkpoint back; false when absent.
+    /// Whether to refuse, with 409, a checkpoint that is not later than the one that is held; false when absent.
     #[schema(nullable = false)]
     if_later: Option<bool>,
 }
@@ -44,7 +44,7 @@ pub(crate) struct CheckpointState {
     org: String,
     /// The repository.
     repo: String,
-    /// How far the repository was processed.
+    /// The time up to which the repository was processed.
     #[schema(value_type = String, format = DateTime)]
     checkpoint: Timestamp,
     /// When the checkpoint was written.
@@ -128,7 +128,7 @@ pub(crate) struct CheckpointPage {
     #[serde(default, deserialize_with = "given")]
     #[param(value_type = Option<i64>, required = false, nullable = false, minimum = 1)]
     limit: Option<Count>,
-    /// `next_page` of the previous page.
+    /// The `next_page` of the previous page.
     #[param(required = false, nullable = false)]
     page: Option<String>,
 }

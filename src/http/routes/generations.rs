@@ -25,7 +25,7 @@ pub(super) fn resource() -> Resource {
         .route(write(routes!(clean_up_generations)).body())
 }
 
-/// Reads a generation. A key that was never bumped has the generation 0, and a fence as well.
+/// Reads a generation. A key that was never bumped has the generation 0, and also has a fence.
 #[utoipa::path(get, path = "/v1/generations/{key}",
     params(("key" = String, Path, description = "The key, percent-encoded")),
     responses((status = 200, description = "The generation", body = GenerationState)))]
@@ -38,8 +38,8 @@ pub(crate) async fn get_generation(
     only(&generations)
 }
 
-/// Bumps a generation: raises it by one, so that values that were made from the source before are no longer valid.
-/// After the response, no lookup in the cache returns such a value.
+/// Bumps a generation: raises it by one, which invalidates the cached values that depend on it. After the response, no
+/// lookup returns a value whose fence was read before the bump.
 #[utoipa::path(post, path = "/v1/generations/{key}/bump",
     params(("key" = String, Path, description = "The key, percent-encoded")),
     responses((status = 200, description = "The generation", body = GenerationState)))]
@@ -57,7 +57,7 @@ fn only(generations: &[Generation]) -> HandlerResult<GenerationState> {
     Ok(Json(generation.into()))
 }
 
-/// Names many generations.
+/// The keys of many generations.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct GenerationBatchRequest {
@@ -88,8 +88,8 @@ impl GenerationBatchRequest {
     }
 }
 
-/// Reads many generations. A value that is made from its source after this may be put into the cache under the
-/// fence of its key.
+/// Reads many generations. To cache a value, read its source after this response, and put the value with the fence of
+/// its key.
 #[utoipa::path(post, path = "/v1/batch/generations/snapshot",
     responses((status = 200, description = "The generations", body = GenerationBatchResponse)))]
 pub(crate) async fn snapshot_generations(
@@ -101,9 +101,9 @@ pub(crate) async fn snapshot_generations(
     Ok(Json(body.respond(&generations)))
 }
 
-/// Bumps many generations, each once. Where the status reports `atomic_batches: false`, some may be bumped before
-/// others, and a 5xx may leave some bumped: repeat the request, since one bump too many only costs values that are
-/// made again.
+/// Bumps many generations, each once. Where `GET /v1/status` reports `atomic_batches: false`, some may be bumped before
+/// others. After a 5xx, some may be bumped and others not: repeat the request, since an extra bump only costs that
+/// values are made again.
 #[utoipa::path(post, path = "/v1/batch/generations/bump",
     responses((status = 200, description = "The generations", body = GenerationBatchResponse)))]
 pub(crate) async fn bump_generations(
@@ -115,11 +115,11 @@ pub(crate) async fn bump_generations(
     Ok(Json(body.respond(&generations)))
 }
 
-/// Asks to forget generations.
+/// Which generations to remove.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct GenerationCleanupRequest {
-    /// Keys that were not bumped for this long are forgotten; longer than zero.
+    /// Generations that were not bumped for this long are removed; longer than zero.
     #[schema(value_type = String, example = "24h")]
     retention: Ttl,
 }
@@ -127,14 +127,14 @@ pub(crate) struct GenerationCleanupRequest {
 /// The outcome of a cleanup.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct GenerationCleanupResponse {
-    /// How many keys were forgotten.
+    /// How many generations were removed.
     forgotten: i64,
 }
 
-/// Forgets generations that were not bumped for a time. They count from 0 again, and cached values that depend on
-/// them may be lost, but no invalid value is ever returned.
+/// Removes the generations that were not bumped for a given time. They count from 0 again. Cached values that depend
+/// on them may be lost, but no invalid value is ever returned.
 #[utoipa::path(post, path = "/v1/batch/generations/cleanup",
-    responses((status = 200, description = "What was forgotten", body = GenerationCleanupResponse)))]
+    responses((status = 200, description = "The number of removed generations", body = GenerationCleanupResponse)))]
 pub(crate) async fn clean_up_generations(
     State(state): State<AppState>,
     Json(body): Json<GenerationCleanupRequest>,

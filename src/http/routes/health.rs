@@ -16,7 +16,7 @@ const NOT_READY: &[Code] = &[Code::Starting, Code::Stopping, Code::StoreUnavaila
 
 /// Returns the rows of health, with the paths that other orchestrators and Prometheus' tools expect.
 pub(super) fn resource() -> Resource {
-    Resource::new("health", "For orchestrators; open to everybody")
+    Resource::new("health", "Liveness and readiness, for orchestrators; no token is needed")
         .route(open(routes!(get_liveness)))
         .route(open(routes!(get_readiness)).fails(NOT_READY))
         .route(undocumented("/healthz", get(get_liveness)))
@@ -24,23 +24,23 @@ pub(super) fn resource() -> Resource {
         .route(undocumented("/-/ready", get(get_readiness)).fails(NOT_READY))
 }
 
-/// Says that all is well.
+/// The server is alive, or ready.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct HealthResponse {
-    /// `ok`.
+    /// Always `ok`.
     status: &'static str,
 }
 
-/// Returns that the process responds, also while the store is still loading.
+/// Checks that the process responds. It does so also while the store is loading.
 #[utoipa::path(get, path = "/livez",
-    responses((status = 200, description = "Alive", body = HealthResponse)))]
+    responses((status = 200, description = "The process responds", body = HealthResponse)))]
 pub(crate) async fn get_liveness() -> Json<HealthResponse> {
     Json(HealthResponse { status: "ok" })
 }
 
-/// Returns whether requests can be served now, and if not why.
+/// Checks whether the server can serve requests now. A 503 says why it can't.
 #[utoipa::path(get, path = "/readyz",
-    responses((status = 200, description = "Ready", body = HealthResponse)))]
+    responses((status = 200, description = "The server can serve requests", body = HealthResponse)))]
 pub(crate) async fn get_readiness(State(state): State<AppState>) -> HandlerResult<HealthResponse> {
     state.check_ready().await?;
     Ok(Json(HealthResponse { status: "ok" }))

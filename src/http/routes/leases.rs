@@ -36,7 +36,7 @@ pub(super) fn resource() -> Resource {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LeaseAcquireRequest {
-    /// The holder's name: any text that the holder chose for itself, the same in each request.
+    /// The holder's name: any text that the client chooses, the same in all its requests.
     holder: String,
     /// How long the lease lasts unless it is renewed, such as `"30s"`.
     #[schema(value_type = String, example = "30s")]
@@ -53,14 +53,14 @@ pub(crate) struct LeaseResponse {
     acquired: bool,
     /// Who holds it.
     holder: String,
-    /// The fencing token of this grant; only its holder gets it.
+    /// The fencing token of this grant; absent when the caller does not hold the lease.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     fencing_token: Option<i64>,
     /// When it expires unless it is renewed.
     #[schema(value_type = String, format = DateTime)]
     expires_at: Timestamp,
-    /// How long a renewal without a ttl of its own lasts.
+    /// The ttl of renewals that name none.
     ttl: String,
 }
 
@@ -81,9 +81,11 @@ impl LeaseResponse {
     }
 }
 
-/// Acquires a lease, or waits in a fair queue for it. When another holder has it, the response is a success with
-/// `acquired` false, and names that holder. Where the status reports `shared: true`, the queue is fair among the
-/// requests that wait at one replica.
+/// Acquires a lease, or waits for it in a fair queue. When another holder still has it at the end, the response is 200
+/// with `acquired` false and the name of that holder. A holder that acquires its lease again gets a new fencing token,
+/// and the earlier one is no longer valid. A token that is bound to another role than the leader's can't acquire the
+/// leader lease. Where `GET /v1/status` reports `shared: true`, the queue is fair only among the requests that wait at
+/// the same replica.
 #[utoipa::path(post, path = "/v1/leases/{name}/acquire",
     params(("name" = String, Path, description = "The lease's name, percent-encoded")),
     responses((status = 200, description = "The outcome", body = LeaseResponse)))]
@@ -119,15 +121,15 @@ pub(crate) async fn acquire_lease(
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LeaseRenewRequest {
-    /// The fencing token that the holder got.
+    /// The fencing token that the holder got from the acquisition.
     #[schema(value_type = i64)]
     fencing_token: Integer,
-    /// How long the lease lasts from now on; the ttl that it was acquired with when absent.
+    /// How long the lease lasts from now on; the last ttl of the lease when absent.
     #[schema(value_type = Option<String>, nullable = false, example = "30s")]
     ttl: Option<Ttl>,
 }
 
-/// Renews a lease for its holder.
+/// Renews a lease: it lasts for its ttl from now on. Only the holder knows the fencing token that this needs.
 #[utoipa::path(post, path = "/v1/leases/{name}/renew",
     params(("name" = String, Path, description = "The lease's name, percent-encoded")),
     responses((status = 200, description = "The lease", body = LeaseResponse)))]
@@ -147,7 +149,7 @@ pub(crate) async fn renew_lease(
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LeaseReleaseRequest {
-    /// The fencing token that the holder got.
+    /// The fencing token that the holder got from the acquisition.
     #[schema(value_type = i64)]
     fencing_token: Integer,
 }
@@ -155,11 +157,11 @@ pub(crate) struct LeaseReleaseRequest {
 /// A lease was released.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct LeaseReleaseResponse {
-    /// Always true: a lease that can't be released is a problem.
+    /// Always true: a lease that can't be released is a 409.
     released: bool,
 }
 
-/// Releases a lease for its holder.
+/// Releases a lease, so that it is free. Only the holder knows the fencing token that this needs.
 #[utoipa::path(post, path = "/v1/leases/{name}/release",
     params(("name" = String, Path, description = "The lease's name, percent-encoded")),
     responses((status = 200, description = "The lease is free", body = LeaseReleaseResponse)))]
@@ -190,7 +192,7 @@ pub(crate) struct LeaseState {
     /// When it expires unless it is renewed.
     #[schema(value_type = String, format = DateTime)]
     expires_at: Timestamp,
-    /// How long a renewal without a ttl of its own lasts.
+    /// The ttl of renewals that name none.
     ttl: String,
 }
 
@@ -205,7 +207,7 @@ impl LeaseState {
     }
 }
 
-/// Reads a lease; 404 when it is not held. Only its holder gets the fencing token.
+/// Reads a lease; 404 when it is not held. The response has no fencing token: only the holder gets it.
 #[utoipa::path(get, path = "/v1/leases/{name}",
     params(("name" = String, Path, description = "The lease's name, percent-encoded")),
     responses((status = 200, description = "The lease", body = LeaseState)))]
@@ -227,7 +229,7 @@ pub(crate) struct LeasePage {
     #[serde(default, deserialize_with = "given")]
     #[param(value_type = Option<i64>, required = false, nullable = false, minimum = 1)]
     limit: Option<Count>,
-    /// `next_page` of the previous page.
+    /// The `next_page` of the previous page.
     #[param(required = false, nullable = false)]
     page: Option<String>,
 }

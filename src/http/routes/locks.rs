@@ -1,4 +1,4 @@
-//! Locks: keys that are claimed once for a time.
+//! Locks: keys that one caller acquires, until their ttl ends.
 
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ use crate::model::time::Timestamp;
 
 /// Returns the rows of locks.
 pub(super) fn resource() -> Resource {
-    Resource::new("locks", "Keys that are claimed once for a time")
+    Resource::new("locks", "Keys that one caller acquires, until their ttl ends")
         .schema::<LockKindName>()
         .route(write(routes!(acquire_lock)).body().fails(UNKNOWN_KIND))
         .route(write(routes!(acquire_locks)).body().fails(UNKNOWN_KIND))
@@ -37,15 +37,15 @@ pub(crate) struct LockRequest {
 /// The outcome of an attempt to acquire a lock.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct LockResponse {
-    /// Whether the caller got the lock.
+    /// Whether the caller acquired the lock.
     acquired: bool,
-    /// When the lock expires, no matter who got it.
+    /// When the lock expires, whoever holds it.
     #[schema(value_type = String, format = DateTime)]
     expires_at: Timestamp,
 }
 
-/// Acquires one lock. When it is held already, the response is a success with `acquired` false. A request that is
-/// repeated after a lost response or a 5xx may find that its first attempt got the lock.
+/// Acquires a lock. When it is held already, the response is 200 with `acquired` false. This also happens when a
+/// request is repeated after a lost response or a 5xx, and the first attempt acquired the lock.
 #[utoipa::path(post, path = "/v1/locks/{kind}/{key}",
     params(("kind" = LockKindName, Path, description = "What the lock is for"),
         ("key" = String, Path, description = "The lock's key, percent-encoded")),
@@ -72,19 +72,19 @@ pub(crate) struct LockBatchRequest {
     ttl: Ttl,
 }
 
-/// Which of many locks the caller got.
+/// The locks of a batch that the caller acquired.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct LockBatchResponse {
-    /// The keys that the caller got, in the order of the request.
+    /// The keys of the acquired locks, in the order of the request.
     acquired: Vec<String>,
 }
 
-/// Acquires every lock of a batch that is free, in one step. Where the status reports `atomic_batches: false`, each
-/// lock still goes to one caller, but they are not all acquired at one moment, and a 5xx may leave some acquired
-/// until they expire.
+/// Acquires all locks of a batch that are free, in one step. Where `GET /v1/status` reports `atomic_batches: false`,
+/// each lock still goes to one caller only, but the locks are not acquired at one moment. After a 5xx some of them may
+/// be held until they expire.
 #[utoipa::path(post, path = "/v1/locks/{kind}",
     params(("kind" = LockKindName, Path, description = "What the locks are for")),
-    responses((status = 200, description = "The locks that the caller got", body = LockBatchResponse)))]
+    responses((status = 200, description = "The locks that the caller acquired", body = LockBatchResponse)))]
 pub(crate) async fn acquire_locks(
     State(state): State<AppState>,
     Path(kind): Path<String>,
@@ -113,7 +113,7 @@ pub(crate) struct LockState {
     expires_at: Option<Timestamp>,
 }
 
-/// Returns whether a lock is held. It may have expired by the time the response arrives.
+/// Reads whether a lock is held. The lock may expire before the response arrives.
 #[utoipa::path(get, path = "/v1/locks/{kind}/{key}",
     params(("kind" = LockKindName, Path, description = "What the lock is for"),
         ("key" = String, Path, description = "The lock's key, percent-encoded")),

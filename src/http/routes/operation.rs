@@ -13,13 +13,13 @@ use crate::store;
 
 /// Returns the rows of operation.
 pub(super) fn resource() -> Resource {
-    Resource::new("operation", "The server itself")
+    Resource::new("operation", "Status and maintenance of the server")
         .route(read(routes!(get_status)))
         .route(admin(routes!(collect_garbage)))
         .route(admin(routes!(flush_store)))
 }
 
-/// What the server holds, and what its store can promise.
+/// How much the server holds, and what its store guarantees.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct StatusResponse {
     /// The server's version.
@@ -32,20 +32,20 @@ pub(crate) struct StatusResponse {
     survives_power_cut: bool,
     /// Whether other replicas see the same data.
     shared: bool,
-    /// Whether the check of a fence and the write are one atomic step. Where they are not, no write under an earlier
-    /// fencing token happens after an acquisition or a release was acknowledged either.
+    /// Whether the check of a fence and the write are one atomic step. In either case no write under an earlier fencing
+    /// token happens after an acquisition or a release was acknowledged.
     atomic_fencing: bool,
-    /// Whether a batch of several keys or series is one atomic step. Where it is not, it is one step in each part of
-    /// the store: readers may see a part of the batch, and a failure may leave a part of it applied.
+    /// Whether a batch of several keys or series is one atomic step. If not, it is one step in each shard of the store:
+    /// readers may see a part of the batch, and after a failure a part of it may be applied.
     atomic_batches: bool,
-    /// Whether the limit on series is exact. Where it is not, each part of the store has an equal part of the limit,
-    /// and a push is refused when one of its parts is full, though others have room. No limit is exceeded either way.
+    /// Whether the limit on series is exact. If not, each shard of the store has an equal part of the limit, and a push
+    /// is refused when one of its shards is full, although others have room. The limit is never exceeded.
     exact_budget: bool,
     /// How much is held, by resource.
     resources: Vec<ResourceStatus>,
     /// Buffered writes that are not on disk yet.
     unflushed_writes: i64,
-    /// The age of the oldest of them, in milliseconds.
+    /// The age of the oldest of these writes, in milliseconds.
     oldest_unflushed_ms: i64,
     /// Flushes that failed since the start.
     flush_failures: i64,
@@ -54,12 +54,12 @@ pub(crate) struct StatusResponse {
 /// How much of one resource is held.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ResourceStatus {
-    /// The resource, such as `series` or `locks`. `series_tombstones` are the deletions of series that are still
-    /// remembered.
+    /// The resource, such as `series` or `locks`; `series_tombstones` are the deletions of series that are still kept
+    /// for deltas.
     resource: &'static str,
-    /// Live entries.
+    /// How many live entries there are.
     entries: i64,
-    /// Their size in bytes, with their keys, for resources that are bounded in bytes.
+    /// The size of the entries with their keys, in bytes; only for resources with a limit in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     bytes: Option<i64>,
@@ -75,7 +75,7 @@ impl From<&store::ResourceStatus> for ResourceStatus {
     }
 }
 
-/// Reports what the server holds.
+/// Reads how much the server holds, and what its store guarantees.
 #[utoipa::path(get, path = "/v1/status",
     responses((status = 200, description = "The report", body = StatusResponse)))]
 pub(crate) async fn get_status(State(state): State<AppState>) -> HandlerResult<StatusResponse> {
@@ -101,13 +101,13 @@ pub(crate) async fn get_status(State(state): State<AppState>) -> HandlerResult<S
 /// The outcome of a purge.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct GarbageResponse {
-    /// How many entries were removed.
+    /// How many entries were purged.
     removed: i64,
 }
 
-/// Purges what has expired, without waiting for the next run of the background task.
+/// Purges all expired entries now, instead of at the next run of the background task.
 #[utoipa::path(post, path = "/v1/admin/gc",
-    responses((status = 200, description = "What was removed", body = GarbageResponse)))]
+    responses((status = 200, description = "The number of purged entries", body = GarbageResponse)))]
 pub(crate) async fn collect_garbage(
     State(state): State<AppState>,
 ) -> HandlerResult<GarbageResponse> {
@@ -122,9 +122,9 @@ pub(crate) struct FlushResponse {
     flushed: i64,
 }
 
-/// Writes every buffered write to disk before it responds.
+/// Flushes all buffered writes, and responds when they are on disk.
 #[utoipa::path(post, path = "/v1/admin/flush",
-    responses((status = 200, description = "What was written", body = FlushResponse)))]
+    responses((status = 200, description = "The number of flushed writes", body = FlushResponse)))]
 pub(crate) async fn flush_store(State(state): State<AppState>) -> HandlerResult<FlushResponse> {
     let flushed = state.engine()?.operation.flush().await?;
     Ok(Json(FlushResponse { flushed: int64(flushed) }))

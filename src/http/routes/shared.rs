@@ -15,7 +15,7 @@ pub(super) type HandlerResult<T> = Result<Json<T>, Problem>;
 /// One entry was deleted.
 #[derive(Serialize, ToSchema)]
 pub(super) struct DeletedResponse {
-    /// Always true: deleting what does not exist is a problem.
+    /// Always true: the deletion of an entry that does not exist is a 404.
     deleted: bool,
 }
 
@@ -60,13 +60,13 @@ pub(super) fn unknown_page() -> Problem {
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "describes what `FenceHeader` reads")]
 pub(super) struct FenceParams {
-    /// The name of the lease that fences this write, percent-encoded. When the lease is not held under the token,
-    /// the response is 412 `fence_refused` and nothing has changed. Where the status reports
-    /// `atomic_fencing: false`, a batch during which the lease ends or changes hands also gets that response, and
-    /// what was written before stays.
+    /// The name of the lease that fences this write, percent-encoded. When the lease is not held under the fencing
+    /// token, the response is 412 `fence_refused` and nothing has changed. Where `GET /v1/status` reports
+    /// `atomic_fencing: false`, the lease may be lost while a batch is applied. Then a part of the batch may have been
+    /// applied, and the response is 412 or 503 `store_unavailable`.
     #[param(rename = "Holdall-Lease", required = false, nullable = false)]
     lease: Option<String>,
-    /// The fencing token that the holder of the lease got.
+    /// The fencing token of the lease. A request has both headers or none.
     #[param(rename = "Holdall-Fencing-Token", required = false, nullable = false)]
     token: Option<i64>,
 }

@@ -27,14 +27,13 @@ use crate::store::CachePut;
 /// The values of one response have at most so many times the bytes that one value may have.
 const LARGEST_VALUES: usize = 64;
 
-/// Asks for many values.
+/// Which values to read.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CacheGetBatchRequest {
     /// The keys.
     keys: Vec<String>,
-    /// The key whose generation all these values depend on; each value's own key when absent or
-    /// null.
+    /// The key whose generation all these values depend on; the own key of each value when absent or null.
     generation_key: Option<String>,
 }
 
@@ -57,17 +56,17 @@ pub(crate) struct CacheGetBatchItem {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     etag: Option<String>,
-    /// When the value expires, unless it is lost or invalid before.
+    /// When the value expires. It may be evicted or become stale before.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime, nullable = false)]
     expires_at: Option<Timestamp>,
-    /// Why there is none: `absent`, `expired`, `stale` or `evicted`.
+    /// Why there is no value: `absent`, `expired`, `stale` (the generation was bumped) or `evicted`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, nullable = false)]
     reason: Option<&'static str>,
     /// The generation that the value depends on.
     generation: i64,
-    /// Its fence: a value that is made from the source after this response may be put under it.
+    /// The fence of that generation: read the source after this response, and put the value with it.
     fence: String,
 }
 
@@ -91,15 +90,15 @@ impl CacheGetBatchItem {
     }
 }
 
-/// Many values.
+/// The outcome of many lookups.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct CacheGetBatchResponse {
     /// What was found, in the order of the request's keys.
     values: Vec<CacheGetBatchItem>,
 }
 
-/// Reads many values of a namespace. A key without a value is not a problem here. Values that together have more
-/// than 64 times `cache.max_value_bytes` are refused as `response_too_large`.
+/// Reads many values of a namespace. A key without a value is not an error: its item has the reason and the fence. When
+/// the values together are larger than 64 times `cache.max_value_bytes`, the response is 413 `response_too_large`.
 #[utoipa::path(post, path = "/v1/batch/cache/{namespace}/get",
     params(("namespace" = String, Path, description = "The namespace, percent-encoded")),
     request_body = CacheGetBatchRequest,
@@ -139,7 +138,7 @@ pub(crate) async fn get_cached_values(
     offload("writing values as JSON", write).await
 }
 
-/// Puts many values.
+/// The values to put.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CachePutBatchRequest {
@@ -165,13 +164,13 @@ pub(crate) struct CachePutBatchItem {
     /// The fence that was read before the value was made.
     #[schema(nullable = false)]
     fence: Option<String>,
-    /// The generation's number, instead of a fence.
+    /// The number of the generation, instead of a fence.
     #[schema(value_type = Option<i64>, nullable = false, minimum = 0)]
     generation: Option<Integer>,
     /// The key whose generation the value depends on; the value's own key when absent.
     #[schema(nullable = false)]
     generation_key: Option<String>,
-    /// The token of the fill claim. The put ends the claim, whatever its outcome.
+    /// The token of the fill claim. The put ends the claim, also when the value is refused.
     #[schema(nullable = false)]
     fill: Option<String>,
 }
@@ -206,15 +205,15 @@ impl CachePutBatchItem {
 pub(crate) struct CacheRefusal {
     /// The key.
     key: String,
-    /// Why: the code that putting this value alone would respond with, such as `generation_moved`.
+    /// The problem code that a put of this value alone would get, such as `generation_moved`.
     code: &'static str,
-    /// A sentence for people.
+    /// An explanation for people.
     detail: String,
-    /// With `generation_moved`: the generation as it is now.
+    /// With `generation_moved`: the current generation.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     generation: Option<i64>,
-    /// With `generation_moved`: its fence.
+    /// With `generation_moved`: the fence of that generation.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     fence: Option<String>,
@@ -225,12 +224,12 @@ pub(crate) struct CacheRefusal {
 pub(crate) struct CachePutBatchResponse {
     /// The keys whose values were stored, in the order of the request.
     stored: Vec<String>,
-    /// The values that were not.
+    /// The values that were not stored, with the reasons.
     refused: Vec<CacheRefusal>,
 }
 
-/// Puts many values of a namespace, each on its own. An invalid request changes nothing; when the store fails, some
-/// values may be stored, and the fill claims of the others end when they expire.
+/// Puts many values of a namespace, each separately. An invalid request changes nothing. When the store fails, some
+/// values may be stored, and the fill claims of the others last until they expire.
 #[utoipa::path(post, path = "/v1/batch/cache/{namespace}/put",
     params(("namespace" = String, Path, description = "The namespace, percent-encoded")),
     responses((status = 200, description = "The outcomes", body = CachePutBatchResponse)))]

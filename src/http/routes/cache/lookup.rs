@@ -39,11 +39,11 @@ const FILL_EXPIRES_AT: HeaderName = HeaderName::from_static("holdall-fill-expire
 /// Why a lookup found no value, and what a put needs.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct CacheMiss {
-    /// Why: `absent`, `expired`, `stale` or `evicted`.
+    /// The reason: `absent`, `expired`, `stale` (the generation was bumped) or `evicted`.
     reason: &'static str,
     /// The generation that the value will depend on.
     generation: i64,
-    /// Its fence: a value that is made from the source after this response may be put under it.
+    /// The fence of that generation: read the source after this response, and put the value with it.
     fence: String,
     /// The token of the fill claim, if the caller got it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -73,7 +73,7 @@ impl CacheMiss {
 #[expect(dead_code, reason = "describes bodies that are not JSON")]
 pub(crate) struct RawBytes(Vec<u8>);
 
-/// What to look up, and whether to ask for the fill claim.
+/// What to look up, and whether to request the fill claim.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -82,32 +82,32 @@ pub(crate) struct CacheLookup {
     #[serde(default, deserialize_with = "given")]
     #[param(required = false, nullable = false)]
     generation_key: Option<String>,
-    /// How long to wait while another caller has the fill claim, such as `10s`. A request with `wait` or `fill` asks
-    /// for the fill claim.
+    /// How long to wait for the value while another caller has the fill claim, such as `10s`. A lookup with `wait` or
+    /// `fill` requests the fill claim.
     #[serde(default, deserialize_with = "given")]
     #[param(value_type = Option<String>, required = false, nullable = false, example = "10s")]
     wait: Option<Span>,
-    /// How long the fill claim lasts, if the caller gets it, such as `30s`; `cache.fill_ttl` when absent, and at
-    /// most `cache.max_fill_ttl`.
+    /// How long the fill claim lasts, if the caller gets it, such as `30s`: at most `cache.max_fill_ttl`;
+    /// `cache.fill_ttl` when absent.
     #[serde(default, deserialize_with = "given")]
     #[param(value_type = Option<String>, required = false, nullable = false, example = "30s")]
     fill: Option<Ttl>,
 }
 
-/// Reads a value, as the bytes and with the Content-Type that it was put with. When there is none, the response is a
-/// problem `cache_miss` that says why and has the fence for a put. With `wait` or `fill` one caller at a time gets
-/// the fill claim: the right to make the value. The others may wait for it.
+/// Reads a value. The response has the bytes and the Content-Type of the put. Without a valid value, the response is
+/// 404 `cache_miss`, with the reason and the fence for a put. With `wait` or `fill`, one caller at a time gets the fill
+/// claim (the right to make the value), and others that name `wait` wait for the value.
 #[utoipa::path(get, path = "/v1/cache/{namespace}/{key}",
     params(("namespace" = String, Path, description = "The namespace, percent-encoded"),
         ("key" = String, Path, description = "The value's key, percent-encoded"), CacheLookup,
         KnownParams),
     responses(
-        (status = 200, description = "The value, of the content type that it was put with",
+        (status = 200, description = "The value, with the Content-Type of the put",
             body = inline(RawBytes), content_type = "application/octet-stream",
             headers(("ETag" = String, description = "Identifies the bytes and their content type"),
-                ("Holdall-Generation" = i64, description = "The generation that it depends on"),
+                ("Holdall-Generation" = i64, description = "The generation that the value depends on"),
                 ("Holdall-Fence" = String, description = "The fence of that generation"))),
-        (status = 304, description = "If-None-Match has the value's ETag")))]
+        (status = 304, description = "The client has this value: `If-None-Match` names its ETag")))]
 pub(crate) async fn get_cached_value(
     State(state): State<AppState>,
     Path((namespace, key)): Path<(String, String)>,

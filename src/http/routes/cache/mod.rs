@@ -1,4 +1,4 @@
-//! The cache: values that are valid until the generation of their key moves.
+//! The cache: values that are valid until their generation is bumped.
 
 mod batch;
 mod lookup;
@@ -16,14 +16,14 @@ use crate::http::wire::GenerationState;
 
 /// Returns the rows of the cache. Batches have paths outside the key space, so that a key can have any name.
 pub(super) fn resource() -> Resource {
-    Resource::new("cache", "Values that are valid until the generation of their key moves")
+    Resource::new("cache", "Values that are valid until their generation is bumped")
         .problem_member::<CacheMiss>(
             "miss",
-            "With `cache_miss`: why there is no value, and what a put needs.",
+            "With `cache_miss`: the reason, and what a put needs.",
         )
         .problem_member::<GenerationState>(
             "moved",
-            "With `generation_moved`: the generation as it is now.",
+            "With `generation_moved`: the current generation.",
         )
         .route(
             read(routes!(lookup::get_cached_value))

@@ -15,7 +15,7 @@ use crate::http::state::AppState;
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "describes what `KnownTags` reads")]
 pub(crate) struct KnownParams {
-    /// The `ETag` of the value that the client has, quoted; a list of them, or `*`.
+    /// The quoted `ETag` of the value that the client has, a list of them, or `*`.
     #[param(rename = "If-None-Match", required = false, nullable = false)]
     if_none_match: Option<String>,
 }

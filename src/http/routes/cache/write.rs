@@ -35,12 +35,12 @@ pub(super) const CODES: &[Code] = &[
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct CachePutParams {
-    /// The fence that was read before the value was made.
+    /// The fence that was read before the value was made. Either this or `generation` is required.
     #[serde(default, deserialize_with = "given")]
     #[param(required = false, nullable = false)]
     fence: Option<String>,
-    /// The generation's number, instead of a fence. A key that was forgotten in between may have the same number
-    /// again.
+    /// The number of the generation, instead of a fence. Prefer the fence: a key that was removed in the meantime may
+    /// have the same number again.
     #[serde(default, deserialize_with = "given")]
     #[param(value_type = Option<i64>, required = false, nullable = false, minimum = 0)]
     generation: Option<Number>,
@@ -52,7 +52,7 @@ pub(crate) struct CachePutParams {
     #[serde(default, deserialize_with = "given")]
     #[param(value_type = Option<String>, required = false, nullable = false, example = "10m")]
     ttl: Option<Ttl>,
-    /// The token of the fill claim. The put ends the claim, whatever its outcome.
+    /// The token of the fill claim. The put ends the claim, also when the value is refused.
     #[serde(default, deserialize_with = "given")]
     #[param(required = false, nullable = false)]
     fill: Option<String>,
@@ -63,12 +63,12 @@ pub(crate) struct CachePutParams {
 pub(crate) struct CachePutResponse {
     /// Identifies the bytes and their content type: the header `ETag` without its quotes.
     etag: String,
-    /// When the value expires, unless it is lost or invalid before.
+    /// When the value expires. It may be evicted or become stale before.
     #[schema(value_type = String, format = DateTime)]
     expires_at: Timestamp,
 }
 
-/// Puts a value, unless the generation has moved since it was read. The body is any bytes, at most
+/// Puts a value, unless its generation was bumped after the fence was read. The body is any bytes, at most
 /// `cache.max_value_bytes`, of any Content-Type.
 #[utoipa::path(put, path = "/v1/cache/{namespace}/{key}",
     params(("namespace" = String, Path, description = "The namespace, percent-encoded"),
@@ -118,7 +118,8 @@ fn content_type(headers: &HeaderMap) -> Result<ContentType, Problem> {
     field("Content-Type", ContentType::parse(&text))
 }
 
-/// Deletes a value. This also ends the fill claim: a caller that gives up lets the next one try.
+/// Deletes a value, and ends the fill claim of its key. A claimant that gives up does this, so that the next caller can
+/// try at once; the response is then 404, since there is no value.
 #[utoipa::path(delete, path = "/v1/cache/{namespace}/{key}",
     params(("namespace" = String, Path, description = "The namespace, percent-encoded"),
         ("key" = String, Path, description = "The value's key, percent-encoded")),

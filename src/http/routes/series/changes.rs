@@ -25,11 +25,11 @@ const MANY: usize = 2000;
 /// A cursor.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct SeriesCursorResponse {
-    /// What to ask for changes with; opaque.
+    /// The cursor to request the later changes with; opaque.
     cursor: String,
 }
 
-/// Returns the cursor of now.
+/// Reads the current cursor. A delta after it has only later changes.
 #[utoipa::path(get, path = "/v1/series/cursor",
     responses((status = 200, description = "The cursor", body = SeriesCursorResponse)))]
 pub(crate) async fn get_series_cursor(
@@ -50,13 +50,13 @@ pub(crate) struct DeltaQuery {
     #[serde(default, deserialize_with = "given")]
     #[param(value_type = Option<i64>, required = false, nullable = false, minimum = 1)]
     limit: Option<Count>,
-    /// How long to wait when nothing has changed yet, such as `"30s"`.
+    /// How long to wait for a change when there is none yet, such as `"30s"`.
     #[serde(default, deserialize_with = "given")]
     #[param(value_type = Option<String>, required = false, nullable = false, example = "30s")]
     wait: Option<Span>,
 }
 
-/// Reads what changed after a cursor; 410 when that is no longer known.
+/// Reads the series that changed after a cursor; 410 when these changes are no longer known.
 #[utoipa::path(get, path = "/v1/series/delta", params(DeltaQuery),
     responses((status = 200, description = "The changes", body = SeriesDeltaResponse)))]
 pub(crate) async fn get_series_delta(

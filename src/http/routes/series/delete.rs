@@ -17,9 +17,9 @@ pub(super) const CODES: &[Code] = &[Code::GuardRefused, Code::NotFound, Code::Fe
 /// The codes of deleting the series that match.
 pub(super) const MATCHING_CODES: &[Code] = &[Code::GuardRefused, Code::FenceRequired];
 
-/// Deletes one series. A token that is bound to a role other than the leader's may not delete; a token that is bound
-/// to the leader's role must carry the fence of the leader lease, where one is configured. A fence in the request is
-/// always checked.
+/// Deletes one series. A token that is bound to another role than the leader's may not delete. With a token that is
+/// bound to the leader's role, the request must carry the fence of the leader lease, if one is configured. A fence in
+/// the request is always checked.
 #[utoipa::path(delete, path = "/v1/series/{id}",
     params(("id" = String, Path, description = "The series' id"), FenceParams),
     responses((status = 200, description = "The series was deleted", body = DeletedResponse)))]
@@ -34,7 +34,7 @@ pub(crate) async fn delete_series(
     deleted()
 }
 
-/// Names the series to delete.
+/// Which series to delete.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SeriesDeleteRequest {
@@ -42,7 +42,7 @@ pub(crate) struct SeriesDeleteRequest {
     #[serde(rename = "match")]
     #[schema(example = json!(["{job=\"old\"}"]))]
     matches: Vec<String>,
-    /// Only count the series that match; false when absent.
+    /// Whether to only count the series that match; false when absent.
     #[schema(nullable = false)]
     dry_run: Option<bool>,
 }
@@ -58,11 +58,11 @@ pub(crate) struct SeriesDeleteResponse {
     deleted: usize,
 }
 
-/// Deletes every series that a selector matches, in one step. The same tokens may do this as may delete one series,
-/// in a dry run too. Where the status reports `atomic_batches: false`, readers may see a part of the deletion, and a
-/// 5xx may leave a part deleted: repeating the request completes it.
+/// Deletes all series that any of the selectors matches, in one step. Tokens and fences are checked as for the deletion
+/// of one series, also in a dry run. Where `GET /v1/status` reports `atomic_batches: false`, readers may see a part of
+/// the deletion, and after a 5xx a part may have been deleted: repeat the request to complete it.
 #[utoipa::path(post, path = "/v1/series/delete", params(FenceParams),
-    responses((status = 200, description = "What was deleted", body = SeriesDeleteResponse)))]
+    responses((status = 200, description = "The number of deleted series", body = SeriesDeleteResponse)))]
 pub(crate) async fn delete_matching_series(
     State(state): State<AppState>,
     FenceHeader(fence): FenceHeader,

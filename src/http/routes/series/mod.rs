@@ -17,7 +17,7 @@ use crate::model::series::SeriesId;
 
 /// Returns the rows of series. Their ids are hexadecimal, so that no id is spelled like another path.
 pub(super) fn resource() -> Resource {
-    Resource::new("series", "The newest sample of every series, and what changed")
+    Resource::new("series", "The newest sample of every series, and the changes")
         .route(
             write(routes!(push::push_series))
                 .body()
@@ -45,7 +45,7 @@ pub(super) fn resource() -> Resource {
 
 /// Returns the rows of streams, which have a tag of their own: generated clients can't read them.
 pub(super) fn streams() -> Resource {
-    Resource::new("streams", "What changed, as server-sent events").route(
+    Resource::new("streams", "Changes of series, as server-sent events").route(
         read(routes!(stream::stream_series)).class(RequestClass::Wait).fails(&[Code::CursorGone]),
     )
 }

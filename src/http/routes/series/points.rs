@@ -45,7 +45,7 @@ pub(crate) struct SeriesPoint<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, required = false, nullable = false)]
     special: Option<&'static str>,
-    /// When the value was taken.
+    /// When the value was measured.
     #[schema(value_type = String, format = DateTime)]
     updated_at: Timestamp,
     /// The metric's type, such as `counter`.

@@ -34,7 +34,7 @@ pub(crate) struct SeriesPushRequest {
     /// The writer's role.
     #[schema(example = "leader")]
     role: String,
-    /// The path on which the points were collected.
+    /// How the points were collected: a source that the role may write.
     #[schema(example = "leader_scrape")]
     source: String,
     /// The points; all of them are applied, or none.
@@ -48,7 +48,7 @@ pub(crate) struct PushedPoint {
     /// The metric name.
     #[schema(example = "jobs_done_total")]
     name: String,
-    /// The labels by name; a label with an empty value is the same as none.
+    /// The labels by name. A label with an empty value is ignored.
     #[schema(required = false)]
     labels: std::collections::BTreeMap<String, String>,
     /// The value; null when `special` has it.
@@ -56,7 +56,7 @@ pub(crate) struct PushedPoint {
     /// The value when it is not a finite number: `NaN`, `+Inf` or `-Inf`.
     #[schema(required = false, nullable = false, example = "NaN")]
     special: Option<String>,
-    /// When the value was taken; the time of arrival when absent.
+    /// When the value was measured; the time of arrival when absent.
     #[schema(required = false, nullable = false, format = DateTime)]
     updated_at: Option<String>,
     /// The metric's type, such as `counter`.
@@ -75,10 +75,10 @@ pub(crate) struct PushedPoint {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct WriterParams {
-    /// The writer's role; for bodies that are not JSON.
+    /// The writer's role, for bodies other than JSON.
     #[param(required = false, nullable = false)]
     role: Option<String>,
-    /// The path on which the points were collected; for bodies that are not JSON.
+    /// How the points were collected, for bodies other than JSON.
     #[param(required = false, nullable = false)]
     source: Option<String>,
 }
@@ -86,21 +86,21 @@ pub(crate) struct WriterParams {
 /// The outcome of a push.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct SeriesPushResponse {
-    /// Points that created a series.
+    /// How many points created a series.
     #[schema(value_type = i64)]
     created: usize,
-    /// Points that replaced a sample that is as old or older.
+    /// How many points replaced a sample of the same age or older.
     #[schema(value_type = i64)]
     updated: usize,
-    /// Points that were dropped: older than the sample that is held, or past the retention.
+    /// How many points were dropped: older than the sample that is held, or older than the retention.
     #[schema(value_type = i64)]
     stale: usize,
 }
 
-/// Writes points, all or none. Beside JSON the body may be NDJSON, the Prometheus text format or OpenMetrics,
-/// according to its Content-Type, with `role` and `source` in the query. Where the status reports
-/// `atomic_batches: false`, readers may see a part of the points, and a 5xx may leave a part applied: repeating the
-/// request completes it.
+/// Writes points, all or none. Instead of JSON the body may be NDJSON, the Prometheus text format or OpenMetrics; the
+/// Content-Type says which, and `role` and `source` are in the query. Where `GET /v1/status` reports
+/// `atomic_batches: false`, readers may see a part of the points, and after a 5xx a part may have been applied: repeat
+/// the request to complete it.
 #[utoipa::path(post, path = "/v1/series", params(WriterParams, FenceParams),
     request_body(description = "The points", content((SeriesPushRequest = "application/json"),
         (String = "application/x-ndjson"), (String = "text/plain"),

@@ -22,7 +22,7 @@ use crate::model::series::SeriesKey;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct SeriesQuery {
-    /// Prometheus selectors; a series is read when any of them matches, and every series when there is none.
+    /// Prometheus selectors: a series is returned when any of them matches. Without selectors all series are returned.
     #[serde(rename = "match[]", default)]
     #[param(required = false)]
     matches: Vec<String>,
@@ -30,7 +30,7 @@ pub(crate) struct SeriesQuery {
     #[serde(default, deserialize_with = "given")]
     #[param(value_type = Option<i64>, required = false, nullable = false, minimum = 1)]
     limit: Option<Count>,
-    /// `next_page` of the previous page.
+    /// The `next_page` of the previous page.
     #[param(required = false, nullable = false)]
     page: Option<String>,
 }
@@ -41,15 +41,15 @@ pub(crate) struct SeriesQuery {
 pub(crate) struct SeriesPageResponse {
     /// The series, sorted by name and labels.
     points: Vec<SeriesPoint<'static>>,
-    /// The cursor of the moment at which the first page was read. Applying the changes after it brings all pages to
-    /// one moment.
+    /// The cursor of the moment when the first page was read. A client that applies the changes after it to all pages
+    /// has a consistent state.
     cursor: String,
     /// The `page` of the next request; absent on the last page.
     #[schema(required = false, nullable = false)]
     next_page: Option<String>,
 }
 
-/// Reads the live series, page by page.
+/// Reads a page of the live series. The pages together are a snapshot.
 #[utoipa::path(get, path = "/v1/series", params(SeriesQuery),
     responses((status = 200, description = "A page of the snapshot", body = SeriesPageResponse)))]
 pub(crate) async fn list_series(

@@ -31,7 +31,7 @@ use crate::model::cursor::Cursor;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct StreamQuery {
-    /// The cursor to begin after. The header `Last-Event-ID` takes precedence.
+    /// The cursor to start after. The header `Last-Event-ID` takes precedence.
     #[param(required = false, nullable = false)]
     cursor: Option<String>,
     /// The maximum number of changes in one event.
@@ -40,10 +40,10 @@ pub(crate) struct StreamQuery {
     limit: Option<Count>,
 }
 
-/// Streams changes as server-sent events: each event `change` contains a delta, and its id is the cursor to go on
-/// with. An event `error` contains a problem and is the last.
+/// Streams changes as server-sent events. Each event `change` contains a delta, and its id is the cursor to continue
+/// with. An event `error` contains a problem, and is the last event.
 #[utoipa::path(get, path = "/v1/series/stream", params(StreamQuery),
-    responses((status = 200, description = "The changes, without end", body = String,
+    responses((status = 200, description = "A stream of changes", body = String,
         content_type = "text/event-stream")))]
 pub(crate) async fn stream_series(
     State(state): State<AppState>,
