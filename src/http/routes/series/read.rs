@@ -49,7 +49,8 @@ pub(crate) struct SeriesPageResponse {
     next_page: Option<String>,
 }
 
-/// Reads a page of the live series. The pages together are a snapshot.
+/// Reads a page of the live series. A client that reads all pages, and then applies the changes after the cursor of the
+/// first page, has a consistent snapshot.
 #[utoipa::path(get, path = "/v1/series", params(SeriesQuery),
     responses((status = 200, description = "A page of the snapshot", body = SeriesPageResponse)))]
 pub(crate) async fn list_series(
