@@ -64,7 +64,9 @@ fn info() -> utoipa::openapi::Info {
 fn components(resources: &[Resource]) -> Components {
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
-        .description(Some("One of the configured access tokens; not needed when none is configured"))
+        .description(Some(
+            "One of the configured access tokens; not needed when none is configured",
+        ))
         .build();
     let mut schemas = Vec::new();
     ProblemBody::schemas(&mut schemas);

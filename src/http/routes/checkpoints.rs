@@ -18,11 +18,14 @@ use crate::store::CheckpointOutcome;
 
 /// Returns the rows of checkpoints.
 pub(super) fn resource() -> Resource {
-    Resource::new("checkpoints", "The time up to which a repository of an organisation was processed")
-        .route(write(routes!(set_checkpoint)).body().fenced().fails(&[Code::CheckpointNotLater]))
-        .route(read(routes!(get_checkpoint)).fails(&[Code::NotFound]))
-        .route(write(routes!(delete_checkpoint)).fenced().fails(&[Code::NotFound]))
-        .route(read(routes!(list_checkpoints)).compressed())
+    Resource::new(
+        "checkpoints",
+        "The time up to which a repository of an organisation was processed",
+    )
+    .route(write(routes!(set_checkpoint)).body().fenced().fails(&[Code::CheckpointNotLater]))
+    .route(read(routes!(get_checkpoint)).fails(&[Code::NotFound]))
+    .route(write(routes!(delete_checkpoint)).fenced().fails(&[Code::NotFound]))
+    .route(read(routes!(list_checkpoints)).compressed())
 }
 
 /// A checkpoint to write.

@@ -17,10 +17,7 @@ use crate::http::wire::GenerationState;
 /// Returns the rows of the cache. Batches have paths outside the key space, so that a key can have any name.
 pub(super) fn resource() -> Resource {
     Resource::new("cache", "Values that are valid until their generation is bumped")
-        .problem_member::<CacheMiss>(
-            "miss",
-            "With `cache_miss`: the reason, and what a put needs.",
-        )
+        .problem_member::<CacheMiss>("miss", "With `cache_miss`: the reason, and what a put needs.")
         .problem_member::<GenerationState>(
             "moved",
             "With `generation_moved`: the current generation.",
