@@ -1,6 +1,9 @@
 //! The one layer around every route's handler: admission, the time limit, panics, counting.
 //!
-//! One layer and one future, since each further one costs allocations for each request.
+//! One layer and one future, since each further one costs allocations for each request (`benches/admission.rs` counts
+//! them; a `GET /livez` makes 15). tower-http's layers cost, on top of the 3 of any layer of its own: `CatchPanicLayer`
+//! 2, `TimeoutLayer` 1 and its body can't be a problem document, `SetRequestIdLayer` 4, `TraceLayer` 2 when nothing is
+//! logged, `SetResponseHeaderLayer` 1, `CorsLayer` 10.
 //! Invariant: every request is counted once, under its route and the status of its response.
 
 use std::any::Any;
