@@ -12,7 +12,6 @@ use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICAT
 use axum::http::{HeaderMap, Response, StatusCode};
 use axum::response::IntoResponse;
 use serde::Serialize;
-use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 pub(crate) use self::codes::Code;
@@ -50,10 +49,10 @@ pub(crate) struct ProblemBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Option<i64>)]
     total_errors: Option<usize>,
-    /// What a resource adds, by member. The document states their schemas, see `openapi`.
-    #[serde(flatten)]
+    /// What a resource adds: JSON text of the form `,"name":value`. The document states the schemas, see `openapi`.
+    #[serde(skip)]
     #[schema(ignore)]
-    members: Map<String, Value>,
+    members: Vec<u8>,
 }
 
 /// An invalid part of a request.
@@ -89,7 +88,7 @@ impl Problem {
             detail: None,
             errors: Vec::new(),
             total_errors: None,
-            members: Map::new(),
+            members: Vec::new(),
         };
         let retry_after_secs =
             (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_SECS);
@@ -122,11 +121,17 @@ impl Problem {
     /// Adds a member of a resource (an extension member, RFC 9457, 3.2). Its schema is declared with the resource.
     #[must_use]
     pub(crate) fn member(mut self, name: &str, value: &impl Serialize) -> Self {
-        match serde_json::to_value(value) {
-            Ok(value) => drop(self.0.body.members.insert(name.to_owned(), value)),
-            Err(error) => {
-                tracing::error!(cause = %error, "a member of a problem can't be written as JSON");
-            }
+        // Kept as text: a map of values would cost ten allocations for each miss of the cache.
+        let members = &mut self.0.body.members;
+        let before = members.len();
+        members.push(b',');
+        let written = serde_json::to_writer(&mut *members, name).and_then(|()| {
+            members.push(b':');
+            serde_json::to_writer(&mut *members, value)
+        });
+        if let Err(error) = written {
+            members.truncate(before);
+            tracing::error!(cause = %error, "a member of a problem can't be written as JSON");
         }
         self
     }
@@ -158,7 +163,13 @@ impl Problem {
 
     /// Returns the JSON text, for streams that end with a problem.
     pub(crate) fn to_json(&self) -> Vec<u8> {
-        serde_json::to_vec(&self.0.body).unwrap_or_default()
+        let mut text = serde_json::to_vec(&self.0.body).unwrap_or_default();
+        // The members go before the brace that ends the object, which is never empty.
+        if let Some(brace) = text.pop() {
+            text.extend_from_slice(&self.0.body.members);
+            text.push(brace);
+        }
+        text
     }
 }
 
@@ -263,7 +274,7 @@ mod tests {
     fn a_problem_says_what_its_code_says_and_where() {
         let problem = Problem::invalid_at("/ttl", &Invalid::new("longer than zero"));
         let problem = problem.member("extra", &serde_json::json!({"a": 1}));
-        let json: Value = serde_json::from_slice(&problem.to_json()).expect("JSON");
+        let json: serde_json::Value = serde_json::from_slice(&problem.to_json()).expect("JSON");
         assert_eq!(json["status"], 400);
         assert_eq!(json["title"], "Bad Request");
         assert_eq!(json["code"], "invalid_request");
