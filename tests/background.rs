@@ -107,7 +107,7 @@ async fn a_cleanup_that_is_switched_off_forgets_nothing() {
         // Asked for, it works all the same.
         let cleanup = json!({"retention": "1ms"});
         let cleaned = server.post("/v1/batch/generations/cleanup", &cleanup).await.expect(200);
-        assert_eq!(cleaned["forgotten"], 1);
+        assert_eq!(cleaned["removed"], 1);
     }
 }
 

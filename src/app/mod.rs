@@ -256,8 +256,8 @@ fn clean_up_generations(
     tasks.every("cleanup", interval, stop.clone(), move || {
         let engine = Arc::clone(&engine);
         async move {
-            let forgotten = engine.generations.cleanup(retention).await?;
-            tracing::debug!(forgotten, "deleted generations that were no longer bumped");
+            let removed = engine.generations.cleanup(retention).await?;
+            tracing::debug!(removed, "deleted generations that were no longer bumped");
             Ok(())
         }
     });

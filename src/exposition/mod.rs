@@ -1,8 +1,8 @@
 //! What /metrics shows, and how the formats out are written.
 //!
-//! From below: a [`family`] is a header and pages of rendered lines. [`chunks`] are what pages are
-//! compressed and sent in. The [`mirror`] keeps the store's series as families, [`openmetrics`] renders
-//! them in the other format, and [`own`] has the server's own metrics. [`Pages`] is what a [`scrape`]
+//! From below: a `family` is a header and pages of rendered lines. `chunks` are what pages are
+//! compressed and sent in. The [`mirror`] keeps the store's series as families, `openmetrics` renders
+//! them in the other format, and [`own`] has the server's own metrics. [`Pages`] is what a `scrape`
 //! takes, and the [`refresher`] keeps it up to date.
 //!
 //! Not the HTTP route, and not the formats in, which are in `ingest`.

@@ -217,7 +217,7 @@ def call_generations(call):
     assert call("snapshotGenerations", body=batch).generations[WEIRD] == bumped
     both = call("bumpGenerations", body=batch).generations.additional_properties
     assert {key: state.generation for key, state in both.items()} == {WEIRD: 2, "other": 1}
-    assert call("cleanUpGenerations", body=models.GenerationCleanupRequest(retention="24h")).forgotten == 0
+    assert call("cleanUpGenerations", body=models.GenerationCleanupRequest(retention="24h")).removed == 0
 
 
 def call_cache(call):

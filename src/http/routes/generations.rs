@@ -128,7 +128,7 @@ pub(crate) struct GenerationCleanupRequest {
 #[derive(Serialize, ToSchema)]
 pub(crate) struct GenerationCleanupResponse {
     /// How many generations were removed.
-    forgotten: i64,
+    removed: i64,
 }
 
 /// Removes the generations that were not bumped for a given time. They count from 0 again. Cached values that depend
@@ -139,6 +139,6 @@ pub(crate) async fn clean_up_generations(
     State(state): State<AppState>,
     Json(body): Json<GenerationCleanupRequest>,
 ) -> HandlerResult<GenerationCleanupResponse> {
-    let forgotten = state.engine()?.generations.cleanup(body.retention.0).await?;
-    Ok(Json(GenerationCleanupResponse { forgotten: int64(forgotten) }))
+    let removed = state.engine()?.generations.cleanup(body.retention.0).await?;
+    Ok(Json(GenerationCleanupResponse { removed: int64(removed) }))
 }

@@ -9,7 +9,7 @@
 //!   backend's own clock decides.
 //! * *Retries.* A method that failed with a transient error may be called again, except where its
 //!   documentation says what a repetition does.
-//! * *Fences.* A write that takes a [`Fence`] checks it in the same atomic step as it
+//! * *Fences.* A write that takes a [`Fence`](crate::model::leases::Fence) checks it in the same atomic step as it
 //!   writes, and does nothing when the lease is not held under that token now.
 //! * *Durability.* Locks, leases, checkpoints and generations are durable: on disk before the
 //!   method returns, as far as [`Capabilities`] says. Series are buffered: in memory at once, on disk with the

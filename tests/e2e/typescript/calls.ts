@@ -134,7 +134,7 @@ async function generations() {
   const both = data(await client.POST("/v1/batch/generations/bump", { body })).generations;
   assert.deepEqual([both[weird]?.generation, both["other"]?.generation], [2, 1]);
   const cleanup = await client.POST("/v1/batch/generations/cleanup", { body: { retention: "24h" } });
-  assert.deepEqual(data(cleanup), { forgotten: 0 });
+  assert.deepEqual(data(cleanup), { removed: 0 });
 }
 
 const bytes = Uint8Array.from({ length: 256 }, (_, index) => index);

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{api, code};
 
 #[tokio::test]
-async fn generations_are_read_bumped_and_forgotten() {
+async fn generations_are_read_bumped_and_removed() {
     let api = api();
     let none = api.get("/v1/generations/a%2Fb").await;
     assert_eq!((none.status, &none.json["generation"]), (200, &json!(0)));
@@ -28,7 +28,7 @@ async fn generations_are_read_bumped_and_forgotten() {
 
     let young = json!({"retention": "24h"});
     let kept = api.send("POST", "/v1/batch/generations/cleanup", &young).await;
-    assert_eq!(kept.json, json!({"forgotten": 0}));
+    assert_eq!(kept.json, json!({"removed": 0}));
     let none = json!({"retention": "0s"});
     let none = api.send("POST", "/v1/batch/generations/cleanup", &none).await;
     assert_eq!(code(&none), (400, "invalid_request"));

@@ -219,7 +219,7 @@ impl Namespaces {
         Some(values)
     }
 
-    /// Gives the namespace the capacity for `more` bytes, as far as it is entitled to it.
+    /// Raises the capacity of a namespace by `more` bytes, as far as it is entitled to them.
     fn make_room(&self, values: &Arc<Values>, more: u64) {
         let held = values.weight();
         let enough = |capacity| held + more <= capacity && more <= largest_entry(capacity);

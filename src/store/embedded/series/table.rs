@@ -190,7 +190,7 @@ impl SeriesTable {
         self.changed(slot, now);
     }
 
-    /// Gives a series' change its number, and marks the series for the next flush.
+    /// Assigns a sequence number to a change of a series, and marks the series for the next flush.
     fn changed(&mut self, slot: u32, now: Timestamp) {
         let slab = &self.core.slab;
         let seq = self.log.append(slot, |seq, slot| slab.get(slot).seq == seq);
