@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::io::Write as _;
 use std::time::Instant;
 
-use holdall::ingest::{InputLimits, parse_json, parse_ndjson, parse_openmetrics, parse_text};
+use holdall::ingest::{Format, InputLimits};
 use holdall::model::series::PointLimits;
 
 const POINTS: usize = 1_000_000;
@@ -51,18 +51,17 @@ fn main() -> std::io::Result<()> {
     let openmetrics = canonical.clone() + "# EOF\n";
     let json = format!("{{\"points\":[{}]}}", points.trim_end().replace('\n', ","));
 
-    let text = |body: &[u8]| parse_text(body, &limits).map(|p| p.batch.len()).unwrap_or(0);
+    let parse = |format: Format, body: &[u8]| {
+        format.parse(body, &limits).map(|p| p.parsed.batch.len()).unwrap_or(0)
+    };
+    let text = |body: &[u8]| parse(Format::Text, body);
     run("text, canonical", &canonical, text)?;
     run("text, canonical, floats and times", &floats, text)?;
     run("text, labels to be sorted", &loose, text)?;
     run("text, names in turn", &names, text)?;
-    run("OpenMetrics, canonical", &openmetrics, |body| {
-        parse_openmetrics(body, &limits).map(|p| p.batch.len()).unwrap_or(0)
-    })?;
-    run("JSON", &json, |body| {
-        parse_json(body, &limits).map(|b| b.parsed.batch.len()).unwrap_or(0)
-    })?;
-    run("NDJSON", &points, |body| parse_ndjson(body, &limits).map(|p| p.batch.len()).unwrap_or(0))
+    run("OpenMetrics, canonical", &openmetrics, |body| parse(Format::OpenMetrics, body))?;
+    run("JSON", &json, |body| parse(Format::Json, body))?;
+    run("NDJSON", &points, |body| parse(Format::Ndjson, body))
 }
 
 fn lines(write: impl Fn(&mut String, usize, usize) -> std::fmt::Result) -> String {

@@ -26,6 +26,23 @@ pub struct ParsedBatch {
     pub positions: Positions,
 }
 
+/// A parsed push.
+#[derive(Debug, Default)]
+pub struct ParsedPush {
+    /// The role of the writer, if the body names it: JSON alone can.
+    pub role: Option<String>,
+    /// The source of the points, if the body names it: JSON alone can.
+    pub source: Option<String>,
+    /// The points.
+    pub parsed: ParsedBatch,
+}
+
+impl From<ParsedBatch> for ParsedPush {
+    fn from(parsed: ParsedBatch) -> Self {
+        Self { role: None, source: None, parsed }
+    }
+}
+
 /// Why a body was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ParseError {

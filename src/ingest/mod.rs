@@ -6,12 +6,12 @@
 //! points give equal batches, whatever format they came in.
 
 mod batch_builder;
+mod format;
 mod json;
 mod lines;
 #[cfg(test)]
 mod tests;
 mod text;
 
-pub use self::batch_builder::{InputLimits, ParseError, ParsedBatch, Positions};
-pub use self::json::{JsonBody, parse_json, parse_ndjson};
-pub use self::text::{parse_openmetrics, parse_text};
+pub use self::batch_builder::{InputLimits, ParseError, ParsedBatch, ParsedPush, Positions};
+pub use self::format::Format;

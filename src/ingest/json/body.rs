@@ -10,26 +10,18 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 use super::point::{PointSeed, Scratch};
-use crate::ingest::batch_builder::{BatchBuilder, InputLimits, ParseError, ParsedBatch};
+use crate::ingest::batch_builder::{BatchBuilder, InputLimits, ParseError, ParsedPush};
 use crate::model::batch::Position;
-
-/// The content of a JSON body.
-#[derive(Debug, Default)]
-pub struct JsonBody {
-    /// The role of the writer, if the body names it.
-    pub role: Option<String>,
-    /// The source of the points, if the body names it.
-    pub source: Option<String>,
-    /// The points.
-    pub parsed: ParsedBatch,
-}
 
 /// Reads a JSON body.
 ///
 /// # Errors
 /// [`ParseError::Malformed`] with line and column when it is not JSON, or not of this shape;
 /// [`ParseError::Points`] with every point that is refused; [`ParseError::TooManyPoints`].
-pub fn parse_json(body: &[u8], limits: &InputLimits) -> Result<JsonBody, ParseError> {
+pub(in crate::ingest) fn parse_json(
+    body: &[u8],
+    limits: &InputLimits,
+) -> Result<ParsedPush, ParseError> {
     let text = std::str::from_utf8(body).map_err(|error| {
         let line = 1 + memchr::memchr_iter(b'\n', &body[..error.valid_up_to()]).count();
         ParseError::Malformed(format!("not UTF-8 at line {line}"))
@@ -43,7 +35,7 @@ pub fn parse_json(body: &[u8], limits: &InputLimits) -> Result<JsonBody, ParseEr
     // Too many points end the parse with an error of serde, which says less.
     builder.check_count()?;
     let (role, source) = read.map_err(|error| ParseError::Malformed(error.to_string()))?;
-    Ok(JsonBody { role, source, parsed: builder.finish()? })
+    Ok(ParsedPush { role, source, parsed: builder.finish()? })
 }
 
 type RoleAndSource = (Option<String>, Option<String>);
@@ -115,8 +107,9 @@ impl<'de> Visitor<'de> for PointsSeed<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{JsonBody, parse_json};
-    use crate::ingest::{InputLimits, ParseError, parse_ndjson};
+    use super::{ParsedPush, parse_json};
+    use crate::ingest::json::parse_ndjson;
+    use crate::ingest::{InputLimits, ParseError};
     use crate::model::batch::Position;
     use crate::model::series::{Metadata, MetricType, PointLimits};
 
@@ -125,7 +118,7 @@ mod tests {
         point: PointLimits { name_bytes: 99, label_value_bytes: 99, labels: 9, help_bytes: 99 },
     };
 
-    fn read(body: &str) -> JsonBody {
+    fn read(body: &str) -> ParsedPush {
         parse_json(body.as_bytes(), &LIMITS).unwrap_or_else(|error| panic!("{error:?}: {body}"))
     }
 

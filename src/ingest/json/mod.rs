@@ -7,5 +7,5 @@ mod ndjson;
 mod point;
 mod value;
 
-pub use self::body::{JsonBody, parse_json};
-pub use self::ndjson::parse_ndjson;
+pub(super) use self::body::parse_json;
+pub(super) use self::ndjson::parse_ndjson;

@@ -14,7 +14,10 @@ use crate::model::batch::Position;
 ///
 /// # Errors
 /// [`ParseError::Points`] with every line that is refused; [`ParseError::TooManyPoints`].
-pub fn parse_ndjson(body: &[u8], limits: &InputLimits) -> Result<ParsedBatch, ParseError> {
+pub(in crate::ingest) fn parse_ndjson(
+    body: &[u8],
+    limits: &InputLimits,
+) -> Result<ParsedBatch, ParseError> {
     // Half of a typical point is names and labels, the rest is JSON.
     let mut builder = BatchBuilder::new(limits, body.len() / 2);
     let mut scratch = Scratch::default();

@@ -13,7 +13,9 @@ use proptest::sample::{Index, select};
 use proptest::{prop_assert_eq, proptest};
 
 use self::generate::{families, plain, write_body, write_json, write_text};
-use super::{InputLimits, ParsedBatch, parse_json, parse_ndjson, parse_openmetrics, parse_text};
+use super::json::{parse_json, parse_ndjson};
+use super::text::{parse_openmetrics, parse_text};
+use super::{InputLimits, ParsedBatch};
 use crate::model::batch::Position;
 use crate::model::series::{
     PointLimits, canonicalize, check_metric_name, split_canonical, unescape_label_value,

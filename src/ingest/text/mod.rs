@@ -10,5 +10,5 @@ mod prometheus;
 mod reader;
 mod timestamps;
 
-pub use self::openmetrics::parse_openmetrics;
-pub use self::prometheus::parse_text;
+pub(super) use self::openmetrics::parse_openmetrics;
+pub(super) use self::prometheus::parse_text;

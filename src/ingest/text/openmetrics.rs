@@ -21,7 +21,10 @@ use crate::model::time::Timestamp;
 /// # Errors
 /// [`ParseError::Points`] with every invalid line, a missing `# EOF` among them;
 /// [`ParseError::TooManyPoints`].
-pub fn parse_openmetrics(body: &[u8], limits: &InputLimits) -> Result<ParsedBatch, ParseError> {
+pub(in crate::ingest) fn parse_openmetrics(
+    body: &[u8],
+    limits: &InputLimits,
+) -> Result<ParsedBatch, ParseError> {
     let (mut ended, mut last) = (false, 0);
     let reader = TextReader::new(body, limits, Naming::OpenMetrics, value_and_seconds);
     let mut reader = reader.read(body, |reader, number, line| {

@@ -18,7 +18,10 @@ use crate::model::time::Timestamp;
 ///
 /// # Errors
 /// [`ParseError::Points`] with every invalid line; [`ParseError::TooManyPoints`].
-pub fn parse_text(body: &[u8], limits: &InputLimits) -> Result<ParsedBatch, ParseError> {
+pub(in crate::ingest) fn parse_text(
+    body: &[u8],
+    limits: &InputLimits,
+) -> Result<ParsedBatch, ParseError> {
     TextReader::new(body, limits, Naming::Text, value_and_millis).read(body, read_line)?.finish()
 }
 

@@ -13,7 +13,7 @@ use crate::http::body::read_whole;
 use crate::http::extract::{FenceHeader, Json, Query, Role, media_type};
 use crate::http::offload::joined;
 use crate::http::problem::{Code, Problem};
-use crate::http::push::{PushFormat, invalid_points, parse_push};
+use crate::http::push::{format_of, invalid_points, parse_push};
 use crate::http::routes::shared::{FenceParams, HandlerResult};
 use crate::http::state::AppState;
 use crate::ingest::ParsedBatch;
@@ -113,17 +113,17 @@ pub(crate) async fn push_series(
     Role(bound): Role,
     request: Request<Body>,
 ) -> HandlerResult<SeriesPushResponse> {
-    let format = PushFormat::of(media_type(request.headers()))?;
+    let format = format_of(media_type(request.headers()))?;
     // Before the body is read, so that no client uploads in vain.
     let engine = Arc::clone(state.engine()?);
     let silence = state.settings.timeouts.body;
     let limit = state.series_body_limit();
     let whole = read_whole(request, limit, &state.budget, silence).await?;
-    let pushed = parse_push(format, whole, &state.settings).await?;
+    let (pushed, share) = parse_push(format, whole, &state.settings).await?;
     let missing = |what| Problem::invalid(format!("{what} is missing"));
     let role = pushed.role.or(params.role).ok_or_else(|| missing("role"))?;
     let source = pushed.source.or(params.source).ok_or_else(|| missing("source"))?;
-    let (ParsedBatch { batch, positions }, share) = (pushed.parsed, pushed.share);
+    let ParsedBatch { batch, positions } = pushed.parsed;
     // In a task of its own: when the client disconnects, the store still applies the points, and these still take
     // the memory that the share covers.
     let applied = tokio::spawn(async move {
