@@ -43,21 +43,25 @@ def interleaved(rounds: int, *measured):
 
     What is measured is a function, or for holdall a list of them: one for each binary in a comparison.
     For a list the result is a `Measured`. Interleaving keeps a slow moment of the machine from falling
-    on one of them alone; every second round runs backwards, so that none always follows the same one.
+    on one of them alone. A server goes on working after a push (it refreshes and flushes), which slows the
+    next one down: so the binaries of a comparison change places in every round, and no function is ever
+    called twice in a row. An even number of rounds gives each binary each place equally often.
     """
-    functions = [one for entry in measured for one in (entry if isinstance(entry, list) else [entry])]
-    results = [[] for _ in functions]
+    results = [[[] for _ in listed(entry)] for entry in measured]
     for turn in range(rounds):
-        pairs = list(zip(functions, results))
-        for function, result in pairs if turn % 2 == 0 else reversed(pairs):
-            result.append(function(turn))
-    remaining = iter(results)
+        for entry, result in zip(measured, results):
+            pairs = list(zip(listed(entry), result))
+            for function, values in pairs if turn % 2 == 0 else reversed(pairs):
+                values.append(function(turn))
     return [
-        Measured(*(next(remaining) for _ in entry))
-        if isinstance(entry, list)
-        else statistics.median(next(remaining))
-        for entry in measured
+        Measured(*result) if isinstance(entry, list) else statistics.median(result[0])
+        for entry, result in zip(measured, results)
     ]
+
+
+def listed(entry) -> list:
+    """The functions of an entry of `interleaved`."""
+    return entry if isinstance(entry, list) else [entry]
 
 
 def wrk(
