@@ -16,6 +16,7 @@ mod full_disk;
 mod house_rules;
 mod load;
 mod loading;
+mod power_cut;
 mod redis_access;
 mod redis_faults;
 mod redis_replicas;

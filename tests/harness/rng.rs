@@ -15,6 +15,11 @@ impl Rng {
         Self(seed)
     }
 
+    /// Starts the sequence of one seed.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// Makes an independent source.
     pub(crate) fn split(&mut self) -> Self {
         Self(self.next())
