@@ -121,8 +121,8 @@ async fn works_again(server: &Server, number: usize) {
     assert!(flushed.status < 300, "{}", flushed.text());
 }
 
-#[tokio::test]
-async fn a_full_disk_refuses_strong_writes_whole() {
+/// Returns how to start a server whose store is on a small disk.
+fn on_a_small_disk() -> (Launch, SmallDisk) {
     let launch = Launch::new();
     let disk = SmallDisk::mount(&launch);
     let store = disk.folder.join("store");
@@ -130,6 +130,12 @@ async fn a_full_disk_refuses_strong_writes_whole() {
         .env("HOLDALL_STORE__PATH", store.to_str().expect("UTF-8"))
         .wrapper(&["nsenter", "--preserve-credentials", "--user", "--mount", "--target"])
         .wrapper(&[&disk.keeper.id().to_string()]);
+    (launch, disk)
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_strong_writes_whole() {
+    let (launch, disk) = on_a_small_disk();
     let server = launch.start().await;
     disk.fill();
     let (refused, written) = write_into_the_wall(&server).await;
@@ -152,6 +158,34 @@ async fn assert_whole_reads(server: &Server, refused: &[usize]) {
         let lock = server.get(&format!("/v1/locks/job/{key}")).await.expect(200);
         assert_eq!(lock["held"], Value::Bool(false));
     }
+}
+
+#[tokio::test]
+async fn a_server_whose_disk_is_full_is_not_ready_and_says_why() {
+    let (launch, disk) = on_a_small_disk();
+    let server = launch.start().await;
+    server.try_push("shown", 7.0).await.expect("the server responds").expect(200);
+    eventually("the series is shown", async || {
+        server.get("/metrics").await.text().contains("\nshown 7\n").then_some(())
+    })
+    .await;
+    disk.fill();
+    let (refused, _) = write_into_the_wall(&server).await;
+    eventually("the server is not ready", async || {
+        take(&server, refused[0]).await;
+        let readiness = server.get("/readyz").await;
+        (readiness.status == 503).then(|| readiness.expect_problem(503))
+    })
+    .await;
+    let page = server.get("/metrics").await;
+    assert!(page.status == 200 && page.text().contains("\nshown 7\n"), "{}", page.text());
+    let log = server.log();
+    let why =
+        log.lines().find(|line| line.contains("the store can't serve")).expect("it is logged");
+    assert!(why.contains("fails: "), "{why}");
+    // Without any further write.
+    disk.make_room();
+    server.until_ready().await;
 }
 
 #[tokio::test]

@@ -229,3 +229,43 @@ async fn a_server_starts_while_redis_is_away() {
     server.until_ready().await;
     server.try_push("after", 1.0).await.expect("the server answers").expect(200);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_page_is_served_without_the_series_while_redis_is_away_or_loading() {
+    // Each key takes 20 ms to load, and Redis responds in between that it is loading.
+    let slow = ["--key-load-delay", "20000", "--loading-process-events-interval-bytes", "1024"];
+    let mut redis =
+        Redis::start(&[&["--appendonly", "yes", "--appendfsync", "always"], &slow[..]].concat());
+    replica(&redis.url())
+        .start()
+        .await
+        .try_push("kept", 1.0)
+        .await
+        .expect("a response")
+        .expect(200);
+    redis.kill();
+    let server = replica(&redis.url()).listening().await;
+    let loaded = tokio::task::spawn_blocking(move || {
+        redis.run();
+        redis
+    });
+    let mut refused = 0;
+    eventually("the server is ready", async || {
+        let page = server.try_get("/metrics").await?;
+        if page.status == 200 {
+            assert!(page.text().contains("\nkept 1\n"), "{}", page.text());
+        } else {
+            assert_eq!(page.expect_problem(503), "starting");
+            refused += 1;
+        }
+        (server.try_get("/readyz").await?.status == 200).then_some(())
+    })
+    .await;
+    assert!(refused > 0, "Redis was never away");
+    assert!(server.get("/metrics").await.text().contains("\nkept 1\n"));
+    let _redis = loaded.await.expect("Redis runs");
+    let log = server.log();
+    let failures = log.lines().filter(|line| line.contains("a refresh failed"));
+    let causes: Vec<_> = failures.filter_map(|line| line.split("\"cause\":").nth(1)).collect();
+    assert!(!causes.is_empty() && causes.windows(2).all(|two| two[0] != two[1]), "{log}");
+}

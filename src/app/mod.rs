@@ -1,6 +1,6 @@
 //! Builds the layers, owns the tasks, and keeps the order of start and stop.
 //!
-//! Start: listen (live at once), open the store, render the first pages of /metrics, be ready. Stop: accept no
+//! Start: listen (live at once), open the store, render the first page of /metrics, be ready. Stop: accept no
 //! more connections, finish the running requests, end the tasks, flush, close the store. Invariant: a server that
 //! can't do its work ends and says why; it never goes on with a part missing.
 
@@ -11,6 +11,7 @@ mod tasks;
 mod watch;
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -123,7 +124,8 @@ pub async fn run(
         Ok((stores, clock)) => {
             let operation = Arc::clone(&stores.operation);
             let engine = Arc::new(Engine::new(stores, config.engine.clone(), Arc::clone(&clock)));
-            let work = work(config, engine, Arc::clone(&clock), pages, &readiness, &stop);
+            readiness.set_engine(Arc::clone(&engine));
+            let work = work(config, engine, Arc::clone(&clock), pages, &stop);
             let worked = while_healthy(work, &served, operation.lost(), &stop).await;
             // The store closes last: the requests that still run need it, and `server` ends after them.
             stop.cancel();
@@ -148,7 +150,6 @@ async fn work(
     engine: Arc<Engine>,
     clock: SharedClock,
     pages: Arc<Pages>,
-    readiness: &Readiness,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let mut tasks = Tasks::default();
@@ -157,10 +158,13 @@ async fn work(
     check_backend(&mut tasks, &engine.operation, stop);
     clean_up_generations(&mut tasks, config, &engine, stop);
     watch_clock(&mut tasks, clock, pages.own(), stop);
-    refresh(&mut tasks, config, &engine, pages, readiness, stop).await;
-    readiness.set_engine(engine);
-    tracing::info!("ready");
-    tasks.until_stopped(stop).await
+    refresh(&mut tasks, config, &engine, &pages, stop);
+    let mut stopped = pin!(tasks.until_stopped(stop));
+    tokio::select! {
+        ended = &mut stopped => return ended,
+        () = pages.until_complete() => tracing::info!("ready"),
+    }
+    stopped.await
 }
 
 /// Makes the pages of /metrics, which contain only the server's own metrics until the first refresh.
@@ -172,23 +176,19 @@ fn pages() -> anyhow::Result<Arc<Pages>> {
     Ok(Arc::new(Pages::new(Arc::new(own), clock)))
 }
 
-/// Renders the pages before the server is ready, so that no scrape of a ready server misses series; then
-/// keeps them up to date.
-async fn refresh(
+/// Keeps the pages up to date. The server is ready when the first is complete, so that no scrape of a ready server
+/// misses series.
+fn refresh(
     tasks: &mut Tasks,
     config: &Config,
     engine: &Engine,
-    pages: Arc<Pages>,
-    readiness: &Readiness,
+    pages: &Arc<Pages>,
     stop: &CancellationToken,
 ) {
     let (series, operation) = (engine.series.store(), Arc::clone(&engine.operation));
     let caches = Arc::new(CacheRegistry::default());
     caches.register(Arc::clone(engine.cache.totals()) as _);
-    let refresher = Refresher::new(series, operation, pages, caches);
-    readiness.set_reason("the first pages of /metrics are being rendered");
-    // The refresher logs and counts a failure, and its next tick tries again.
-    let _ = stop.run_until_cancelled(refresher.tick()).await;
+    let refresher = Refresher::new(series, operation, Arc::clone(pages), caches);
     let (interval, stop) = (config.exposition.refresh.interval, stop.clone());
     tasks.run(async move { refresher.run(interval, stop).await });
 }

@@ -1,7 +1,8 @@
 //! What the handlers share: the engine once the store has loaded, settings, the body budget, the stop signal.
 //!
 //! Not access and permits: those are admission's. Invariant: the server responds from its start on. Until the store
-//! has loaded, health checks see a live server that is not ready, and all other requests get 503.
+//! has loaded, health checks see a live server that is not ready, and all other requests get 503. It is ready from
+//! its first complete page of /metrics on, for as long as the store can serve.
 
 use std::sync::{Arc, OnceLock};
 
@@ -14,14 +15,14 @@ use super::problem::{Code, Problem};
 use super::settings::HttpSettings;
 use crate::engine::Engine;
 use crate::exposition::Pages;
+use crate::model::{FailureEvent, LastFailure};
 
-/// The engine, once the store has loaded, and until then what the start is busy with.
+/// The engine, once the store has loaded.
 #[derive(Default)]
 pub struct Readiness {
     engine: OnceLock<Arc<Engine>>,
-    reason: Mutex<Option<&'static str>>,
     /// Why the store could not serve when readiness was last checked.
-    failure: Mutex<Option<String>>,
+    failure: Mutex<LastFailure>,
 }
 
 impl Readiness {
@@ -30,29 +31,20 @@ impl Readiness {
         let _ = self.engine.set(engine);
     }
 
-    /// Sets what the start is busy with, for /readyz.
-    pub fn set_reason(&self, reason: &'static str) {
-        *self.reason.lock() = Some(reason);
-    }
-
     /// Returns the engine; `None` while the store is loading.
     pub fn engine(&self) -> Option<&Arc<Engine>> {
         self.engine.get()
     }
 
-    /// Returns what the start is busy with.
-    pub fn reason(&self) -> &'static str {
-        self.reason.lock().unwrap_or("the store is still loading")
-    }
-
-    /// Records whether the store can serve; returns whether this is a failure that was not recorded before.
-    fn is_new_failure(&self, ready: Result<(), &str>) -> bool {
-        let mut known = self.failure.lock();
-        let new = ready.err().filter(|why| known.as_deref() != Some(why)).is_some();
-        if new || ready.is_ok() {
-            *known = ready.err().map(str::to_owned);
+    /// Logs when the store can't serve any more, and when it can again.
+    fn log(&self, ready: Result<(), &str>) {
+        match self.failure.lock().record(ready) {
+            Some(FailureEvent::Began) => {
+                tracing::warn!(cause = ready.err(), "the store can't serve");
+            }
+            Some(FailureEvent::Ended) => tracing::info!("the store can serve again"),
+            None => {}
         }
-        new
     }
 }
 
@@ -123,18 +115,25 @@ impl Shared {
         if self.stop.is_cancelled() {
             return Err(Problem::stopping());
         }
-        let Some(engine) = self.readiness.engine() else {
-            return Err(Problem::starting().detail(self.readiness.reason()));
-        };
-        let ready = engine.operation.ready().await;
-        if self.readiness.is_new_failure(ready.as_ref().map(|_| ()).map_err(String::as_str)) {
-            let cause = ready.as_ref().err().map(String::as_str).unwrap_or_default();
-            tracing::warn!(cause, "the store can't serve");
-        }
+        let ready = self.engine()?.operation.ready().await;
+        self.readiness.log(ready.as_ref().map(drop).map_err(String::as_str));
         ready.map_err(|_| {
             Problem::new(Code::StoreUnavailable)
                 .detail("the store can't serve now; the server's log says why")
-        })
+        })?;
+        self.check_page()
+    }
+
+    /// Checks that /metrics has shown everything once since the start.
+    ///
+    /// # Errors
+    /// 503 `starting`.
+    pub(crate) fn check_page(&self) -> Result<(), Problem> {
+        if self.pages.is_complete() {
+            Ok(())
+        } else {
+            Err(Problem::starting().detail("the first page of /metrics is not complete yet"))
+        }
     }
 
     /// Returns the limit on bodies other than pushes of series.
@@ -184,18 +183,5 @@ impl Shared {
                 crate::model::time::format_duration(longest)
             ))),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Readiness;
-
-    #[test]
-    fn a_failure_is_new_once_while_it_lasts() {
-        let readiness = Readiness::default();
-        let new = [Ok(()), Err("full"), Err("full"), Err("gone"), Ok(()), Err("gone")]
-            .map(|ready| readiness.is_new_failure(ready));
-        assert_eq!(new, [false, true, false, true, false, true]);
     }
 }

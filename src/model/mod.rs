@@ -11,6 +11,7 @@ pub mod generations;
 pub(crate) mod hex;
 mod invalid;
 mod keys;
+mod last_failure;
 pub mod leases;
 pub mod locks;
 pub mod number;
@@ -21,3 +22,4 @@ pub mod time;
 
 pub use self::invalid::Invalid;
 pub use self::keys::MAX_KEY_BYTES;
+pub use self::last_failure::{FailureEvent, LastFailure};

@@ -1,7 +1,8 @@
 //! Brings the pages up to date with the store, in the background.
 //!
 //! Not a scrape: none waits for the refresher. The cost of a refresh grows with the number of changes. When the
-//! store fails, the last pages stay; the failure and the age of the pages are metrics.
+//! store fails, the last pages stay, the metrics of the store among them; the failure and the age of the pages are
+//! metrics.
 //! Invariant: mirror and cursor always belong together: the mirror is what a snapshot at the
 //! cursor would show.
 
@@ -19,6 +20,7 @@ use super::own::totals::{CacheRegistry, LastTotal};
 use super::scrape::Pages;
 use crate::model::cursor::Cursor;
 use crate::model::series::SeriesKey;
+use crate::model::{FailureEvent, LastFailure};
 use crate::store::{
     Change, Delta, ErrorKind, Operation, SeriesStore, StoreError, StoreResult, StoreStatus,
 };
@@ -40,6 +42,7 @@ pub struct Refresher {
     /// `None` before the first snapshot, and after the store refused the cursor.
     state: Mutex<Option<MirrorState>>,
     totals: parking_lot::Mutex<LastStoreTotals>,
+    last_failure: parking_lot::Mutex<LastFailure>,
     batch_series: usize,
 }
 
@@ -81,6 +84,7 @@ impl Refresher {
             reuse,
             state: Mutex::new(None),
             totals: parking_lot::Mutex::default(),
+            last_failure: parking_lot::Mutex::default(),
             batch_series: BATCH_SERIES,
         }
     }
@@ -106,18 +110,36 @@ impl Refresher {
     pub async fn tick(&self) -> StoreResult<()> {
         let own = Arc::clone(self.pages.own());
         let started = Instant::now();
-        let outcome = self.refresh().await;
+        let refreshed = self.refresh().await;
         own.refresh_duration.observe(started.elapsed().as_secs_f64());
-        if let Err(error) = &outcome {
-            own.refresh_failures.inc();
-            tracing::warn!(
-                error = error.with_causes(),
-                "the pages were not refreshed; the last ones stay"
-            );
+        let status = with_timeout(self.operation.status()).await;
+        let outcome = refreshed.and(status.as_ref().map(drop).map_err(StoreError::clone));
+        own.store.up.set(i64::from(outcome.is_ok()));
+        own.store.client.show(self.operation.client_status());
+        if let Ok(status) = &status {
+            self.show_status(status);
         }
-        self.show_status(with_timeout(self.operation.status()).await.ok());
         self.caches.update_counters(&own.cache_hits, &own.cache_misses);
+        if outcome.is_ok() {
+            self.pages.set_complete();
+        } else {
+            own.refresh_failures.inc();
+        }
+        self.log(&outcome);
         outcome
+    }
+
+    /// Logs a failure when it begins, when its cause changes, and when it ends.
+    fn log(&self, outcome: &StoreResult<()>) {
+        let cause = outcome.as_ref().err().map(StoreError::with_causes);
+        let attempt = cause.as_deref().map_or(Ok(()), Err);
+        match self.last_failure.lock().record(attempt) {
+            Some(FailureEvent::Began) => {
+                tracing::warn!(cause, "a refresh failed; the last pages stay");
+            }
+            Some(FailureEvent::Ended) => tracing::info!("refreshes succeed again"),
+            None => {}
+        }
     }
 
     async fn refresh(&self) -> StoreResult<()> {
@@ -190,17 +212,8 @@ impl Refresher {
         Ok(())
     }
 
-    /// Shows the status of the store; `None` when it did not respond.
-    fn show_status(&self, status: Option<StoreStatus>) {
+    fn show_status(&self, status: &StoreStatus) {
         let store = &self.pages.own().store;
-        store.up.set(i64::from(status.is_some()));
-        store.client.show(self.operation.client_status());
-        let Some(status) = status else {
-            // What the store has is not known: no value is better than an old one.
-            let _ = store.entries.replace_all::<[&str; 1]>([]);
-            let _ = store.bytes.replace_all::<[&str; 1]>([]);
-            return;
-        };
         #[expect(clippy::cast_precision_loss, reason = "samples are floats")]
         let shown = store
             .entries

@@ -18,6 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use thiserror::Error;
+use tokio::sync::watch;
 
 use super::chunks::Exposition;
 use super::chunks::gzip::{Checksum, Compressor, HEADER};
@@ -41,6 +42,8 @@ pub struct Pages {
     own: Arc<OwnMetrics>,
     clock: SharedClock,
     pub(super) state: RwLock<State>,
+    /// Whether there was a complete page.
+    complete: watch::Sender<bool>,
     openmetrics: Mutex<OpenMetrics>,
     /// The last request for OpenMetrics.
     openmetrics_requested: Mutex<Option<Timestamp>>,
@@ -57,7 +60,6 @@ pub(super) struct State {
     pub(super) openmetrics: Option<Exposition>,
     families: Arc<[Arc<Family>]>,
     refreshed_at: Timestamp,
-    complete: bool,
 }
 
 impl Pages {
@@ -68,12 +70,12 @@ impl Pages {
             openmetrics: None,
             families: Arc::default(),
             refreshed_at: clock.now(),
-            complete: false,
         };
         Self {
             own,
             clock,
             state: RwLock::new(state),
+            complete: watch::Sender::new(false),
             openmetrics: Mutex::default(),
             openmetrics_requested: Mutex::new(None),
         }
@@ -84,10 +86,21 @@ impl Pages {
         &self.own
     }
 
-    /// Returns whether the series were mirrored at least once since the start. Before, there are only the
-    /// own metrics.
+    /// Returns whether the pages have shown all series and all metrics of the store at least once since the
+    /// start. A page before that would tell Prometheus that the missing series have ended.
     pub fn is_complete(&self) -> bool {
-        self.state.read().complete
+        *self.complete.borrow()
+    }
+
+    /// Waits until [`Self::is_complete`].
+    pub async fn until_complete(&self) {
+        // Can't fail: the sender lives as long as `self`.
+        let _ = self.complete.subscribe().wait_for(|complete| *complete).await;
+    }
+
+    /// Records that the pages are complete, for good.
+    pub(crate) fn set_complete(&self) {
+        self.complete.send_if_modified(|complete| !std::mem::replace(complete, true));
     }
 
     /// Returns the time since the last successful refresh; before the first one, the time since the start.
@@ -149,7 +162,6 @@ impl Pages {
         let families = mirrored.families.into();
         let former = {
             let mut state = self.state.write();
-            state.complete = true;
             (
                 std::mem::replace(&mut state.text, mirrored.exposition),
                 std::mem::replace(&mut state.families, families),

@@ -12,20 +12,22 @@ use axum::routing::get;
 use crate::exposition::{accepts_gzip, negotiate};
 use crate::http::access::Scope;
 use crate::http::admission::RequestClass;
-use crate::http::problem::Problem;
+use crate::http::problem::{Code, Problem};
 use crate::http::route::{Resource, undocumented};
 use crate::http::state::AppState;
 
 /// Returns the row of /metrics, which no client is generated for.
 pub(super) fn resource() -> Resource {
-    let scrapes = undocumented("/metrics", get(scrape));
+    let scrapes = undocumented("/metrics", get(scrape)).fails(&[Code::Starting]);
     Resource::new("metrics", "The page that Prometheus scrapes")
         .route(scrapes.scope(Scope::Metrics).class(RequestClass::Scrape))
 }
 
-/// Responds to a scrape. It works also while the store is loading or failing: the page then has what was mirrored
-/// last, and its own metrics tell how old that is.
+/// Responds to a scrape. It works also while the store is failing: the page then has what was mirrored last, and its
+/// own metrics tell how old that is. Before the first complete page it is 503: a page without the series would tell
+/// Prometheus that they have ended.
 async fn scrape(State(state): State<AppState>, headers: HeaderMap) -> Result<Response, Problem> {
+    state.check_page()?;
     let format = negotiate(joined(&headers, ACCEPT).as_deref());
     let gzip = accepts_gzip(joined(&headers, ACCEPT_ENCODING).as_deref());
     let page = state.pages.scrape(format, gzip).await.map_err(|error| {

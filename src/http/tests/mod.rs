@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::settings::for_tests;
-use super::{HttpSettings, Readiness, RouterParts, Scope, TokenSettings, router, serve};
+use super::{HttpSettings, RouterParts, Scope, TokenSettings, router, serve};
 use crate::clock::ManualClock;
 use crate::exposition::{OwnMetrics, Pages};
 use crate::model::time::Timestamp;
@@ -42,11 +42,13 @@ pub(super) fn get(path: &str) -> Request<Body> {
     Request::get(path).body(Body::empty()).expect("a request")
 }
 
-/// Pages that mirror nothing yet.
+/// Complete pages of a store without series.
 pub(super) fn pages() -> Arc<Pages> {
     let own = OwnMetrics::register(&prometheus::Registry::new()).expect("no name twice");
     let clock = ManualClock::at(Timestamp::from_nanos(0));
-    Arc::new(Pages::new(Arc::new(own), Arc::new(clock)))
+    let pages = Pages::new(Arc::new(own), Arc::new(clock));
+    pages.set_complete();
+    Arc::new(pages)
 }
 
 fn parts(settings: HttpSettings) -> RouterParts {
@@ -389,12 +391,4 @@ async fn a_refused_body_does_not_break_its_connection() {
     let text = read_to_end(&mut stream).await;
     assert!(text.contains("HTTP/1.1 200 OK"), "{text}");
     ends(running).await;
-}
-
-#[test]
-fn readiness_tells_its_reason() {
-    let readiness = Readiness::default();
-    readiness.set_reason("reading the series");
-    assert_eq!(readiness.reason(), "reading the series");
-    assert!(readiness.engine().is_none());
 }

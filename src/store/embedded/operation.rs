@@ -41,7 +41,8 @@ impl Operation for EmbeddedOperation {
     }
 
     async fn ready(&self) -> Result<(), String> {
-        self.durable.ready()
+        self.durable.ready().await?;
+        self.flusher.ready()
     }
 
     async fn lost(&self) -> String {

@@ -62,11 +62,13 @@ pub(in crate::store::embedded) struct BufferedStatus {
     pub(in crate::store::embedded) flush_failures: u64,
 }
 
-/// When the next flush after a failed one may begin.
+/// How often flushes have failed since the last one that succeeded, and when the next one may begin.
 #[derive(Default)]
 struct Backoff {
     failures: u32,
     until: Option<Instant>,
+    /// Why the last one failed.
+    why: Option<String>,
 }
 
 /// The flusher.
@@ -149,7 +151,7 @@ impl Flusher {
         for batch in batches {
             batch.finish(outcome.is_err());
         }
-        self.note(outcome.is_err());
+        self.note(outcome.as_ref().err());
         outcome
     }
 
@@ -159,12 +161,13 @@ impl Flusher {
         locked.iter_mut().map(|set| set.drain()).collect()
     }
 
-    fn note(&self, failed: bool) {
+    fn note(&self, failure: Option<&StoreError>) {
         let mut backoff = self.backoff.lock();
-        if !failed {
+        let Some(error) = failure else {
             *backoff = Backoff::default();
             return;
-        }
+        };
+        backoff.why = Some(error.with_causes());
         self.failures.fetch_add(1, Ordering::Relaxed);
         let factor = 2_u32.saturating_pow(backoff.failures);
         backoff.failures += 1;
@@ -172,6 +175,17 @@ impl Flusher {
         drop(backoff);
         // What failed is tried again, even if nothing is written meanwhile.
         self.signal.wake.notify_one();
+    }
+
+    /// Returns whether the last flush succeeded, and if not why it failed.
+    ///
+    /// # Errors
+    /// The reason, in words.
+    pub(in crate::store::embedded) fn ready(&self) -> Result<(), String> {
+        match &self.backoff.lock().why {
+            Some(why) => Err(format!("flushing the buffered data fails: {why}")),
+            None => Ok(()),
+        }
     }
 
     /// Reports on the buffered data.

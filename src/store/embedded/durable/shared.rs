@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
@@ -31,6 +32,12 @@ pub(in crate::store::embedded) trait PublishHook: Send + Sync {
 /// Lives while a group becomes visible.
 pub(in crate::store::embedded) trait PublishGuard {}
 
+/// The last attempt to commit, which failed.
+pub(super) struct CommitFailure {
+    pub(super) why: String,
+    pub(super) at: Instant,
+}
+
 /// What is shared.
 pub(super) struct Shared {
     pub(super) clock: SharedClock,
@@ -39,6 +46,8 @@ pub(super) struct Shared {
     /// The writer is gone.
     pub(super) closed: watch::Sender<bool>,
     pub(super) close_error: Mutex<Option<StoreError>>,
+    /// `None` when the last commit succeeded.
+    pub(super) commit_failure: Mutex<Option<CommitFailure>>,
     /// Why the last compaction failed.
     pub(super) compaction_failure: Mutex<Option<String>>,
     pub(super) commits: AtomicU64,
@@ -60,6 +69,7 @@ impl Shared {
             queue: Queue::default(),
             closed: watch::Sender::new(false),
             close_error: Mutex::default(),
+            commit_failure: Mutex::default(),
             compaction_failure: Mutex::default(),
             commits: AtomicU64::new(0),
             committed_writes: AtomicU64::new(0),

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use parking_lot::RwLockReadGuard;
 use tokio::sync::oneshot;
@@ -25,6 +26,8 @@ use crate::store::{ErrorKind, ResourceStatus, StoreError, StoreResult};
 
 /// How many rows of each table one command of a purge removes.
 const PURGE_ROWS: usize = 1_000;
+/// After a commit has failed, checks of readiness try another one this often.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What was read from the file, before it is served: the clock can be started in between.
 pub(in crate::store::embedded) struct Loaded {
@@ -142,12 +145,24 @@ impl DurableStore {
         }
     }
 
-    /// Returns whether durable writes can be served, and if not why.
+    /// Returns whether durable writes can be served, and if not why. After a commit has failed this tries another
+    /// one, at most every second: a server that is not ready may get no write that would show that they work again.
     ///
     /// # Errors
     /// The reason, in words.
-    pub(in crate::store::embedded) fn ready(&self) -> Result<(), String> {
+    pub(in crate::store::embedded) async fn ready(&self) -> Result<(), String> {
         self.shared.queue.is_open()?;
+        let probe = {
+            let failure = self.shared.commit_failure.lock();
+            failure.as_ref().is_some_and(|failure| failure.at.elapsed() >= PROBE_INTERVAL)
+        };
+        if probe {
+            // How it ends is recorded by the writer, as that of every commit.
+            let _ = self.write(|txn| txn.set_counter(LAST_COMMIT, txn.now.as_nanos())).await;
+        }
+        if let Some(failure) = &*self.shared.commit_failure.lock() {
+            return Err(format!("committing to the durable database fails: {}", failure.why));
+        }
         match &*self.shared.compaction_failure.lock() {
             Some(why) => Err(format!("compacting the durable database fails: {why}")),
             None => Ok(()),

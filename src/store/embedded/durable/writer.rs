@@ -12,7 +12,7 @@ use super::counters::{Counters, LAST_COMMIT};
 use super::file::DurableFile;
 use super::journal::Entry;
 use super::queue::{Command, Next};
-use super::shared::Shared;
+use super::shared::{CommitFailure, Shared};
 use super::tables::Changes;
 use super::transaction::Txn;
 use crate::store::{ErrorKind, StoreError, StoreResult};
@@ -118,7 +118,12 @@ impl Writer {
                 StoreError::caused_by(ErrorKind::Internal, "cannot encode a journal entry", error)
             })?;
             // When this fails, `changes` is dropped, and the tables stand as before the group.
-            file.append(entry)?;
+            let appended = file.append(entry);
+            *self.shared.commit_failure.lock() = appended
+                .as_ref()
+                .err()
+                .map(|error| CommitFailure { why: error.with_causes(), at: Instant::now() });
+            appended?;
         }
         self.shared.publish(changes, writes);
         Ok(())

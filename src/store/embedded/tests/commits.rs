@@ -139,7 +139,7 @@ async fn a_writer_that_dies_is_noticed_and_one_that_is_closed_is_not_lost() {
     assert_eq!(error.kind, ErrorKind::Unavailable);
     let why = tokio::time::timeout(MINUTE, fixture.store.lost()).await.expect("in time");
     assert!(why.contains("failed"), "{why}");
-    assert!(fixture.store.ready().is_err());
+    assert!(fixture.store.ready().await.is_err());
     fixture.store.close().await.expect("closes nevertheless");
 
     let fixture = Fixture::new();

@@ -105,7 +105,7 @@ async fn closing_compacts_all_and_ends_the_store() {
     assert_eq!(error.kind, ErrorKind::Unavailable);
     let error = fixture.store.status().expect_err("is closed");
     assert_eq!(error.kind, ErrorKind::Unavailable);
-    assert!(fixture.store.ready().is_err());
+    assert!(fixture.store.ready().await.is_err());
     let folder = fixture.folder.path();
     assert_eq!((count(folder, "locks"), count(folder, "journal")), (1, 0));
 }
