@@ -261,7 +261,11 @@ fn the_bounds_of_the_cache_fit_into_each_other() {
         ("HOLDALL_LIMITS__BUFFERED_BODY_BYTES", "4MiB"),
     ]);
     assert_eq!(code, Some(2));
-    let error = "cache.max_value_bytes: must not be larger than limits.buffered_body_bytes";
+    let error = "cache.max_value_bytes: a compressed body, as sent and as decoded, and 8 MiB for its decoder";
+    assert!(log.contains(error), "{log}");
+    let (code, _, log) = check(&[("HOLDALL_LIMITS__BUFFERED_BODY_BYTES", "300MiB")]);
+    assert_eq!(code, Some(2));
+    let error = "limits.series_body_bytes: a compressed body, as sent and as decoded, and 8 MiB for its decoder";
     assert!(log.contains(error), "{log}");
     let small = [
         ("HOLDALL_CACHE__MAX_BYTES", "4KiB"),

@@ -3,6 +3,7 @@
 //! Each layer checks its own settings; here are only the rules between settings of different layers.
 
 use super::composed::Config;
+use crate::http::LimitSettings;
 use crate::model::settings::Violations;
 
 /// Reports every rule that the configuration violates, and reads the files that hold secrets.
@@ -20,9 +21,9 @@ pub(super) fn check(config: &mut Config) -> Violations {
 fn largest_cached_value(config: &Config, violations: &mut Violations) {
     let largest = config.engine.cache.max_value_bytes;
     violations.require(
-        largest <= config.http.limits.buffered_body_bytes,
+        config.http.limits.can_buffer(largest, largest),
         &["cache.max_value_bytes", "limits.buffered_body_bytes"],
-        || "must not be larger than limits.buffered_body_bytes".to_owned(),
+        || LimitSettings::CAN_NOT_BUFFER.to_owned(),
     );
     config.backend.check_cached_value(largest, &config.store.cache, violations);
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::access::AccessSettings;
+use super::body::DECODER_BYTES;
 use crate::model::series::PointLimits;
 use crate::model::settings::{self, Settings, Violations};
 
@@ -69,7 +70,7 @@ pub struct LimitSettings {
     /// The largest body of any other request, in bytes, before and after decompression.
     #[serde(deserialize_with = "settings::bytes")]
     pub body_bytes: usize,
-    /// How many bytes of request bodies, and of points that were read from them, may lie in memory
+    /// How many bytes of request bodies, of points that were read from them, and of large responses may lie in memory
     /// at a time, over all requests.
     #[serde(deserialize_with = "settings::bytes")]
     pub buffered_body_bytes: usize,
@@ -110,6 +111,18 @@ pub struct LimitSettings {
     pub point: PointLimits,
 }
 
+impl LimitSettings {
+    /// Why [`Self::can_buffer`] is false.
+    pub const CAN_NOT_BUFFER: &str = "a compressed body, as sent and as decoded, and 8 MiB for its decoder must fit \
+        into limits.buffered_body_bytes: it would always be refused";
+
+    /// Returns whether a body that is this large as sent, and as decoded, fits into an unused budget.
+    pub fn can_buffer(&self, sent_bytes: usize, decoded_bytes: usize) -> bool {
+        let bytes = sent_bytes.saturating_add(decoded_bytes).saturating_add(DECODER_BYTES);
+        bytes <= self.buffered_body_bytes
+    }
+}
+
 impl Settings for LimitSettings {
     fn check(&mut self, violations: &mut Violations) {
         violations.require(
@@ -117,18 +130,22 @@ impl Settings for LimitSettings {
             &["limits.page_items", "limits.max_page_items"],
             || "must not be larger than limits.max_page_items".to_owned(),
         );
-        let bodies: [(usize, &[&str]); 3] = [
-            (self.series_body_bytes, &["limits.series_body_bytes", "limits.buffered_body_bytes"]),
+        let bodies: [(bool, &[&str]); 2] = [
             (
-                self.series_decoded_bytes,
-                &["limits.series_decoded_bytes", "limits.buffered_body_bytes"],
+                self.can_buffer(self.series_body_bytes, self.series_decoded_bytes),
+                &[
+                    "limits.series_body_bytes",
+                    "limits.series_decoded_bytes",
+                    "limits.buffered_body_bytes",
+                ],
             ),
-            (self.body_bytes, &["limits.body_bytes", "limits.buffered_body_bytes"]),
+            (
+                self.can_buffer(self.body_bytes, self.body_bytes),
+                &["limits.body_bytes", "limits.buffered_body_bytes"],
+            ),
         ];
-        for (bytes, settings) in bodies {
-            violations.require(bytes <= self.buffered_body_bytes, settings, || {
-                "must not be larger than limits.buffered_body_bytes".to_owned()
-            });
+        for (can, settings) in bodies {
+            violations.require(can, settings, || Self::CAN_NOT_BUFFER.to_owned());
         }
         violations.require(self.head_bytes >= MIN_HEAD_BYTES, &["limits.head_bytes"], || {
             format!("must be at least {MIN_HEAD_BYTES}")

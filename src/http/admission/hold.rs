@@ -28,7 +28,7 @@ where
 }
 
 /// Drops `kept` when the response has been sent, or its client went away.
-pub(crate) fn keep_until_sent<T>(response: Response, kept: T) -> Response
+fn keep_until_sent<T>(response: Response, kept: T) -> Response
 where
     T: Unpin + Send + 'static,
 {

@@ -22,7 +22,6 @@ use super::settings::{HttpSettings, TimeoutSettings};
 use crate::exposition::OwnMetrics;
 
 pub(crate) use self::class::RequestClass;
-pub(crate) use self::hold::keep_until_sent;
 pub(crate) use self::layer::AdmissionLayer;
 use self::permits::{Permit, Permits};
 pub(crate) use self::permits::{RunningPermit, WaitFor};

@@ -6,15 +6,14 @@
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::request::{Refusal, address, seen, stored};
 use crate::engine::cache::CacheLookup;
-use crate::http::admission::keep_until_sent;
 use crate::http::body::LARGE_BYTES;
-use crate::http::extract::{Json, Path};
+use crate::http::extract::{Json, Path, json_response};
 use crate::http::offload::offload;
 use crate::http::problem::{Code, Problem};
 use crate::http::routes::shared::{HandlerResult, check_batch};
@@ -26,6 +25,9 @@ use crate::store::CachePut;
 
 /// The values of one response have at most so many times the bytes that one value may have.
 const LARGEST_VALUES: usize = 64;
+
+/// About how many bytes an item of a response takes beside its key and its value.
+const ITEM_BYTES: usize = 512;
 
 /// Which values to read.
 #[derive(Deserialize, ToSchema)]
@@ -126,16 +128,25 @@ pub(crate) async fn get_cached_values(
         )));
     }
     // A small request can name the same large value many times, so its response counts against the same budget as
-    // large request bodies. Base64 makes four bytes of three.
-    let share = state.budget.cover_response(bytes / 3 * 4)?;
+    // large request bodies. Base64 makes four bytes of three; keys are written escaped.
+    let keys: usize = body.keys.iter().map(|key| key.len() * 2 + ITEM_BYTES).sum();
+    let text_bytes = bytes / 3 * 4 + keys;
+    let share = state.budget.cover_response(text_bytes)?;
     let items = body.keys.into_iter().zip(found);
     let values = items.map(|(key, found)| CacheGetBatchItem::new(key, found)).collect();
-    let write =
-        move || keep_until_sent(Json(CacheGetBatchResponse { values }).into_response(), share);
+    let response = CacheGetBatchResponse { values };
+    let write = move || {
+        let mut text = Vec::with_capacity(text_bytes);
+        serde_json::to_writer(&mut text, &response).map_err(|error| {
+            tracing::error!(cause = %error, "a response could not be written as JSON");
+            Problem::internal()
+        })?;
+        share.hold(text).map(json_response)
+    };
     if bytes <= LARGE_BYTES {
-        return Ok(write());
+        return write();
     }
-    offload("writing values as JSON", write).await
+    offload("writing values as JSON", write).await?
 }
 
 /// The values to put.

@@ -1,28 +1,21 @@
 //! Reading a request's body, with limits on its bytes, on its time, and on all bodies together.
 //!
 //! Not parsing it. Invariant: whatever clients send, and however slowly, the bodies in memory and what was read from
-//! them never take more than the budget, apart from the first few KiB of each running request. Responses that are
-//! much larger than their requests count against the budget too.
+//! them never take more than the budget, see [`budget`].
+
+mod budget;
 
 use std::io::Read;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use axum::http::{HeaderMap, Request};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::BodyExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+pub(crate) use self::budget::{BodyBudget, Share};
 use super::problem::Problem;
-
-/// How many bytes a body may have before it counts against the budget: the number of such bodies is bounded by the
-/// permits to run.
-const FREE_BYTES: usize = 16 << 10;
-
-/// The budget counts in units of this many bytes.
-const UNIT_BYTES: usize = 4096;
 
 /// Bodies from this size on are decoded off the threads that serve connections.
 pub(crate) const LARGE_BYTES: usize = 64 << 10;
@@ -31,6 +24,12 @@ pub(crate) const LARGE_BYTES: usize = 64 << 10;
 /// head that announces a large body costs its sender nothing.
 const PROVEN_BYTES: usize = 1 << 20;
 
+/// The largest window of a zstd stream, as a power of two: 8 MiB, which RFC 8878 recommends decoders to support.
+const ZSTD_WINDOW_LOG: u32 = 23;
+
+/// The most bytes that decoding a body takes beside the body, as sent and as decoded.
+pub(crate) const DECODER_BYTES: usize = 1 << ZSTD_WINDOW_LOG;
+
 /// How large one body may be.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BodyLimit {
@@ -38,72 +37,6 @@ pub(crate) struct BodyLimit {
     pub(crate) sent_bytes: usize,
     /// After decompression, in bytes.
     pub(crate) decoded_bytes: usize,
-}
-
-/// How many bytes of bodies may be in memory at a time, over all requests.
-#[derive(Debug, Clone)]
-pub(crate) struct BodyBudget {
-    units: Arc<Semaphore>,
-    all_bytes: usize,
-}
-
-impl BodyBudget {
-    /// Makes a budget of about `bytes`.
-    pub(crate) fn new(bytes: usize) -> Self {
-        let units = (bytes / UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS);
-        Self { units: Arc::new(Semaphore::new(units)), all_bytes: units * UNIT_BYTES }
-    }
-
-    /// Takes the share of a response of `bytes`, to be kept until it is sent. A response that is larger than the whole
-    /// budget takes all of it.
-    ///
-    /// # Errors
-    /// 503 when the budget is spent.
-    pub(crate) fn cover_response(&self, bytes: usize) -> Result<Share, Problem> {
-        let mut share = Share::new(self);
-        share.cover_reading(0, bytes)?;
-        Ok(share)
-    }
-}
-
-/// What one body has taken of the budget. Dropping it gives it back.
-pub(crate) struct Share {
-    budget: BodyBudget,
-    permit: Option<OwnedSemaphorePermit>,
-    covered_bytes: usize,
-}
-
-impl Share {
-    fn new(budget: &BodyBudget) -> Self {
-        Self { budget: budget.clone(), permit: None, covered_bytes: FREE_BYTES }
-    }
-
-    /// Extends the share to cover `bytes`. What it covers already is not taken again.
-    fn cover(&mut self, bytes: usize) -> Result<(), Problem> {
-        let Some(missing) = bytes.checked_sub(self.covered_bytes).filter(|m| *m > 0) else {
-            return Ok(());
-        };
-        let units = u32::try_from(missing.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
-        let more = Arc::clone(&self.budget.units).try_acquire_many_owned(units).map_err(|_| {
-            Problem::overloaded("too many bytes of requests and responses are in memory")
-        })?;
-        self.covered_bytes += units as usize * UNIT_BYTES;
-        match &mut self.permit {
-            Some(permit) => permit.merge(more),
-            None => self.permit = Some(more),
-        }
-        Ok(())
-    }
-
-    /// Covers a body of `bytes` and what will be read from it, which takes `more_bytes`. A body that alone exceeds the
-    /// budget takes all of it instead: it would get 503 for ever otherwise.
-    ///
-    /// # Errors
-    /// 503 when the budget is spent.
-    pub(crate) fn cover_reading(&mut self, bytes: usize, more_bytes: usize) -> Result<(), Problem> {
-        let coverable = self.budget.all_bytes.saturating_add(FREE_BYTES).max(bytes);
-        self.cover(bytes.saturating_add(more_bytes).min(coverable))
-    }
 }
 
 /// A body that was read whole, with its share of the budget.
@@ -147,8 +80,9 @@ pub(crate) async fn read_whole(
     if encoding == Encoding::Identity {
         return Ok(WholeBody { bytes: sent, share });
     }
+    let budget = budget.clone();
     let decode = move || {
-        let bytes = decompress(encoding, &sent, limit.decoded_bytes, &mut share)?;
+        let bytes = decompress(encoding, &sent, limit.decoded_bytes, &mut share, &budget)?;
         Ok(WholeBody { bytes, share })
     };
     // Always off the threads that serve connections: a small body may decompress into a large one.
@@ -192,7 +126,7 @@ async fn collect(
     max_silence: Duration,
 ) -> Result<Bytes, Problem> {
     let mut first: Option<Bytes> = None;
-    let mut joined = BytesMut::new();
+    let mut joined = Vec::new();
     let mut length = 0;
     loop {
         let frame = tokio::time::timeout(max_silence, body.frame());
@@ -204,23 +138,23 @@ async fn collect(
         if length > limit_bytes {
             return Err(Problem::too_large(limit_bytes));
         }
-        share.cover(length)?;
         // Most bodies arrive as one frame, which is then returned without copying it.
         if first.is_none() && joined.is_empty() {
+            share.cover(length)?;
             first = Some(data);
             continue;
         }
+        // One reservation instead of doubling again and again, which would copy a large body several times.
+        let proven = length >= PROVEN_BYTES && announced_bytes > length;
+        let wanted = if proven { announced_bytes } else { length };
+        let missing = wanted - joined.len();
+        share.make_room(&mut joined, missing, limit_bytes, 0)?;
         if let Some(first) = first.take() {
             joined.extend_from_slice(&first);
         }
-        // One reservation instead of doubling again and again, which would copy a large body several times.
-        if joined.capacity() < length && length >= PROVEN_BYTES && announced_bytes > length {
-            share.cover(announced_bytes)?;
-            joined.reserve(announced_bytes - joined.len());
-        }
         joined.extend_from_slice(&data);
     }
-    Ok(first.unwrap_or_else(|| joined.freeze()))
+    Ok(first.unwrap_or_else(|| joined.into()))
 }
 
 fn decompress(
@@ -228,14 +162,17 @@ fn decompress(
     sent: &[u8],
     limit_bytes: usize,
     share: &mut Share,
+    budget: &BodyBudget,
 ) -> Result<Bytes, Problem> {
     let broken = |_| Problem::invalid("the body is not what its Content-Encoding says");
+    let _window;
     let mut reader: Box<dyn Read> = match encoding {
         Encoding::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(sent)),
         Encoding::Zstd => {
+            // Counted as long as the decoder lives, which allocates what the sender asks for.
+            _window = budget.cover_response(DECODER_BYTES)?;
             let mut decoder = zstd::stream::read::Decoder::with_buffer(sent).map_err(broken)?;
-            // A window of 8 MiB, which RFC 8878 recommends decoders to support, and no more.
-            decoder.window_log_max(23).map_err(broken)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(broken)?;
             Box::new(decoder)
         }
         Encoding::Identity => Box::new(sent),
@@ -251,7 +188,7 @@ fn decompress(
         if out.len() + read > limit_bytes {
             return Err(Problem::too_large(limit_bytes));
         }
-        share.cover(sent.len() + out.len() + read)?;
+        share.make_room(&mut out, read, limit_bytes, sent.len())?;
         out.extend_from_slice(&chunk[..read]);
     }
 }
