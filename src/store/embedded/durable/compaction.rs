@@ -14,11 +14,14 @@ use crate::store::embedded::sqlite::{corrupt, failed_to};
 /// Deleting the entries and the other ends of a compaction change about so many pages.
 const PAGES_AT_THE_END: usize = 16;
 
+/// The tag of a table, and a key in it.
+type RowKey = (u8, String);
+
 /// Some entries from the front of the journal, as the rows that they come to.
 #[derive(Debug)]
 pub(super) struct Compaction {
-    /// By tag and key, since neighbours in a table are cheap to write together.
-    rows: BTreeMap<(u8, String), Option<String>>,
+    /// Neighbours in a table are cheap to write together.
+    rows: BTreeMap<RowKey, Option<String>>,
     last_seq: i64,
     bytes: usize,
     done: bool,
@@ -48,41 +51,28 @@ impl Compaction {
         Ok(this)
     }
 
-    /// Writes the next `limit` rows into the tables, in one transaction; with the last of them, the
-    /// entries leave the journal. Returns about how many pages that changed.
-    ///
-    /// A crash between two calls leaves newer rows in the tables than the compacted entries say,
-    /// which does no harm: the journal still has these entries, and a start applies them again.
-    pub(super) fn write(
-        &mut self,
-        conn: &Connection,
-        tables: &[(u8, &'static str)],
-        limit: usize,
-    ) -> StoreResult<usize> {
-        let mut rest = match self.rows.keys().nth(limit).cloned() {
-            Some(key) => self.rows.split_off(&key),
-            None => BTreeMap::new(),
-        };
-        let is_last = rest.is_empty();
-        if let Err(error) = self.write_rows(conn, tables, is_last) {
-            self.rows.append(&mut rest);
-            return Err(failed_to("compact the journal")(error));
-        }
-        let written = std::mem::replace(&mut self.rows, rest).len();
-        self.done = is_last;
-        Ok(written + if is_last { PAGES_AT_THE_END } else { 0 })
+    /// Returns the next `limit` rows.
+    pub(super) fn next_piece(&self, limit: usize) -> Piece {
+        Piece { until: self.rows.keys().nth(limit).cloned() }
     }
 
-    fn write_rows(
+    /// Writes a piece into the tables, within the transaction that is open; with the last one, the
+    /// entries leave the journal. [`Self::written`] follows once it is committed.
+    ///
+    /// A crash between two pieces leaves newer rows in the tables than the compacted entries say,
+    /// which does no harm: the journal still has these entries, and a start applies them again.
+    pub(super) fn write(
         &self,
-        conn: &Connection,
+        txn: &Connection,
         tables: &[(u8, &'static str)],
-        is_last: bool,
+        piece: &Piece,
     ) -> rusqlite::Result<()> {
-        let txn = conn.unchecked_transaction()?;
         for (tag, name) in tables {
             let from = (*tag, String::new());
-            let mut rows = self.rows.range(from..).take_while(|((of, _), _)| of == tag).peekable();
+            let is_in = |key: &RowKey| {
+                key.0 == *tag && piece.until.as_ref().is_none_or(|until| key < until)
+            };
+            let mut rows = self.rows.range(from..).take_while(|(key, _)| is_in(key)).peekable();
             if rows.peek().is_none() {
                 continue;
             }
@@ -98,11 +88,19 @@ impl Compaction {
                 };
             }
         }
-        if is_last {
+        if piece.is_last() {
             txn.prepare_cached("DELETE FROM journal WHERE seq <= ?1")?.execute([self.last_seq])?;
             txn.prepare_cached("UPDATE compacted SET seq = ?1")?.execute([self.last_seq])?;
         }
-        txn.commit()
+        Ok(())
+    }
+
+    /// Notes that a piece is committed. Returns about how many pages that changed.
+    pub(super) fn written(&mut self, piece: Piece) -> usize {
+        let before = self.rows.len();
+        self.done = piece.is_last();
+        self.rows = piece.until.map(|until| self.rows.split_off(&until)).unwrap_or_default();
+        before - self.rows.len() + if self.done { PAGES_AT_THE_END } else { 0 }
     }
 
     /// Returns whether all is written.
@@ -118,6 +116,19 @@ impl Compaction {
     /// Returns the size of the entries.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+}
+
+/// The rows of a compaction that one transaction writes.
+#[derive(Debug)]
+pub(super) struct Piece {
+    /// The first row behind them; `None` when they are the last.
+    until: Option<RowKey>,
+}
+
+impl Piece {
+    fn is_last(&self) -> bool {
+        self.until.is_none()
     }
 }
 

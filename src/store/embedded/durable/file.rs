@@ -1,16 +1,16 @@
 //! The file of the durable data: a journal, and the tables that it is compacted into.
 //!
-//! A commit appends one entry to the journal, which costs the same however much is held. Later,
-//! in small steps, [`Compaction`] moves what the oldest entries say into the tables, where a
-//! key has one row. Invariant: tables first, then the journal in its order, is the committed
+//! A commit appends one entry to the journal, which costs the same however much is held. Later commits
+//! carry small pieces of a [`Compaction`] with them, which moves what the oldest entries say into the
+//! tables, where a key has one row. Invariant: tables first, then the journal in its order, is the committed
 //! state at every moment, even when a compaction was cut off halfway.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use super::compaction::Compaction;
+use super::compaction::{Compaction, Piece};
 use super::journal::Entry;
 use super::load::load;
 use super::tables::Tables;
@@ -51,8 +51,6 @@ const CLOSING_ROWS: usize = 10_000;
 pub(in crate::store::embedded) struct DurableFile {
     conn: Connection,
     sync: SyncMode,
-    /// The connection's setting now: a compaction needs no sync of its own.
-    set_to: SyncMode,
     /// The tag and the name of every table.
     tables: Vec<(u8, &'static str)>,
     next_seq: i64,
@@ -81,7 +79,6 @@ impl DurableFile {
         Ok(Self {
             conn,
             sync,
-            set_to: sync,
             tables: tables.names(),
             next_seq: extent.last_seq + 1,
             compacted_seq: extent.compacted_seq,
@@ -93,38 +90,111 @@ impl DurableFile {
         })
     }
 
-    /// Appends an entry: when this returns, it is on disk as far as the sync mode says.
+    /// Appends an entry, and moves up to `rows` rows of the journal into the tables in the same
+    /// transaction, so that one sync covers both. When this returns, all of it is on disk as far as
+    /// the sync mode says.
     ///
     /// When that fails, the transaction's pages may stand in SQLite's log all the same: the write can
     /// succeed and only the sync fail. SQLite forgets them, but a restart would find them, and the
     /// failed commit would come true after its callers were told that it failed. So an empty entry
     /// is committed under the same number, which writes over those pages: at once, or, when the
     /// disk does not allow that yet, before the next entry.
-    pub(super) fn append(&mut self, entry: Entry) -> StoreResult<()> {
-        if self.must_void {
-            self.write(Entry::new())?;
-            self.must_void = false;
-        }
-        self.write(entry).inspect_err(|_| {
-            self.must_void = self.write(Entry::new()).is_err();
+    pub(super) fn append(&mut self, entry: Entry, rows: usize) -> StoreResult<()> {
+        self.void()?;
+        self.commit(Some(entry), rows).inspect_err(|_| {
+            self.must_void = true;
+            // Where this fails as well, it is tried again before the next entry.
+            drop(self.void());
         })
     }
 
-    fn write(&mut self, entry: Entry) -> StoreResult<()> {
-        self.set_sync(self.sync)?;
-        let bytes = entry.seal(self.next_seq);
-        self.conn
-            .prepare_cached("INSERT INTO journal (seq, entry) VALUES (?1, ?2)")
-            .and_then(|mut insert| insert.execute(params![self.next_seq, bytes]))
-            .map_err(failed_to("append to the journal"))?;
-        if self.backlog_bytes == 0 {
-            self.backlog_since = Instant::now();
+    /// Compacts at most `rows` rows, in a transaction of their own.
+    pub(in crate::store::embedded) fn compact(&mut self, rows: usize) -> StoreResult<()> {
+        self.void()?;
+        self.commit(None, rows)
+    }
+
+    fn void(&mut self) -> StoreResult<()> {
+        if self.must_void {
+            self.commit(Some(Entry::new()), 0)?;
+            self.must_void = false;
         }
-        // Only now: an entry that failed leaves its number to the next one.
-        self.next_seq += 1;
-        self.backlog_bytes += bytes.len();
-        self.log_pages += 2 + bytes.len() / PAGE_BYTES;
         Ok(())
+    }
+
+    /// Runs one transaction: an entry, a piece of a compaction, or both.
+    ///
+    /// In `full`, each of them is synced before the next one begins: at most one transaction is not on
+    /// disk at any moment, and it is one that nobody was told of.
+    fn commit(&mut self, entry: Option<Entry>, rows: usize) -> StoreResult<()> {
+        let bytes = entry.map(|entry| entry.seal(self.next_seq));
+        let piece = if rows > 0 { self.next_piece(rows)? } else { None };
+        self.write(bytes.as_deref(), piece.as_ref()).map_err(failed_to("commit"))?;
+        // Only now: what failed leaves its number to the next entry, and its rows to the next piece.
+        if let Some(bytes) = bytes {
+            if self.backlog_bytes == 0 {
+                self.backlog_since = Instant::now();
+            }
+            self.next_seq += 1;
+            self.backlog_bytes += bytes.len();
+            self.log_pages += 2 + bytes.len() / PAGE_BYTES;
+        }
+        if let Some(piece) = piece {
+            self.note_written(piece);
+        }
+        Ok(())
+    }
+
+    /// Returns what comes next in the running compaction, or in a new one; `None` without a backlog.
+    fn next_piece(&mut self, rows: usize) -> StoreResult<Option<Piece>> {
+        if self.backlog_bytes == 0 {
+            return Ok(None);
+        }
+        if self.compaction.is_none() {
+            let begun = Compaction::read(&self.conn, self.compacted_seq, COMPACT_BYTES)?;
+            self.compaction = Some(begun);
+        }
+        Ok(self.compaction.as_ref().map(|compaction| compaction.next_piece(rows)))
+    }
+
+    fn write(&self, entry: Option<&[u8]>, piece: Option<&Piece>) -> rusqlite::Result<()> {
+        let insert = |entry: &[u8]| {
+            self.conn
+                .prepare_cached("INSERT INTO journal (seq, entry) VALUES (?1, ?2)")?
+                .execute(params![self.next_seq, entry])
+        };
+        let (Some(piece), Some(compaction)) = (piece, &self.compaction) else {
+            // A single statement is a transaction by itself, and costs less than three.
+            return entry.map_or(Ok(()), |entry| insert(entry).map(drop));
+        };
+        let txn = Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate)?;
+        entry.map_or(Ok(0), insert)?;
+        compaction.write(&txn, &self.tables, piece)?;
+        txn.commit()
+    }
+
+    fn note_written(&mut self, piece: Piece) {
+        let Some(compaction) = &mut self.compaction else { return };
+        self.log_pages += compaction.written(piece);
+        if compaction.is_done() {
+            self.compacted_seq = compaction.last_seq();
+            self.backlog_bytes = self.backlog_bytes.saturating_sub(compaction.bytes());
+            self.backlog_since = Instant::now();
+            self.compaction = None;
+            if self.compacted_seq + 1 == self.next_seq {
+                self.backlog_bytes = 0;
+            }
+        }
+    }
+
+    /// Returns the number of the last entry.
+    pub(super) fn last_seq(&self) -> i64 {
+        self.next_seq - 1
+    }
+
+    /// Returns the number of the last entry that is in the tables, as are all before it.
+    pub(super) fn compacted_seq(&self) -> i64 {
+        self.compacted_seq
     }
 
     /// Returns whether a commit waits for the disk.
@@ -137,58 +207,35 @@ impl DurableFile {
         self.backlog_bytes > 0 || self.log_pages > LOG_PAGES
     }
 
-    /// Returns whether a compaction may begin or go on at leisure.
-    pub(super) fn is_due(&self) -> bool {
+    /// Returns whether rows should be compacted.
+    pub(super) fn wants_compaction(&self) -> bool {
         self.compaction.is_some()
-            || self.log_pages > LOG_PAGES
             || self.backlog_bytes >= COMPACT_BYTES
             || (self.backlog_bytes > 0 && self.backlog_since.elapsed() >= COMPACT_AGE)
     }
 
     /// Returns whether compaction must not wait any longer.
     pub(super) fn is_overfull(&self) -> bool {
-        self.backlog_bytes >= OVERFULL_BYTES || self.log_pages >= OVERFULL_LOG_PAGES
+        self.backlog_bytes >= OVERFULL_BYTES
     }
 
-    /// Compacts at most `rows` rows; when there are none left, runs a WAL checkpoint if SQLite's log
-    /// has grown.
-    pub(in crate::store::embedded) fn compact_step(&mut self, rows: usize) -> StoreResult<()> {
-        // Compaction first, while the log has room: what it writes then shares the WAL checkpoint.
-        let checkpoint_may_wait = self.backlog_bytes > 0 && self.log_pages < OVERFULL_LOG_PAGES;
-        if self.log_pages > LOG_PAGES && !checkpoint_may_wait {
-            return self.checkpoint_wal("PASSIVE");
-        }
-        if self.backlog_bytes == 0 {
-            return Ok(());
-        }
-        // A compaction promises nothing new: if a power cut takes it, the journal is still there.
-        self.set_sync(SyncMode::Normal)?;
-        let compaction = match self.compaction.take() {
-            Some(begun) => self.compaction.insert(begun),
-            None => {
-                let read = Compaction::read(&self.conn, self.compacted_seq, COMPACT_BYTES)?;
-                self.compaction.insert(read)
-            }
-        };
-        self.log_pages += compaction.write(&self.conn, &self.tables, rows)?;
-        if compaction.is_done() {
-            self.compacted_seq = compaction.last_seq();
-            self.backlog_bytes = self.backlog_bytes.saturating_sub(compaction.bytes());
-            self.backlog_since = Instant::now();
-            self.compaction = None;
-            if self.compacted_seq + 1 == self.next_seq {
-                self.backlog_bytes = 0;
-            }
-        }
-        Ok(())
+    /// Returns whether SQLite's log should be written into the file. Compaction comes first, while the
+    /// log has room: what it writes then shares the WAL checkpoint.
+    pub(super) fn wants_checkpoint(&self) -> bool {
+        let may_wait = self.backlog_bytes > 0 && self.log_pages < OVERFULL_LOG_PAGES;
+        self.log_pages > LOG_PAGES && !may_wait
+    }
+
+    /// Writes SQLite's log into the file.
+    pub(super) fn checkpoint(&mut self) -> StoreResult<()> {
+        self.checkpoint_wal("PASSIVE")
     }
 
     /// Compacts all, and leaves one file without a log.
     pub(super) fn close(mut self) -> StoreResult<()> {
         while self.backlog_bytes > 0 {
-            self.compact_step(CLOSING_ROWS)?;
+            self.compact(CLOSING_ROWS)?;
         }
-        self.set_sync(self.sync)?;
         self.checkpoint_wal("TRUNCATE")?;
         self.conn.close().map_err(|(_, error)| failed_to("close the durable database")(error))
     }
@@ -201,14 +248,10 @@ impl DurableFile {
         Ok(())
     }
 
-    fn set_sync(&mut self, sync: SyncMode) -> StoreResult<()> {
-        if self.set_to != sync {
-            self.conn
-                .pragma_update(None, "synchronous", sync.pragma())
-                .map_err(failed_to("set the sync mode"))?;
-            self.set_to = sync;
-        }
-        Ok(())
+    /// Lets every commit carry a piece of a compaction with it until the journal is empty.
+    #[cfg(test)]
+    pub(in crate::store::embedded) fn overfill(&mut self) {
+        self.backlog_bytes += OVERFULL_BYTES;
     }
 
     /// Returns the connection, so that a test can make commits fail.

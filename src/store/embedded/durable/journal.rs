@@ -13,7 +13,7 @@ const REMOVED: u32 = u32::MAX;
 const CRC_BYTES: usize = 4;
 
 /// An entry that is being written.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Entry {
     bytes: Vec<u8>,
 }

@@ -54,7 +54,7 @@ fn load_table(
             return Err(corrupt(format!("a row of {name} does not have its checksum")));
         }
         tables
-            .replay(&Effect { tag, key, row: Some(value) })
+            .replay(&Effect { tag, key, row: Some(value) }, 0)
             .map_err(|why| corrupt(format!("a row of {name} does not read: {why}")))?;
     }
     Ok(())
@@ -76,7 +76,7 @@ fn load_journal(conn: &Connection, tables: &mut Tables) -> StoreResult<JournalEx
         let entry = row.get_ref(1).and_then(|entry| Ok(entry.as_blob()?)).map_err(failed())?;
         for effect in journal::read(seq, entry).map_err(corrupt)? {
             tables
-                .replay(&effect)
+                .replay(&effect, seq)
                 .map_err(|why| corrupt(format!("journal entry {seq} does not read: {why}")))?;
         }
         extent.last_seq = seq;

@@ -48,8 +48,8 @@ pub(super) struct Shared {
     pub(super) close_error: Mutex<Option<StoreError>>,
     /// `None` when the last commit succeeded.
     pub(super) commit_failure: Mutex<Option<CommitFailure>>,
-    /// Why the last compaction failed.
-    pub(super) compaction_failure: Mutex<Option<String>>,
+    /// Why the last compaction or WAL checkpoint failed.
+    pub(super) upkeep_failure: Mutex<Option<String>>,
     pub(super) commits: AtomicU64,
     pub(super) committed_writes: AtomicU64,
     hook: Arc<dyn PublishHook>,
@@ -70,7 +70,7 @@ impl Shared {
             closed: watch::Sender::new(false),
             close_error: Mutex::default(),
             commit_failure: Mutex::default(),
-            compaction_failure: Mutex::default(),
+            upkeep_failure: Mutex::default(),
             commits: AtomicU64::new(0),
             committed_writes: AtomicU64::new(0),
             hook,
@@ -79,11 +79,11 @@ impl Shared {
         }
     }
 
-    /// Makes a committed group visible.
-    pub(super) fn publish(&self, changes: Changes, writes: u64) {
+    /// Makes a committed group visible, which is entry number `seq` of the journal.
+    pub(super) fn publish(&self, changes: Changes, seq: i64, writes: u64) {
         // The hook may wait for others that read the tables, so the write lock comes after it.
         let guard = self.hook.before_publish(&changes, &self.tables);
-        self.tables.write().publish(changes);
+        self.tables.write().publish(changes, seq);
         drop(guard);
         self.commits.fetch_add(1, Ordering::Relaxed);
         self.committed_writes.fetch_add(writes, Ordering::Relaxed);

@@ -163,7 +163,7 @@ impl DurableStore {
         if let Some(failure) = &*self.shared.commit_failure.lock() {
             return Err(format!("committing to the durable database fails: {}", failure.why));
         }
-        match &*self.shared.compaction_failure.lock() {
+        match &*self.shared.upkeep_failure.lock() {
             Some(why) => Err(format!("compacting the durable database fails: {why}")),
             None => Ok(()),
         }

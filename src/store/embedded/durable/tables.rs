@@ -69,25 +69,31 @@ impl Tables {
         let mut changes = Changes::default();
         let pending = changes.pending_mut::<Counters>();
         pending.rows.extend(counters.into_iter().map(|(counter, value)| (counter, Some(value))));
-        self.publish(changes);
+        self.publish(changes, 0);
     }
 
-    /// Makes the changes of a group visible.
-    pub(super) fn publish(&mut self, changes: Changes) {
+    /// Makes the changes of a group visible, which are entry number `seq` of the journal.
+    pub(super) fn publish(&mut self, changes: Changes, seq: i64) {
         for (rows, pending) in self.tables.iter_mut().zip(changes.tables) {
             if let (Some(rows), Some(pending)) = (rows, pending) {
-                rows.apply(pending);
+                rows.apply(pending, seq);
             }
         }
     }
 
-    /// Applies a change that was read from the file.
-    pub(super) fn replay(&mut self, effect: &Effect<'_>) -> Result<(), String> {
+    /// Tells every table that the changes up to entry number `seq` are in its SQL table.
+    pub(super) fn compacted(&mut self, seq: i64) {
+        self.tables.iter_mut().flatten().for_each(|rows| rows.compacted(seq));
+    }
+
+    /// Applies a change that was read from the file: from entry number `seq` of the journal, or, where
+    /// that is 0, from the SQL table.
+    pub(super) fn replay(&mut self, effect: &Effect<'_>, seq: i64) -> Result<(), String> {
         let rows = self.tables.get_mut(usize::from(effect.tag)).and_then(Option::as_mut);
         let Some(rows) = rows else {
             return Err(format!("a change of the unknown table {}", effect.tag));
         };
-        rows.replay(effect).map_err(|error| error.to_string())
+        rows.replay(effect, seq).map_err(|error| error.to_string())
     }
 
     /// Removes at most `limit` expired rows of each table; returns how many.
@@ -167,8 +173,9 @@ trait AnyRows: Send + Sync {
     fn name(&self) -> &'static str;
     fn schema(&self) -> SchemaPart;
     fn begin_epoch(&self, last: &dyn Fn(&Counter) -> i64, now: Timestamp) -> Vec<(Counter, i64)>;
-    fn apply(&mut self, pending: Box<dyn AnyPending>);
-    fn replay(&mut self, effect: &Effect<'_>) -> serde_json::Result<()>;
+    fn apply(&mut self, pending: Box<dyn AnyPending>, seq: i64);
+    fn compacted(&mut self, seq: i64);
+    fn replay(&mut self, effect: &Effect<'_>, seq: i64) -> serde_json::Result<()>;
     fn delete_expired(&self, changes: &mut Changes, now: Timestamp, limit: usize) -> usize;
     fn count(&self, now: Timestamp) -> u64;
 }
@@ -194,14 +201,17 @@ impl<T: DurableTable> AnyRows for MemoryRows<T> {
         T::begin_epoch(last, now)
     }
 
-    fn apply(&mut self, pending: Box<dyn AnyPending>) {
+    fn apply(&mut self, pending: Box<dyn AnyPending>, _: i64) {
         let pending = pending.into_any().downcast::<Pending<T>>();
         for (key, row) in pending.expect("changes lie at the tag of their table").rows {
             self.set(key, row);
         }
     }
 
-    fn replay(&mut self, effect: &Effect<'_>) -> serde_json::Result<()> {
+    /// All rows stay in memory, on disk or not.
+    fn compacted(&mut self, _: i64) {}
+
+    fn replay(&mut self, effect: &Effect<'_>, _: i64) -> serde_json::Result<()> {
         let (key, row) = effect.decode()?;
         self.set(key, row);
         Ok(())

@@ -110,7 +110,7 @@ mod tests {
         let mut txn = Txn::new(&tables, &mut changes, now);
         txn.put::<Ends>(1, 100);
         txn.put::<Ends>(3, 1);
-        tables.publish(changes);
+        tables.publish(changes, 1);
 
         let mut changes = Changes::default();
         let mut txn = Txn::new(&tables, &mut changes, now);

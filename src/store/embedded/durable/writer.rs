@@ -36,24 +36,27 @@ const CROWD_GATHER: Duration = Duration::from_micros(100);
 /// Without commands for this long, the thread compacts.
 const IDLE: Duration = Duration::from_millis(20);
 const IDLE_ROWS: usize = 256;
-/// While commands come, it compacts this many rows at most every [`IDLE`].
+/// While commands come, a commit carries this many rows with it, at most every [`IDLE`].
 const BUSY_ROWS: usize = 64;
 const OVERFULL_ROWS: usize = 1024;
-/// After a compaction failed, it waits this long before the next.
-const COMPACTION_RETRY: Duration = Duration::from_secs(1);
+/// After a compaction or a WAL checkpoint failed, it waits this long before the next.
+const UPKEEP_RETRY: Duration = Duration::from_secs(1);
 
 /// What the thread owns.
 pub(super) struct Writer {
     shared: Arc<Shared>,
     /// `None` without a file.
     file: Option<DurableFile>,
-    last_compaction: Instant,
-    compaction_retry_at: Option<Instant>,
+    /// When the last compaction or WAL checkpoint ended, and when the next may be tried.
+    last_upkeep: Instant,
+    upkeep_retry_at: Option<Instant>,
+    /// What the tables know to be compacted.
+    told_compacted: i64,
 }
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, file: Option<DurableFile>) -> Self {
-        Self { shared, file, last_compaction: Instant::now(), compaction_retry_at: None }
+        Self { shared, file, last_upkeep: Instant::now(), upkeep_retry_at: None, told_compacted: 0 }
     }
 
     /// Serves until the queue is closed and empty.
@@ -67,10 +70,14 @@ impl Writer {
                     let (size, start) = (group.len(), Instant::now());
                     self.commit(&mut group);
                     let took = start.elapsed();
-                    self.compact_while_busy();
+                    self.checkpoint();
                     self.gather(size, took);
                 }
-                Next::Idle => self.compact_while_idle(),
+                // One step after the other, until a command comes.
+                Next::Idle => {
+                    self.compact();
+                    self.checkpoint();
+                }
                 Next::Closing => break,
             }
         }
@@ -112,21 +119,38 @@ impl Writer {
         }
         #[cfg(test)]
         self.run_test_hook();
-        if let Some(file) = &mut self.file {
-            let mut entry = Entry::new();
-            changes.encode(&mut entry).map_err(|error| {
-                StoreError::caused_by(ErrorKind::Internal, "cannot encode a journal entry", error)
-            })?;
-            // When this fails, `changes` is dropped, and the tables stand as before the group.
-            let appended = file.append(entry);
-            *self.shared.commit_failure.lock() = appended
-                .as_ref()
-                .err()
-                .map(|error| CommitFailure { why: error.with_causes(), at: Instant::now() });
-            appended?;
-        }
-        self.shared.publish(changes, writes);
+        // When this fails, `changes` is dropped, and the tables stand as before the group.
+        let appended = self.append(&changes);
+        *self.shared.commit_failure.lock() = appended
+            .as_ref()
+            .err()
+            .map(|error| CommitFailure { why: error.with_causes(), at: Instant::now() });
+        self.shared.publish(changes, appended?, writes);
+        self.tell_compacted();
         Ok(())
+    }
+
+    /// Writes the changes into the journal, if there is one; returns the number of their entry.
+    fn append(&mut self, changes: &Changes) -> StoreResult<i64> {
+        let rows = self.rows_while_busy();
+        let Some(file) = &mut self.file else { return Ok(0) };
+        let mut entry = Entry::new();
+        changes.encode(&mut entry).map_err(|error| {
+            StoreError::caused_by(ErrorKind::Internal, "cannot encode a journal entry", error)
+        })?;
+        if rows > 0 {
+            let outcome = file.append(entry.clone(), rows);
+            let seq = file.last_seq();
+            let is_done = outcome.is_ok();
+            self.note_upkeep(outcome);
+            if is_done {
+                return Ok(seq);
+            }
+        }
+        // Alone: where there is room for no more than the commit, it need not fail with a compaction.
+        let Some(file) = &mut self.file else { return Ok(0) };
+        file.append(entry, 0)?;
+        Ok(file.last_seq())
     }
 
     #[cfg(test)]
@@ -170,32 +194,50 @@ impl Writer {
         (evaluated, Ok(writes))
     }
 
-    fn compact_while_busy(&mut self) {
-        let Some(file) = &self.file else { return };
-        if file.is_overfull() {
-            self.compact(OVERFULL_ROWS);
-        } else if file.is_due() && self.last_compaction.elapsed() >= IDLE {
-            self.compact(BUSY_ROWS);
+    /// Returns how many rows the next commit compacts on its way.
+    fn rows_while_busy(&self) -> usize {
+        let due = self.file.as_ref().filter(|file| self.may_try() && file.wants_compaction());
+        match due {
+            Some(file) if file.is_overfull() => OVERFULL_ROWS,
+            Some(_) if self.last_upkeep.elapsed() >= IDLE => BUSY_ROWS,
+            _ => 0,
         }
     }
 
-    fn compact_while_idle(&mut self) {
-        // One step after the other, until a command comes.
-        if self.file.as_ref().is_some_and(DurableFile::is_due) {
-            self.compact(IDLE_ROWS);
+    fn compact(&mut self) {
+        let may_try = self.may_try();
+        if let Some(file) = self.file.as_mut().filter(|file| may_try && file.wants_compaction()) {
+            let outcome = file.compact(IDLE_ROWS);
+            self.note_upkeep(outcome);
+            self.tell_compacted();
         }
     }
 
-    fn compact(&mut self, rows: usize) {
-        let Some(file) = &mut self.file else { return };
-        if self.compaction_retry_at.is_some_and(|at| Instant::now() < at) {
-            return;
+    fn checkpoint(&mut self) {
+        let may_try = self.may_try();
+        if let Some(file) = self.file.as_mut().filter(|file| may_try && file.wants_checkpoint()) {
+            let outcome = file.checkpoint();
+            self.note_upkeep(outcome);
         }
-        let outcome = file.compact_step(rows);
-        self.last_compaction = Instant::now();
-        self.compaction_retry_at =
-            outcome.is_err().then(|| self.last_compaction + COMPACTION_RETRY);
-        let mut failure = self.shared.compaction_failure.lock();
+    }
+
+    fn may_try(&self) -> bool {
+        self.upkeep_retry_at.is_none_or(|at| Instant::now() >= at)
+    }
+
+    fn tell_compacted(&mut self) {
+        let Some(seq) = self.file.as_ref().map(DurableFile::compacted_seq) else { return };
+        if seq != self.told_compacted {
+            self.shared.tables.write().compacted(seq);
+            self.told_compacted = seq;
+        }
+    }
+
+    /// Notes how a compaction or a WAL checkpoint ended.
+    fn note_upkeep(&mut self, outcome: StoreResult<()>) {
+        self.last_upkeep = Instant::now();
+        self.upkeep_retry_at = outcome.is_err().then(|| self.last_upkeep + UPKEEP_RETRY);
+        let mut failure = self.shared.upkeep_failure.lock();
         match outcome {
             Ok(()) => *failure = None,
             Err(error) => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Fixture, MINUTE, count};
 use crate::model::locks::{LockKey, LockKind};
 use crate::model::time::Timestamp;
-use crate::store::embedded::durable::{Counter, MAX_GROUP_ROWS};
+use crate::store::embedded::durable::{Counter, DurableFile, MAX_GROUP_ROWS};
 use crate::store::embedded::locks::{LockRow, Locks};
 use crate::store::{ErrorKind, LockStore};
 
@@ -78,6 +78,40 @@ async fn a_failed_commit_leaves_no_trace_and_the_next_one_works() {
     assert_eq!(count(fixture.folder.path(), "journal"), 2);
     let fixture = fixture.kill();
     assert!(!fixture.lock("a").await.expect("responds"));
+}
+
+#[tokio::test]
+async fn a_commit_moves_older_entries_into_the_tables_on_its_way() {
+    let fixture = Fixture::new();
+    assert!(fixture.lock("a").await.expect("responds"));
+    fixture.before_next_commit(DurableFile::overfill);
+    assert!(fixture.lock("b").await.expect("responds"));
+    // The idle thread may already have moved the second entry too.
+    assert!(count(fixture.folder.path(), "locks") >= 1);
+    let fixture = fixture.kill();
+    assert!(!fixture.lock("a").await.expect("responds"));
+    assert!(!fixture.lock("b").await.expect("responds"));
+}
+
+#[tokio::test]
+async fn a_compaction_that_fails_does_not_fail_the_commit_that_it_came_with() {
+    let fixture = Fixture::new();
+    assert!(fixture.lock("a").await.expect("responds"));
+    fixture.before_next_commit(|file| {
+        file.overfill();
+        let trigger = "CREATE TEMP TRIGGER fail AFTER INSERT ON locks BEGIN
+            SELECT RAISE(ABORT, 'as the test wants'); END";
+        file.connection().execute_batch(trigger).expect("creates");
+    });
+    assert!(fixture.lock("b").await.expect("commits alone"));
+    let why = fixture.store.ready().await.expect_err("the journal only grows");
+    assert!(why.contains("as the test wants"), "{why}");
+    let folder = fixture.folder.path();
+    // The entry that writes over what the first attempt may have left is one of them.
+    assert_eq!((count(folder, "locks"), count(folder, "journal")), (0, 3));
+    let fixture = fixture.kill();
+    assert!(!fixture.lock("a").await.expect("responds"));
+    assert!(!fixture.lock("b").await.expect("responds"));
 }
 
 #[tokio::test]

@@ -247,7 +247,7 @@ async fn run(steps: Vec<Step>) {
             Step::Purge => drop(fixture.store.purge().await.expect("purges")),
             Step::Compaction { rows } => {
                 let rows = usize::from(*rows);
-                fixture.before_next_commit(move |file| file.compact_step(rows).expect("compacts"));
+                fixture.before_next_commit(move |file| file.compact(rows).expect("compacts"));
             }
             Step::FailNext => fail_next(&fixture).await,
             Step::Restart => fixture = fixture.restart().await,
