@@ -1,6 +1,8 @@
 //! A proxy that misbehaves: it passes bytes on to a server late, in part, or not at all.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -16,6 +18,8 @@ pub(crate) enum Line {
     Slow(Duration),
     /// Accepts bytes, and passes nothing on.
     Silent,
+    /// Accepts requests, and passes them on when this ends, though the client may have gone.
+    Held,
     /// Ends every connection, and each new one at once.
     Cut,
     /// Passes requests on, and ends a connection in the middle of the first response.
@@ -28,6 +32,9 @@ pub(crate) enum Line {
 pub(crate) struct Proxy {
     address: SocketAddr,
     line: watch::Sender<Line>,
+    port: Arc<AtomicU16>,
+    /// Counts the moves to other ports.
+    moves: watch::Sender<u64>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -38,18 +45,30 @@ impl Proxy {
         let address = listener.local_addr().expect("an address");
         let line = watch::Sender::new(Line::Good);
         let watched = line.clone();
+        let port = Arc::new(AtomicU16::new(port));
+        let moves = watch::Sender::new(0);
+        let moved = moves.clone();
+        let current = Arc::clone(&port);
         let task = tokio::spawn(async move {
             loop {
                 let Ok((client, _)) = listener.accept().await else { return };
-                tokio::spawn(serve(client, port, watched.subscribe()));
+                let moves = moved.subscribe();
+                let port = current.load(Ordering::Acquire);
+                tokio::spawn(serve(client, port, watched.subscribe(), moves));
             }
         });
-        Self { address, line, task }
+        Self { address, line, port, moves, task }
     }
 
     /// Returns the URL of the Redis behind it.
     pub(crate) fn url(&self) -> String {
         format!("redis://{}", self.address)
+    }
+
+    /// Cuts all connections, and leads new ones to another port.
+    pub(crate) fn lead_to(&self, port: u16) {
+        self.port.store(port, Ordering::Release);
+        self.moves.send_modify(|moves| *moves += 1);
     }
 
     /// Changes how connections behave, also those that are open.
@@ -65,7 +84,12 @@ impl Drop for Proxy {
     }
 }
 
-async fn serve(client: TcpStream, port: u16, mut line: watch::Receiver<Line>) {
+async fn serve(
+    client: TcpStream,
+    port: u16,
+    mut line: watch::Receiver<Line>,
+    mut moves: watch::Receiver<u64>,
+) {
     if *line.borrow() == Line::Cut {
         return;
     }
@@ -77,6 +101,7 @@ async fn serve(client: TcpStream, port: u16, mut line: watch::Receiver<Line>) {
     tokio::select! {
         () = requests => {}
         () = responses => {}
+        _ = moves.changed() => {}
         // The test has ended, or wants the connection cut.
         _ = line.wait_for(|line| *line == Line::Cut) => {}
     }
@@ -85,7 +110,7 @@ async fn serve(client: TcpStream, port: u16, mut line: watch::Receiver<Line>) {
 async fn pass(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
-    line: watch::Receiver<Line>,
+    mut line: watch::Receiver<Line>,
     is_response: bool,
 ) {
     let mut buffer = vec![0; 64 << 10];
@@ -94,6 +119,9 @@ async fn pass(
     loop {
         let Ok(length @ 1..) = from.read(&mut buffer).await else { return };
         let mut piece = &buffer[..length];
+        if !is_response && line.wait_for(|line| *line != Line::Held).await.is_err() {
+            return;
+        }
         let now = *line.borrow();
         if torn && now == Line::Good {
             return;
@@ -111,7 +139,7 @@ async fn pass(
                 continue;
             }
             Line::CutInAnswer if is_response => piece = &piece[..length / 2],
-            Line::LostAnswers | Line::CutInAnswer => {}
+            Line::Held | Line::LostAnswers | Line::CutInAnswer => {}
         }
         if to.write_all(piece).await.is_err() || now == Line::CutInAnswer && is_response {
             return;

@@ -5,9 +5,11 @@ mod cache;
 mod exclusion;
 mod fencing;
 mod garbage;
+mod late;
 mod layout;
 mod lost_data;
 mod lost_past;
+mod masters;
 mod replica;
 
 use std::time::Duration;

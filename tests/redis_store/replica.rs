@@ -52,6 +52,14 @@ impl Place {
         Replica(stores.expect("the store opens"))
     }
 
+    /// Opens a replica that reaches the Redis through another URL, and gives a call up after `timeout`.
+    pub(super) fn replica_through(&self, url: String, timeout: Duration) -> Replica {
+        let mut settings = RedisSettings::for_tests(&[url], &self.namespace);
+        settings.timeout = timeout;
+        let stores = open_with(&settings, &super::store_settings(), None);
+        Replica(stores.expect("the store opens"))
+    }
+
     /// Returns the Redis key of something in a shard.
     pub(super) fn key(&self, shard: usize, name: &str) -> String {
         format!("{{{}:{shard}}}:{name}", self.namespace)
@@ -85,6 +93,12 @@ impl Replica {
     /// Reads the lease of that name.
     pub(super) async fn lease(&self, lease: &str) -> Option<Lease> {
         self.0.leases.get(&name(lease)).await.expect("the store works")
+    }
+
+    /// Tries to write a checkpoint of `org` without a fence.
+    pub(super) async fn set(&self, org: &str, to: i64) -> StoreResult<()> {
+        let to = Timestamp::from_nanos(to);
+        self.0.checkpoints.set(key(org), to, false, None).await.map(drop)
     }
 
     /// Writes a checkpoint of `org`; tells whether it was not refused.

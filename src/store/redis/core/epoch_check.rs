@@ -2,17 +2,20 @@
 //! took over that had not received everything yet.
 //!
 //! The check itself is `epoch_check.lua`: it compares the run id of the server with the one that the
-//! shard remembers, in the script, so that of racing replicas one starts the new epoch. Scripts on series,
-//! generations and cached values include it; this is for shards that no such script runs on just now.
+//! shard remembers, and the shard's numbers with those that this replica has seen, in the script, so that of racing
+//! replicas one starts the new epoch. Scripts on series, generations and cached values include it; this is for
+//! shards that no such script runs on just now.
 //! Invariant: no two continuous histories of a shard have the same epoch.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use super::client::Traffic;
-use super::replies::read;
+use super::replies::{number, read};
 use super::script::scripts;
+use super::seen::SeenEpoch;
 use super::shards::Shards;
 use crate::store::StoreResult;
 
@@ -20,6 +23,10 @@ scripts! {
     READ_EPOCH(&[]) = "lua/epoch_check.lua", "lua/read_epoch.lua";
     MEMORY_POLICY(&[]) = "lua/memory_policy.lua";
 }
+
+/// What the script returns: the server's time in microseconds, the epoch, when it started, the newest sequence number,
+/// the last token, the last bump.
+type Numbers = (String, String, String, String, String, String);
 
 /// The check of all shards.
 pub(crate) struct EpochCheck {
@@ -60,8 +67,16 @@ impl EpochCheck {
     /// When a shard can't be reached. The others are checked all the same.
     pub(crate) async fn check(&self) -> StoreResult<usize> {
         let checks = (0..self.shards.count()).map(|shard| async move {
-            let reply = self.shards.run(shard, Traffic::Small, &READ_EPOCH, |_| {});
-            read::<String>(reply.await?)
+            let sent = Instant::now();
+            let reply = self.shards.run(shard, Traffic::Small, &READ_EPOCH, |_| {}).await?;
+            let (time, epoch, started, seq, token, bump): Numbers = read(reply)?;
+            self.shards.client().note_time(shard, sent, number(&time)?);
+            let seen = self.shards.seen(shard);
+            let (started, seq) = (number(&started)?, number(&seq)?);
+            seen.note_epoch(SeenEpoch { epoch: epoch.clone(), started, seq });
+            seen.note_token(number(&token)?);
+            seen.note_bump(number(&bump)?);
+            Ok(epoch)
         });
         let epochs = futures_util::future::join_all(checks).await;
         let epochs = epochs.into_iter().collect::<StoreResult<Vec<String>>>()?;

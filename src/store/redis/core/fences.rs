@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use redis::Cmd;
 
 use super::client::Traffic;
@@ -102,7 +102,8 @@ pub(crate) async fn announce(
         let known: Option<String> = read(reply)?;
         known.map(|known| number(&known).map(FencingToken)).transpose()
     });
-    Ok(try_join_all(announced).await?.into_iter().flatten().max())
+    let known = join_all(announced).await.into_iter().collect::<StoreResult<Vec<_>>>()?;
+    Ok(known.into_iter().flatten().max())
 }
 
 /// Makes every shard forget the fences that are so old that no pass can meet them; returns how many.

@@ -12,6 +12,7 @@ pub(super) mod generation;
 pub(super) mod random;
 pub(super) mod replies;
 pub(super) mod script;
+pub(super) mod seen;
 pub(super) mod settings;
 pub(super) mod shards;
 pub(super) mod time;

@@ -1,9 +1,9 @@
 //! A script: one atomic step on the keys of one shard.
 //!
 //! Each resource declares its scripts with [`scripts!`]: a name, the keys behind `info`, the files that
-//! it is made of. Each script begins with `prelude.lua`: the time, and the check that the shard is
+//! it is made of. Each script begins with `prelude.lua`: the deadline, the time, and the check that the shard is
 //! initialized. Invariant: a script touches keys of one shard only, its `KEYS[1]` is the shard's `info`,
-//! and its `ARGV[1]` is the time in microseconds where a test supplies one, else empty.
+//! and its `ARGV[1]` is what the prelude reads: the caller's deadline, a test's time, what was seen of the shard.
 
 use redis::Cmd;
 
@@ -39,21 +39,21 @@ impl Script {
     }
 
     /// Returns the command that runs the script by its SHA-1; the caller appends arguments.
-    pub(crate) fn by_sha1(&self, keys: &[String], now: &str) -> Cmd {
+    pub(crate) fn by_sha1(&self, keys: &[String], head: &str) -> Cmd {
         let mut command = redis::cmd("EVALSHA");
         command.arg(&self.sha1);
-        Self::complete(command, keys, now)
+        Self::complete(command, keys, head)
     }
 
     /// Returns the command that runs the script by its text, after which Redis knows its SHA-1.
-    pub(crate) fn by_text(&self, keys: &[String], now: &str) -> Cmd {
+    pub(crate) fn by_text(&self, keys: &[String], head: &str) -> Cmd {
         let mut command = redis::cmd("EVAL");
         command.arg(&self.text);
-        Self::complete(command, keys, now)
+        Self::complete(command, keys, head)
     }
 
-    fn complete(mut command: Cmd, keys: &[String], now: &str) -> Cmd {
-        command.arg(keys.len()).arg(keys).arg(now);
+    fn complete(mut command: Cmd, keys: &[String], head: &str) -> Cmd {
+        command.arg(keys.len()).arg(keys).arg(head);
         command
     }
 }

@@ -6,14 +6,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use redis::{Cmd, FromRedisValue, Value};
 
 use super::client::{CallError, Client, Traffic};
 use super::random::random;
 use super::replies::read;
 use super::script::Script;
+use super::seen::Seen;
 use crate::clock::SharedClock;
 use crate::store::{ErrorKind, StoreError, StoreResult};
 
@@ -31,6 +33,8 @@ pub(crate) struct Shards {
     closed: AtomicBool,
     /// Whether the number of shards was found to be that of the data.
     compared: AtomicBool,
+    /// What this replica has seen of each shard.
+    seen: Vec<Seen>,
 }
 
 impl Shards {
@@ -50,6 +54,7 @@ impl Shards {
             clock,
             closed: AtomicBool::new(false),
             compared: AtomicBool::new(false),
+            seen: (0..count).map(|_| Seen::default()).collect(),
         }
     }
 
@@ -91,15 +96,21 @@ impl Shards {
         usize::try_from(u64::from_le_bytes(head) % self.count as u64).unwrap_or(0)
     }
 
+    /// Returns what this replica has seen of a shard.
+    pub(crate) fn seen(&self, shard: usize) -> &Seen {
+        &self.seen[shard]
+    }
+
     fn key(&self, shard: usize, name: &str) -> String {
         format!("{{{}:{shard}}}:{name}", self.namespace)
     }
 
-    /// Runs a script on a shard. `KEYS` are the shard's `info` and then the script's own; `ARGV` is the
-    /// time and then what `arguments` adds.
+    /// Runs a script on a shard. `KEYS` are the shard's `info` and then the script's own; `ARGV` is what the prelude
+    /// reads and then what `arguments` adds.
     ///
     /// # Errors
-    /// When Redis can't be reached, does not reply in time, or refuses.
+    /// When Redis can't be reached, does not reply in time, or refuses. The script does not run any more after
+    /// this returned [`ErrorKind::Timeout`], though it may have run before.
     pub(crate) async fn run(
         &self,
         shard: usize,
@@ -113,13 +124,17 @@ impl Shards {
         }
         let keys = ["info"].iter().chain(script.keys).map(|name| self.key(shard, name));
         let keys: Vec<String> = keys.collect();
+        // A test's clock is read once for each step, however often the step is sent.
+        let now = self.test_now();
+        let deadline = self.client.deadline();
         let mut by_text = false;
         for _ in 0..ATTEMPTS {
-            let now = self.test_now();
+            let head = self.head(shard, deadline, &now);
             let mut command =
-                if by_text { script.by_text(&keys, &now) } else { script.by_sha1(&keys, &now) };
+                if by_text { script.by_text(&keys, &head) } else { script.by_sha1(&keys, &head) };
             arguments(&mut command);
-            match self.client.call(traffic, &command).await {
+            let sent = Instant::now();
+            match self.client.call(traffic, &command, deadline).await {
                 Ok(reply) => return Ok(reply),
                 Err(CallError::NoScript) => {
                     tracing::debug!(script = script.name, "redis does not know a script yet");
@@ -131,10 +146,22 @@ impl Shards {
                     // All shards may have been wiped, and initialized with another number of them.
                     self.compare().await?;
                 }
+                // Nothing was known of the server's clock, or it was set, or the command was held up.
+                Err(CallError::Late(server_us)) => self.client.note_time(shard, sent, server_us),
                 Err(CallError::Store(error)) => return Err(error),
             }
         }
-        Err(StoreError::new(ErrorKind::Unavailable, "redis keeps losing its scripts or its data"))
+        let why = "redis keeps losing its scripts or its data, or its clock keeps changing";
+        Err(StoreError::new(ErrorKind::Unavailable, why))
+    }
+
+    /// Returns what each script begins to read: the deadline, a test's time, and what was seen of the shard.
+    fn head(&self, shard: usize, deadline: Instant, now: &str) -> String {
+        let mut head = self.client.deadline_us(shard, deadline).to_string();
+        head.push(',');
+        head.push_str(now);
+        self.seen(shard).append_to(&mut head);
+        head
     }
 
     /// Runs a script on each of some shards at the same time; returns the replies in the order of the
@@ -150,7 +177,11 @@ impl Shards {
         arguments: impl Fn(&mut Cmd),
     ) -> StoreResult<Vec<Value>> {
         let arguments = &arguments;
-        try_join_all(shards.map(|shard| self.run(shard, traffic, script, arguments))).await
+        // All are waited for: one that was given up for another's failure could change the store later.
+        join_all(shards.map(|shard| self.run(shard, traffic, script, arguments)))
+            .await
+            .into_iter()
+            .collect()
     }
 
     /// Runs a script on all shards, as [`Self::run_on`].
@@ -170,7 +201,7 @@ impl Shards {
     /// where it removes several kinds of entries.
     ///
     /// # Errors
-    /// As [`Self::run`]; some entries may be removed then.
+    /// As [`Self::run`]; other shards were done to their end then.
     pub(crate) async fn run_until_done(
         &self,
         script: &Script,
@@ -193,7 +224,7 @@ impl Shards {
                 }
             }
         });
-        Ok(try_join_all(runs).await?.into_iter().sum())
+        join_all(runs).await.into_iter().sum()
     }
 
     /// Runs a script on each shard that any of `keys` lies in, for at most `step` keys at a time.
@@ -230,7 +261,9 @@ impl Shards {
             }
             Ok::<_, StoreError>(indexes.iter().copied().zip(items))
         });
-        let mut found: Vec<(usize, T)> = try_join_all(runs).await?.into_iter().flatten().collect();
+        // All are waited for: one that was given up for another's failure could change the store later.
+        let found = join_all(runs).await.into_iter().collect::<StoreResult<Vec<_>>>()?;
+        let mut found: Vec<(usize, T)> = found.into_iter().flatten().collect();
         found.sort_unstable_by_key(|(index, _)| *index);
         Ok(found.into_iter().map(|(_, item)| item).collect())
     }
@@ -255,12 +288,14 @@ impl Shards {
     async fn initialize(&self, shard: usize) -> StoreResult<usize> {
         let epoch = format!("{:016x}", random()?);
         let keys = [self.key(shard, "info")];
-        let mut command = self.initialize.by_text(&keys, &self.test_now());
+        let deadline = self.client.deadline();
+        let mut command =
+            self.initialize.by_text(&keys, &self.head(shard, deadline, &self.test_now()));
         command.arg(epoch).arg(self.count);
-        match self.client.call(Traffic::Small, &command).await {
+        match self.client.call(Traffic::Small, &command, deadline).await {
             Ok(shards) => read(shards),
             Err(CallError::Store(error)) => Err(error),
-            Err(CallError::NoScript | CallError::Uninitialized) => {
+            Err(CallError::NoScript | CallError::Uninitialized | CallError::Late(_)) => {
                 Err(StoreError::new(ErrorKind::Internal, "a shard could not be initialized"))
             }
         }

@@ -67,6 +67,10 @@ impl RedisGenerations {
                 });
             })
             .await?;
+        for (key, (_, fence)) in keys.iter().zip(&generations) {
+            // No fence is above the last bump of its shard.
+            self.shards.seen(shard_of(&self.shards, key)).note_bump(*fence);
+        }
         Ok(generations.into_iter().map(generation_of).collect())
     }
 }

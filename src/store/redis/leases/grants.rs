@@ -78,6 +78,10 @@ impl RedisLeases {
     pub(super) async fn publish(&self, name: &LeaseName, lease: &mut Lease) -> StoreResult<()> {
         for _ in 0..GRANTS {
             let Some(known) = announce(&self.shards, name, lease.token).await? else {
+                // Every shard knows this token now, and no lower one may be the last that it knows later.
+                for shard in 0..self.shards.count() {
+                    self.shards.seen(shard).note_token(lease.token.0);
+                }
                 return Ok(());
             };
             let under = Some(lease.token);

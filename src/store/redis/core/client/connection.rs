@@ -76,7 +76,6 @@ impl Connector {
         let reply = match self.connection().await.map_err(Failure::NotSent)? {
             Connection::Server { mut connection, closed } => {
                 if closed.load(Ordering::Acquire) {
-                    self.give_up();
                     return Err(Failure::Closed);
                 }
                 connection.req_packed_command(command).await
@@ -85,7 +84,6 @@ impl Connector {
         };
         reply.and_then(Value::extract_error).map_err(|error| {
             use redis::ErrorKind::{ClusterConnectionNotFound, Server};
-            let read_only = error.kind() == Server(ServerErrorKind::ReadOnly);
             let not_done = matches!(
                 error.kind(),
                 ClusterConnectionNotFound
@@ -101,12 +99,6 @@ impl Connector {
             );
             if not_done && matches!(self.peer, Peer::Cluster(_)) {
                 return Failure::NotDone(error);
-            }
-            // In a cluster a timeout can mean a node that is gone, to which the driver would go on
-            // sending. A read-only server may be a demoted master behind an address that leads to the new
-            // one, so the next command connects again.
-            if error.is_unrecoverable_error() || error.is_timeout() || read_only {
-                self.give_up();
             }
             Failure::Sent(error)
         })

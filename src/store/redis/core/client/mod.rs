@@ -4,15 +4,19 @@
 //! commands, one for many series, so that no lock waits behind a snapshot. Invariant: whatever Redis
 //! does, a call ends in time, and its failure is one of the kinds of [`StoreError`].
 
+mod clock;
 mod connection;
+mod errors;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use redis::{Cmd, RedisError, ServerErrorKind, Value};
+use redis::{Cmd, Value};
 
+use self::clock::ServerClocks;
 use self::connection::{Connector, Failure};
+pub(crate) use self::errors::CallError;
 use super::settings::RedisSettings;
 use crate::store::{ClientStatus, ErrorKind, StoreError, StoreResult};
 
@@ -51,6 +55,7 @@ pub(crate) struct Client {
     small: Connector,
     bulk: Connector,
     timeout: Duration,
+    clocks: ServerClocks,
     totals: Totals,
 }
 
@@ -64,6 +69,12 @@ impl Client {
             small: Connector::new(settings)?,
             bulk: Connector::new(settings)?,
             timeout: settings.timeout,
+            // Each shard may be on a node of its own, and move to another one.
+            clocks: ServerClocks::new(if settings.is_cluster() {
+                settings.index_shards
+            } else {
+                1
+            }),
             totals: Totals::default(),
         }))
     }
@@ -89,17 +100,38 @@ impl Client {
         }
     }
 
+    /// Returns when a call that begins now has to end.
+    pub(crate) fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout
+    }
+
+    /// Returns `deadline` as the server of a shard tells the time, in microseconds since 1970: never later than the
+    /// deadline itself. 0 where nothing is known of that server's clock; its refusal tells it.
+    pub(crate) fn deadline_us(&self, shard: usize, deadline: Instant) -> i64 {
+        self.clocks.deadline_us(shard, deadline)
+    }
+
+    /// Notes the time of the server of a shard, from a reply to a command that was sent at `sent`.
+    pub(crate) fn note_time(&self, shard: usize, sent: Instant, server_us: i64) {
+        self.clocks.note(shard, sent, Instant::now(), server_us);
+    }
+
     /// Sends one command and waits for its reply; in a cluster it goes to the master of its first key.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] when no reply came in time: Redis may have carried the command out.
-    pub(crate) async fn call(&self, traffic: Traffic, command: &Cmd) -> Result<Value, CallError> {
+    /// [`ErrorKind::Timeout`] when no reply came by `deadline`: Redis may have carried the command out.
+    pub(crate) async fn call(
+        &self,
+        traffic: Traffic,
+        command: &Cmd,
+        deadline: Instant,
+    ) -> Result<Value, CallError> {
         let connector = match traffic {
             Traffic::Small => &self.small,
             Traffic::Bulk => &self.bulk,
         };
         let mut trip = RoundTrip::begin(&self.totals);
-        let outcome = self.send(connector, command, trip.started + self.timeout).await;
+        let outcome = self.send(connector, command, deadline).await;
         trip.failed = matches!(outcome, Err(CallError::Store(_)));
         outcome
     }
@@ -115,16 +147,16 @@ impl Client {
             let in_time = tokio::time::timeout_at(deadline.into(), connector.send(command)).await;
             let Ok(reply) = in_time else {
                 // The reply may still come: a connection in this state is not used again.
-                connector.give_up();
-                return Err(CallError::Store(StoreError::new(
-                    ErrorKind::Timeout,
-                    format!("redis sent no reply within {:?}", self.timeout),
-                )));
+                self.give_up(connector);
+                return Err(CallError::no_reply(self.timeout));
             };
             return match reply {
                 Ok(value) => Ok(value),
                 // The connection was closed before anything was sent.
-                Err(Failure::Closed) => continue,
+                Err(Failure::Closed) => {
+                    self.give_up(connector);
+                    continue;
+                }
                 Err(Failure::NotSent(error)) => Err(CallError::Store(StoreError::caused_by(
                     ErrorKind::Unavailable,
                     "there is no connection to redis",
@@ -138,9 +170,20 @@ impl Client {
                     }
                     None => Err(CallError::of(error)),
                 },
-                Err(Failure::Sent(error)) => Err(CallError::of(error)),
+                Err(Failure::Sent(error)) => {
+                    if errors::leaves(&error) {
+                        self.give_up(connector);
+                    }
+                    Err(CallError::of(error))
+                }
             };
         }
+    }
+
+    /// Leaves a connection. Another server may be behind the address when it is replaced, whose clock is not known.
+    fn give_up(&self, connector: &Connector) {
+        connector.give_up();
+        self.clocks.forget();
     }
 }
 
@@ -167,59 +210,5 @@ impl Drop for RoundTrip<'_> {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.totals.micros.fetch_add(micros, Ordering::Relaxed);
         self.totals.failed.fetch_add(u64::from(self.failed), Ordering::Relaxed);
-    }
-}
-
-/// How a call failed.
-#[derive(Debug, Clone)]
-pub(crate) enum CallError {
-    /// Redis does not know the SHA-1 of the script.
-    NoScript,
-    /// The script found that its shard was never used, or was wiped.
-    Uninitialized,
-    /// Anything else.
-    Store(StoreError),
-}
-
-impl CallError {
-    fn of(error: RedisError) -> Self {
-        if error.code() == Some("UNINITIALIZED") {
-            return Self::Uninitialized;
-        }
-        if error.kind() == redis::ErrorKind::Server(ServerErrorKind::NoScript) {
-            return Self::NoScript;
-        }
-        Self::Store(StoreError::caused_by(kind(&error), "a command to redis failed", error))
-    }
-}
-
-fn kind(error: &RedisError) -> ErrorKind {
-    use redis::ErrorKind as Redis;
-    if error.is_timeout() {
-        return ErrorKind::Timeout;
-    }
-    match (error.kind(), error.code()) {
-        (_, Some("OOM")) => ErrorKind::Full,
-        (_, Some("BUSY")) => ErrorKind::Throttled,
-        // The connection broke while the command or its reply was under way.
-        (Redis::Io, _) => ErrorKind::Timeout,
-        (
-            Redis::ClusterConnectionNotFound
-            | Redis::AuthenticationFailed
-            | Redis::Parse
-            | Redis::Server(
-                ServerErrorKind::BusyLoading
-                | ServerErrorKind::TryAgain
-                | ServerErrorKind::ClusterDown
-                | ServerErrorKind::MasterDown
-                | ServerErrorKind::ReadOnly
-                | ServerErrorKind::Moved
-                | ServerErrorKind::Ask
-                | ServerErrorKind::NoPerm,
-            ),
-            _,
-        )
-        | (_, Some("MISCONF" | "NOREPLICAS" | "NOAUTH" | "WRONGPASS")) => ErrorKind::Unavailable,
-        _ => ErrorKind::Internal,
     }
 }

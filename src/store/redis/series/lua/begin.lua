@@ -30,6 +30,7 @@ if not stored[2] or not is_whole() then
   if stored[2] then
     -- `info` is not new, so its epoch may be part of a cursor.
     epoch = string.sub(redis.sha1hex(epoch .. 'series' .. whole(now_us)), 1, 16)
+    redis.call('HINCRBY', info, 'epoch_started', 1)
   end
   redis.call('HSET', info, 'series_initialized', 1, 'epoch', epoch)
 end
