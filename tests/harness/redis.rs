@@ -261,7 +261,8 @@ pub(crate) fn free_port() -> u16 {
     }
 }
 
-fn cli(port: u16, args: &[&str]) -> String {
+/// Runs a command of `redis-cli` on the server at `port`; returns what it prints.
+pub(crate) fn cli(port: u16, args: &[&str]) -> String {
     let mut command = Command::new(client());
     let output = command.args(["-p", &port.to_string()]).args(args).output();
     let output = output.expect("redis-cli is installed");

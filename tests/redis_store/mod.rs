@@ -10,6 +10,7 @@ mod layout;
 mod lost_data;
 mod lost_past;
 mod masters;
+mod partial;
 mod replica;
 
 use std::time::Duration;

@@ -163,9 +163,18 @@ impl Pausing {
 
     /// Lets `event` happen after the first step of the next call.
     pub(super) fn after_the_first_step(&self, event: impl Future<Output = ()> + Send + 'static) {
+        self.after_steps(1, event);
+    }
+
+    /// Lets `event` happen after some steps of the next call.
+    pub(super) fn after_steps(
+        &self,
+        steps: usize,
+        event: impl Future<Output = ()> + Send + 'static,
+    ) {
         let runtime = tokio::runtime::Handle::current();
         let event = move || tokio::task::block_in_place(|| runtime.block_on(event));
-        *self.event.lock() = Some((1, Box::new(event)));
+        *self.event.lock() = Some((steps, Box::new(event)));
     }
 
     /// Returns whether the event has happened.

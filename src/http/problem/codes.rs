@@ -109,6 +109,8 @@ codes! {
         "the store did not respond in time; the request may have been carried out or not";
     StoreThrottled, SERVICE_UNAVAILABLE, "store_throttled",
         "the store is too busy";
+    PartlyApplied, SERVICE_UNAVAILABLE, "partly_applied",
+        "a part of the batch was applied, at least `applied` of its points, keys or series; send it again";
     StorageFull, INSUFFICIENT_STORAGE, "storage_full",
         "the store has no room left";
 }

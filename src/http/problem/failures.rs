@@ -31,12 +31,18 @@ impl From<StoreError> for Problem {
             ErrorKind::Full | ErrorKind::Corrupt | ErrorKind::Internal => {
                 tracing::error!(kind = ?error.kind, cause, "the store failed");
             }
-            ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Throttled => {
+            ErrorKind::Unavailable
+            | ErrorKind::Timeout
+            | ErrorKind::Throttled
+            | ErrorKind::PartlyApplied { .. } => {
                 tracing::warn!(kind = ?error.kind, cause, "the store could not serve a request");
             }
             ErrorKind::Unsupported => {}
         }
-        let problem = Self::new(code).detail(code.meaning());
+        let mut problem = Self::new(code).detail(code.meaning());
+        if let ErrorKind::PartlyApplied { applied } = error.kind {
+            problem = problem.applied(applied);
+        }
         match error.retry_after() {
             Some(after) if code.status() == 503 => problem.retry_after(after.as_secs().max(1)),
             _ => problem,
@@ -49,6 +55,7 @@ fn code_of(kind: ErrorKind) -> Code {
         ErrorKind::Unavailable => Code::StoreUnavailable,
         ErrorKind::Timeout => Code::StoreTimeout,
         ErrorKind::Throttled => Code::StoreThrottled,
+        ErrorKind::PartlyApplied { .. } => Code::PartlyApplied,
         ErrorKind::Full => Code::StorageFull,
         ErrorKind::Unsupported => Code::Unsupported,
         ErrorKind::Corrupt | ErrorKind::Internal => Code::Internal,
@@ -76,6 +83,7 @@ mod tests {
             (ErrorKind::Unavailable, 503, "store_unavailable"),
             (ErrorKind::Timeout, 503, "store_timeout"),
             (ErrorKind::Throttled, 503, "store_throttled"),
+            (ErrorKind::PartlyApplied { applied: 7 }, 503, "partly_applied"),
             (ErrorKind::Full, 507, "storage_full"),
             (ErrorKind::Corrupt, 500, "internal"),
             (ErrorKind::Unsupported, 501, "unsupported"),

@@ -49,6 +49,10 @@ pub(crate) struct ProblemBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Option<i64>)]
     total_errors: Option<usize>,
+    /// How many points, keys or series of a batch were applied, at least, where `code` is `partly_applied`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<i64>)]
+    applied: Option<u64>,
     /// What a resource adds: JSON text of the form `,"name":value`. The document states the schemas, see `openapi`.
     #[serde(skip)]
     #[schema(ignore)]
@@ -88,6 +92,7 @@ impl Problem {
             detail: None,
             errors: Vec::new(),
             total_errors: None,
+            applied: None,
             members: Vec::new(),
         };
         let retry_after_secs =
@@ -115,6 +120,13 @@ impl Problem {
     pub(crate) fn parts(mut self, errors: Vec<ProblemPart>, total: usize) -> Self {
         self.0.body.errors = errors;
         self.0.body.total_errors = Some(total);
+        self
+    }
+
+    /// Says how much of a batch was applied.
+    #[must_use]
+    pub(crate) fn applied(mut self, applied: u64) -> Self {
+        self.0.body.applied = Some(applied);
         self
     }
 

@@ -9,7 +9,7 @@ use utoipa_axum::routes;
 
 use super::shared::{HandlerResult, check_batch, int64};
 use crate::http::extract::{Json, Path};
-use crate::http::problem::Problem;
+use crate::http::problem::{Code, Problem};
 use crate::http::route::{Resource, read, write};
 use crate::http::state::AppState;
 use crate::http::wire::{GenerationState, Ttl, field};
@@ -21,7 +21,7 @@ pub(super) fn resource() -> Resource {
         .route(read(routes!(get_generation)))
         .route(write(routes!(bump_generation)))
         .route(read(routes!(snapshot_generations)).body())
-        .route(write(routes!(bump_generations)).body())
+        .route(write(routes!(bump_generations)).body().fails(&[Code::PartlyApplied]))
         .route(write(routes!(clean_up_generations)).body())
 }
 
@@ -102,8 +102,8 @@ pub(crate) async fn snapshot_generations(
 }
 
 /// Bumps many generations, each once. Where `GET /v1/status` reports `atomic_batches: false`, some may be bumped before
-/// others. After a 5xx, some may be bumped and others not: repeat the request, since an extra bump only costs that
-/// values are made again.
+/// others. After a 5xx, some may be bumped and others not (503 `partly_applied` says how many): repeat the request,
+/// since an extra bump only costs that values are made again.
 #[utoipa::path(post, path = "/v1/batch/generations/bump",
     responses((status = 200, description = "The generations", body = GenerationBatchResponse)))]
 pub(crate) async fn bump_generations(

@@ -19,11 +19,12 @@ pub(super) fn resource() -> Resource {
     Resource::new("locks", "Keys that one caller acquires, until their ttl ends")
         .schema::<LockKindName>()
         .route(write(routes!(acquire_lock)).body().fails(UNKNOWN_KIND))
-        .route(write(routes!(acquire_locks)).body().fails(UNKNOWN_KIND))
+        .route(write(routes!(acquire_locks)).body().fails(BATCH_CODES))
         .route(read(routes!(get_lock)).fails(UNKNOWN_KIND))
 }
 
 const UNKNOWN_KIND: &[Code] = &[Code::NotFound];
+const BATCH_CODES: &[Code] = &[Code::NotFound, Code::PartlyApplied];
 
 /// Asks for one lock.
 #[derive(Deserialize, ToSchema)]
@@ -81,7 +82,7 @@ pub(crate) struct LockBatchResponse {
 
 /// Acquires all locks of a batch that are free, in one step. Where `GET /v1/status` reports `atomic_batches: false`,
 /// each lock still goes to one caller only, but the locks are not acquired at one moment. After a 5xx some of them may
-/// be held until they expire.
+/// be held until they expire; 503 `partly_applied` says of how many keys that was decided.
 #[utoipa::path(post, path = "/v1/locks/{kind}",
     params(("kind" = LockKindName, Path, description = "What the locks are for")),
     responses((status = 200, description = "The locks that the caller acquired", body = LockBatchResponse)))]

@@ -62,8 +62,8 @@ pub(super) fn unknown_page() -> Problem {
 pub(super) struct FenceParams {
     /// The name of the lease that fences this write, percent-encoded. When the lease is not held under the fencing
     /// token, the response is 412 `fence_refused` and nothing has changed. Where `GET /v1/status` reports
-    /// `atomic_fencing: false`, the lease may be lost while a batch is applied. Then a part of the batch may have been
-    /// applied, and the response is 412 or 503 `store_unavailable`.
+    /// `atomic_fencing: false`, the lease may be lost while a batch is applied. Where a part of the batch was applied
+    /// then, the response is 503 `partly_applied`.
     #[param(rename = "Holdall-Lease", required = false, nullable = false)]
     lease: Option<String>,
     /// The fencing token of the lease. A request has both headers or none.

@@ -15,9 +15,14 @@ pub enum ErrorKind {
     Timeout,
     /// The store asks for fewer requests.
     Throttled,
-    /// No room is left, on the disk or in memory. Nothing was changed, but for the parts of a batch that
-    /// had room where batches are not atomic, see [`super::Capabilities`].
+    /// No room is left, on the disk or in memory. Nothing was changed.
     Full,
+    /// A part of a batch was applied, and the rest was not: it failed, was refused, or found no room. Only where batches
+    /// are not atomic, see [`super::Capabilities`]. The same batch may be sent again.
+    PartlyApplied {
+        /// How many points, keys or series of the batch were applied, at least.
+        applied: u64,
+    },
     /// What is stored can't be read.
     Corrupt,
     /// This backend can't do it, see [`super::Capabilities`].
@@ -71,7 +76,11 @@ impl StoreError {
     pub fn is_transient(&self) -> bool {
         matches!(
             self.kind,
-            ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Throttled | ErrorKind::Full
+            ErrorKind::Unavailable
+                | ErrorKind::Timeout
+                | ErrorKind::Throttled
+                | ErrorKind::Full
+                | ErrorKind::PartlyApplied { .. }
         )
     }
 

@@ -22,8 +22,8 @@ pub struct Capabilities {
     /// every shard knows of it, so no write under an earlier token happens afterwards.
     pub atomic_fencing: bool,
     /// A batch of several keys or series is one atomic step. Where not, it is checked as a whole first,
-    /// then each shard applies its part in one step. A failure in between leaves some parts
-    /// applied; sending the batch again completes it.
+    /// then each shard applies its part in one step. A failure or a refusal in between leaves some parts applied,
+    /// and the error says so; sending the batch again completes it.
     pub atomic_batches: bool,
     /// The limit on live series is exact: a batch is refused only when all series together would exceed
     /// it. Where not, each shard has an equal part of the limit, and a batch is refused when one of its

@@ -15,7 +15,8 @@ use crate::http::state::AppState;
 pub(super) const CODES: &[Code] = &[Code::GuardRefused, Code::NotFound, Code::FenceRequired];
 
 /// The codes of deleting the series that match.
-pub(super) const MATCHING_CODES: &[Code] = &[Code::GuardRefused, Code::FenceRequired];
+pub(super) const MATCHING_CODES: &[Code] =
+    &[Code::GuardRefused, Code::FenceRequired, Code::PartlyApplied];
 
 /// Deletes one series. A token that is bound to another role than the leader's may not delete. With a token that is
 /// bound to the leader's role, the request must carry the fence of the leader lease, if one is configured. A fence in
@@ -60,7 +61,8 @@ pub(crate) struct SeriesDeleteResponse {
 
 /// Deletes all series that any of the selectors matches, in one step. Tokens and fences are checked as for the deletion
 /// of one series, also in a dry run. Where `GET /v1/status` reports `atomic_batches: false`, readers may see a part of
-/// the deletion, and after a 5xx a part may have been deleted: repeat the request to complete it.
+/// the deletion, and after a 5xx a part may have been deleted (503 `partly_applied` says how many series): repeat the
+/// request to complete it.
 #[utoipa::path(post, path = "/v1/series/delete", params(FenceParams),
     responses((status = 200, description = "The number of deleted series", body = SeriesDeleteResponse)))]
 pub(crate) async fn delete_matching_series(

@@ -25,6 +25,7 @@ pub(super) const CODES: &[Code] = &[
     Code::InvalidPoints,
     Code::SeriesBudgetExceeded,
     Code::FenceRequired,
+    Code::PartlyApplied,
 ];
 
 /// Points to write.
@@ -99,8 +100,8 @@ pub(crate) struct SeriesPushResponse {
 
 /// Writes points, all or none. Instead of JSON the body may be NDJSON, the Prometheus text format or OpenMetrics; the
 /// Content-Type says which, and `role` and `source` are in the query. Where `GET /v1/status` reports
-/// `atomic_batches: false`, readers may see a part of the points, and after a 5xx a part may have been applied: repeat
-/// the request to complete it.
+/// `atomic_batches: false`, readers may see a part of the points, and after a 5xx a part may have been applied (503
+/// `partly_applied` says how many points): repeat the request to complete it.
 #[utoipa::path(post, path = "/v1/series", params(WriterParams, FenceParams),
     request_body(description = "The points", content((SeriesPushRequest = "application/json"),
         (String = "application/x-ndjson"), (String = "text/plain"),

@@ -141,6 +141,7 @@ impl CacheStore for RedisCache {
             traffic: Traffic::Bulk,
             shard_of: |address: &CacheAddress| shard_of(&self.shards, &address.generation_key),
             step: LOOKUPS_STEP,
+            changes: false,
         };
         let lookups: Vec<Lookup> = self
             .shards

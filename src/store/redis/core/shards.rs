@@ -231,7 +231,8 @@ impl Shards {
     /// The script returns one item for each key, in order; this returns them in the order of `keys`.
     ///
     /// # Errors
-    /// As [`Self::run`], if it fails for any shard; others may have run then.
+    /// As [`Self::run`], if it fails for any shard. [`ErrorKind::PartlyApplied`] where the script changes something and
+    /// ran on others.
     pub(crate) async fn scatter<K, T>(
         &self,
         scatter: Scatter<'_, impl Fn(&K) -> usize>,
@@ -241,7 +242,7 @@ impl Shards {
     where
         T: FromRedisValue,
     {
-        let Scatter { script, traffic, shard_of, step } = scatter;
+        let Scatter { script, traffic, shard_of, step, changes } = scatter;
         let mut by_shard: Vec<Vec<usize>> = vec![Vec::new(); self.count];
         for (index, key) in keys.iter().enumerate() {
             by_shard[shard_of(key)].push(index);
@@ -262,8 +263,18 @@ impl Shards {
             Ok::<_, StoreError>(indexes.iter().copied().zip(items))
         });
         // All are waited for: one that was given up for another's failure could change the store later.
-        let found = join_all(runs).await.into_iter().collect::<StoreResult<Vec<_>>>()?;
-        let mut found: Vec<(usize, T)> = found.into_iter().flatten().collect();
+        let mut found: Vec<(usize, T)> = Vec::with_capacity(keys.len());
+        let mut failed = None;
+        for run in join_all(runs).await {
+            match run {
+                Ok(items) => found.extend(items),
+                Err(error) => failed = Some(error),
+            }
+        }
+        if let Some(error) = failed {
+            let applied = if changes { found.len() } else { 0 };
+            return Err(in_part(applied, error));
+        }
         found.sort_unstable_by_key(|(index, _)| *index);
         Ok(found.into_iter().map(|(_, item)| item).collect())
     }
@@ -322,4 +333,15 @@ pub(crate) struct Scatter<'a, F> {
     pub(crate) shard_of: F,
     /// The most keys of one run of the script, above 0.
     pub(crate) step: usize,
+    /// Whether it changes anything.
+    pub(crate) changes: bool,
+}
+
+/// Returns the error of a batch that failed with `error` after `applied` of its items were applied.
+pub(crate) fn in_part(applied: usize, error: StoreError) -> StoreError {
+    if applied == 0 {
+        return error;
+    }
+    let kind = ErrorKind::PartlyApplied { applied: applied as u64 };
+    StoreError::caused_by(kind, "a part of a batch was applied, and then it failed", error)
 }

@@ -47,10 +47,11 @@ impl RedisGenerations {
         Self { shards }
     }
 
-    /// Runs a script on all keys; returns their generations in the order of `keys`.
+    /// Runs a script on all keys, which it `changes` or only reads; returns their generations in the order of `keys`.
     async fn run_each(
         &self,
         script: &Script,
+        changes: bool,
         keys: &[GenerationKey],
     ) -> StoreResult<Vec<Generation>> {
         let scatter = Scatter {
@@ -58,6 +59,7 @@ impl RedisGenerations {
             traffic: Traffic::Small,
             shard_of: |key: &GenerationKey| shard_of(&self.shards, key),
             step: STEP,
+            changes,
         };
         let generations: Vec<(i64, i64)> = self
             .shards
@@ -78,7 +80,7 @@ impl RedisGenerations {
 #[async_trait]
 impl GenerationStore for RedisGenerations {
     async fn snapshot(&self, keys: &[GenerationKey]) -> StoreResult<Vec<Generation>> {
-        self.run_each(&SNAPSHOT, keys).await
+        self.run_each(&SNAPSHOT, false, keys).await
     }
 
     async fn bump(&self, keys: Vec<GenerationKey>) -> StoreResult<Vec<Generation>> {
@@ -93,7 +95,7 @@ impl GenerationStore for RedisGenerations {
             });
             positions.push(position);
         }
-        let bumped = self.run_each(&BUMP, &once).await?;
+        let bumped = self.run_each(&BUMP, true, &once).await?;
         Ok(positions.into_iter().map(|position| bumped[position]).collect())
     }
 

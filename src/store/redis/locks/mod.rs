@@ -56,6 +56,7 @@ impl LockStore for RedisLocks {
             shard_of: |key: &LockKey| self.shard(key),
             // All keys of a shard in one step, as the contract says.
             step: usize::MAX,
+            changes: true,
         };
         let acquired: Vec<(bool, String)> = self
             .shards

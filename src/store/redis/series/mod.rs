@@ -29,7 +29,7 @@ use super::core::client::Traffic;
 use super::core::fences::{Pass, add_pass, pass};
 use super::core::replies::{ReplyReader, malformed};
 use super::core::script::Script;
-use super::core::shards::Shards;
+use super::core::shards::{Shards, in_part};
 use super::core::upkeep::Upkeep;
 use crate::model::batch::PointBatch;
 use crate::model::cursor::Cursor;
@@ -144,7 +144,7 @@ impl Inner {
         Ok(Delta::Changes { changes, next: reader.position().cursor(), more: reader.more() })
     }
 
-    /// Deletes series, each in its shard; returns how many existed.
+    /// Deletes series, each in its shard; returns how many existed. A refusal stands only where nothing was deleted.
     async fn delete_all(
         &self,
         ids: &[SeriesId],
@@ -155,24 +155,44 @@ impl Inner {
             by_shard[shard_of(*id, self.shards.count())].extend(id.to_bytes());
         }
         let deletes = by_shard.iter().enumerate().filter(|(_, ids)| !ids.is_empty());
-        let deletes = deletes.map(|(shard, ids)| async move {
-            let mut sum = 0;
-            for chunk in ids.chunks(16 * DELETE_CHUNK) {
-                match self.delete_chunk(shard, chunk, pass).await? {
-                    Fenced::Refused => return Ok(Fenced::Refused),
-                    Fenced::Done(deleted) => sum += deleted,
-                }
-            }
-            Ok::<_, StoreError>(Fenced::Done(sum))
-        });
-        let mut sum = 0;
-        for deleted in futures_util::future::join_all(deletes).await {
-            match deleted? {
-                Fenced::Refused => return Ok(Fenced::Refused),
-                Fenced::Done(deleted) => sum += deleted,
+        let deletes = deletes.map(|(shard, ids)| self.delete_part(shard, ids, pass));
+        let (mut sum, mut refused, mut failed) = (0, false, None);
+        // All are waited for: what is still running when this returns could change the store later.
+        for (deleted, stopped) in futures_util::future::join_all(deletes).await {
+            sum += deleted;
+            match stopped {
+                Ok(Fenced::Done(())) => {}
+                Ok(Fenced::Refused) => refused = true,
+                Err(error) => failed = Some(error),
             }
         }
-        Ok(Fenced::Done(sum))
+        match failed {
+            Some(error) => Err(in_part(sum, error)),
+            None if refused && sum > 0 => {
+                let why = "the lease changed hands while series were deleted";
+                Err(in_part(sum, StoreError::new(ErrorKind::Unavailable, why)))
+            }
+            None if refused => Ok(Fenced::Refused),
+            None => Ok(Fenced::Done(sum)),
+        }
+    }
+
+    /// Deletes the series of one shard, chunk by chunk; returns how many it deleted, and how it ended.
+    async fn delete_part(
+        &self,
+        shard: usize,
+        ids: &[u8],
+        pass: Option<&Pass>,
+    ) -> (usize, StoreResult<Fenced<()>>) {
+        let mut sum = 0;
+        for chunk in ids.chunks(16 * DELETE_CHUNK) {
+            match self.delete_chunk(shard, chunk, pass).await {
+                Ok(Fenced::Done(deleted)) => sum += deleted,
+                Ok(Fenced::Refused) => return (sum, Ok(Fenced::Refused)),
+                Err(error) => return (sum, Err(error)),
+            }
+        }
+        (sum, Ok(Fenced::Done(())))
     }
 
     async fn delete_chunk(

@@ -10,6 +10,7 @@ use redis::Cmd;
 use super::super::core::client::Traffic;
 use super::super::core::fences::{Pass, add_pass, pass};
 use super::super::core::replies::{ReplyReader, malformed};
+use super::super::core::shards::in_part;
 use super::Inner;
 use super::scripts::{APPLY, CHECK};
 use super::split::{Chunk, Part, add_times, split};
@@ -35,8 +36,8 @@ enum PartReply {
 #[derive(Default)]
 struct PartOutcome {
     counts: UpsertCounts,
-    /// How many chunks were applied.
-    chunks: usize,
+    /// How many points were applied.
+    points: usize,
     stopped: Option<Stop>,
 }
 
@@ -133,7 +134,7 @@ impl Inner {
     ) -> StoreResult<Fenced<UpsertOutcome>> {
         // All are waited for: what is still running when this returns could change the store later.
         let outcomes = join_all(parts.iter().map(|part| self.apply_part(part, pass))).await;
-        let partial = outcomes.iter().any(|outcome| outcome.chunks > 0);
+        let applied = outcomes.iter().map(|outcome| outcome.points).sum();
         let mut counts = UpsertCounts::default();
         let (mut refused, mut short, mut failed) = (false, None, None);
         for outcome in outcomes {
@@ -145,15 +146,15 @@ impl Inner {
                 Some(Stop::Failed(error)) => failed = Some(error),
             }
         }
-        let incomplete = |why: &str| {
-            let detail = format!("{why} while a batch was applied, and a part of it was applied");
-            Err(StoreError::new(ErrorKind::Unavailable, detail))
+        let stopped = |why: &str| {
+            let detail = format!("{why} while a batch was applied");
+            Err(in_part(applied, StoreError::new(ErrorKind::Unavailable, detail)))
         };
         match (failed, refused, short) {
-            (Some(error), ..) => Err(error),
-            (None, true, _) if partial => incomplete("the lease changed hands"),
+            (Some(error), ..) => Err(in_part(applied, error)),
+            (None, true, _) if applied > 0 => stopped("the lease changed hands"),
             (None, true, _) => Ok(Fenced::Refused),
-            (None, false, Some(_)) if partial => incomplete("other writers used up the budget"),
+            (None, false, Some(_)) if applied > 0 => stopped("other writers used up the budget"),
             (None, false, Some((new, room))) => {
                 Ok(Fenced::Done(UpsertOutcome::OverBudget { new, room }))
             }
@@ -167,7 +168,7 @@ impl Inner {
         for chunk in &part.chunks {
             match self.apply(part.shard, chunk, pass).await {
                 Ok(PartReply::Applied(counts)) => {
-                    outcome.chunks += 1;
+                    outcome.points += chunk.points;
                     add(&mut outcome.counts, counts);
                     continue;
                 }
