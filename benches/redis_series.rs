@@ -242,6 +242,7 @@ fn store(port: u16, max_series: usize) -> Stores {
     let store = StoreSettings {
         series: SeriesSettings {
             retention: Duration::from_secs(86_400),
+            max_future_skew: Duration::from_secs(600),
             max_series,
             max_tombstones: 1_000_000,
         },

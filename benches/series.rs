@@ -27,6 +27,7 @@ fn main() {
     let store = StoreSettings {
         series: SeriesSettings {
             retention: Duration::from_secs(86_400),
+            max_future_skew: Duration::from_secs(600),
             max_series: 10_000_000,
             max_tombstones: 1_000_000,
         },

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use holdall::clock::{Clock, ManualClock, SharedClock};
 use holdall::model::batch::PointBatch;
+use holdall::model::locks::{LockKey, LockKind};
 use holdall::model::selector::Selector;
 use holdall::model::series::{Metadata, MetricType, Point, SeriesId};
 use holdall::model::time::Timestamp;
@@ -146,4 +147,28 @@ async fn what_expired_while_the_server_was_down_is_not_served() {
     drop(stores);
     let stores = open(folder.path(), &clock);
     assert_eq!(view(&stores).await.len(), 1, "the deletion reached the disk");
+}
+
+#[tokio::test]
+async fn setting_the_clock_forward_expires_no_series_that_is_held_for_less_than_the_retention() {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let clock = clock();
+    let folder = tempfile::tempdir().expect("tempdir");
+    let stores = open(folder.path(), &clock);
+    // A durable write records how the two clocks are related.
+    let lock = LockKey::parse(LockKind::Job, "a").expect("valid");
+    stores.locks.acquire(vec![lock], DAY).await.expect("responds");
+    let mut batch = PointBatch::default();
+    batch.push("m", "", 1.0, None, None);
+    stores.series.upsert(batch, None).await.expect("applies");
+    clock.set_system(clock.now().saturating_add(40 * DAY));
+    assert_eq!(view(&stores).await.len(), 1);
+    stores.operation.close().await.expect("closes");
+    clock.set_system(clock.now().saturating_add(40 * DAY));
+    let stores = open(folder.path(), &clock);
+    assert_eq!(view(&stores).await.len(), 1, "it was set while the server was down");
+    clock.advance(DAY - Duration::from_millis(1));
+    assert_eq!(view(&stores).await.len(), 1);
+    clock.advance(Duration::from_millis(1));
+    assert_eq!(view(&stores).await.len(), 0);
 }

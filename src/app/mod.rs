@@ -29,7 +29,6 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::exposition::{CacheRegistry, OwnMetrics, Pages, Refresher};
 use crate::http::{self, Readiness, RouterParts};
-use crate::model::time::Timestamp;
 use crate::store::{Operation, backends};
 
 /// The exit code that shells use for a program that SIGINT ended.
@@ -172,7 +171,7 @@ fn pages() -> anyhow::Result<Arc<Pages>> {
     let own = OwnMetrics::register(&prometheus::Registry::new())
         .context("the server's own metrics can't be registered")?;
     // The store, and with it its clock, is not open yet; this one only measures the age of the pages.
-    let clock = Arc::new(SystemClock::start(Timestamp::MIN));
+    let clock = Arc::new(SystemClock::resume(None));
     Ok(Arc::new(Pages::new(Arc::new(own), clock)))
 }
 

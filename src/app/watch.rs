@@ -11,9 +11,10 @@ use super::tasks::Tasks;
 use crate::clock::SharedClock;
 use crate::exposition::OwnMetrics;
 
-/// How often the system's clock is compared with this server's.
+/// How often the system's clock is compared with the steady one.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
-const WARN_OFFSET_SECONDS: f64 = 1.0;
+/// A smaller change of the system's clock is not logged.
+const STEP_SECONDS: f64 = 1.0;
 
 /// Runs `work` to its end.
 ///
@@ -40,7 +41,8 @@ pub(super) async fn while_healthy(
     }
 }
 
-/// Reports how far the system's clock is off in the own metrics, and warns once when it is more than a second.
+/// Reports in the own metrics how far the system's clock was set since the start, and logs each step of more than a
+/// second.
 pub(super) fn watch_clock(
     tasks: &mut Tasks,
     clock: SharedClock,
@@ -48,20 +50,23 @@ pub(super) fn watch_clock(
     stop: &CancellationToken,
 ) {
     let own = Arc::clone(own);
-    let mut was_far = false;
+    let start = clock.read().offset_nanos();
+    let mut last = 0.0;
     tasks.every("clock", CLOCK_INTERVAL, stop.clone(), move || {
-        let offset = clock.offset_seconds();
+        let offset = seconds(clock.read().offset_nanos().saturating_sub(start));
         own.clock_offset.set(offset);
-        let far = offset.abs() > WARN_OFFSET_SECONDS;
-        if far && !was_far {
-            tracing::warn!(
-                offset_seconds = offset,
-                "the system's clock was changed; this server's clock follows it slowly"
-            );
+        let step_seconds = offset - last;
+        if step_seconds.abs() > STEP_SECONDS {
+            tracing::warn!(step_seconds, "the system's clock was set");
         }
-        was_far = far;
+        last = offset;
         std::future::ready(Ok(()))
     });
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a metric needs microseconds at most")]
+fn seconds(nanos: i64) -> f64 {
+    nanos as f64 / 1e9
 }
 
 #[cfg(test)]

@@ -276,3 +276,38 @@ impl SeriesEngine {
 fn has_news(found: Option<&Changes>) -> bool {
     found.is_none_or(|found| !found.changes.is_empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock as _, ManualClock};
+    use crate::engine::{Engine, EngineSettings};
+    use crate::model::time::Timestamp;
+    use crate::store::StoreSettings;
+    use crate::store::embedded::{EmbeddedSettings, open_with};
+
+    const WRITER: Writer<'_> = Writer { role: "leader", source: "leader_scrape", bound_role: None };
+
+    #[tokio::test]
+    async fn a_point_is_refused_from_the_first_nanosecond_beyond_the_skew() {
+        let clock = Arc::new(ManualClock::at(Timestamp::from_nanos(1 << 60)));
+        let shared: SharedClock = Arc::clone(&clock) as SharedClock;
+        let settings = EmbeddedSettings::in_memory();
+        let (stores, shared) =
+            open_with(&settings, &StoreSettings::for_tests(), |_| shared).expect("opens");
+        let engine = Engine::new(stores, EngineSettings::default(), shared).series;
+        let push = async |ahead: Duration| {
+            let mut batch = PointBatch::default();
+            batch.push("m", "", 1.0, Some(clock.now().saturating_add(ahead)), None);
+            engine.push(batch, Position::Index, &WRITER, None).await.expect("responds")
+        };
+        // Also right after the system's clock was set: the check does not follow it slowly.
+        for hours in [0, 1, 40 * 24] {
+            clock.set_system(clock.now().saturating_add(Duration::from_secs(3600 * hours)));
+            let skew = EngineSettings::default().series.max_future_skew;
+            assert!(matches!(push(skew).await, PushOutcome::Applied(_)));
+            let refused = push(skew + Duration::from_nanos(1)).await;
+            assert!(matches!(refused, PushOutcome::InvalidPoints(_)), "{refused:?}");
+        }
+    }
+}

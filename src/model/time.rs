@@ -79,6 +79,48 @@ impl Timestamp {
     }
 }
 
+/// A moment on the steady clock: a number of nanoseconds that says nothing by itself.
+///
+/// Not a time of the system's clock: only its distance to another steady time means something. It is stored in the
+/// form of a [`Timestamp`], since the steady time of a store begins at the system's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SteadyTime(Timestamp);
+
+impl SteadyTime {
+    /// Makes the first moment of a steady clock that begins at the system's time `now`.
+    pub const fn starting_at(now: Timestamp) -> Self {
+        Self(now)
+    }
+
+    /// Makes a moment from its number.
+    pub const fn from_nanos(nanos: i64) -> Self {
+        Self(Timestamp(nanos))
+    }
+
+    /// Returns the number of the moment.
+    pub const fn as_nanos(self) -> i64 {
+        self.0.0
+    }
+
+    /// Returns the moment `duration` later, at most the latest there is.
+    #[must_use]
+    pub fn saturating_add(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(duration))
+    }
+
+    /// Returns the moment `duration` earlier, at least the earliest there is.
+    #[must_use]
+    pub fn saturating_sub(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(duration))
+    }
+
+    /// Returns the duration from `earlier` to this moment; zero when `earlier` is not earlier.
+    pub fn saturating_since(self, earlier: Self) -> Duration {
+        self.0.saturating_since(earlier.0)
+    }
+}
+
 const OUTSIDE: &str = "a time outside the years 1678 to 2261";
 
 /// Returns whether the text has the shape of RFC 3339, section 5.6. jiff would also read other forms of

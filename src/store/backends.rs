@@ -13,7 +13,6 @@ use super::redis::{self, RedisSettings};
 use super::{CacheSettings, StoreError, StoreSettings, Stores};
 use crate::clock::{SharedClock, SystemClock};
 use crate::model::settings::{Settings, Violations, one_of};
-use crate::model::time::Timestamp;
 
 /// `[store]`: the backend, and the settings of each.
 #[derive(Debug, Clone, Deserialize)]
@@ -123,7 +122,7 @@ pub async fn open(
         Configured::Redis(settings) => {
             let stores = redis::open(settings, store)?;
             // The store itself goes by the time of Redis; this clock is for what only concerns this replica.
-            Ok((stores, Arc::new(SystemClock::start(Timestamp::MIN))))
+            Ok((stores, Arc::new(SystemClock::resume(None))))
         }
     }
 }

@@ -11,6 +11,8 @@ use super::backends::Backend;
 
 /// The retention of series.
 pub(crate) const RETENTION: Duration = Duration::from_secs(3600);
+/// How far ahead of the clock a sample may be and win.
+pub(crate) const MAX_FUTURE_SKEW: Duration = Duration::from_secs(600);
 /// The retention of checkpoints.
 pub(crate) const CHECKPOINT_RETENTION: Duration = Duration::from_secs(7200);
 /// The most live series.
@@ -29,6 +31,7 @@ fn settings() -> StoreSettings {
     StoreSettings {
         series: SeriesSettings {
             retention: RETENTION,
+            max_future_skew: MAX_FUTURE_SKEW,
             max_series: MAX_SERIES,
             max_tombstones: MAX_TOMBSTONES,
         },
@@ -59,6 +62,11 @@ impl Time {
     /// Lets the store's time go on by `duration`, or a little more.
     pub(crate) async fn pass(&self, duration: Duration) {
         self.0.advance(duration);
+    }
+
+    /// Sets the store's clock back, as an administrator does; no time passes.
+    pub(crate) fn set_back(&self, by: Duration) {
+        self.0.set_system(self.0.now().saturating_sub(by));
     }
 }
 

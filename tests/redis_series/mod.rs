@@ -38,6 +38,7 @@ fn replica(url: &str, namespace: &str, clock: &Arc<ManualClock>) -> Stores {
     let store = StoreSettings {
         series: SeriesSettings {
             retention: RETENTION,
+            max_future_skew: Duration::from_secs(600),
             max_series: MAX_SERIES,
             max_tombstones: 1000,
         },

@@ -23,7 +23,12 @@ use holdall::store::{CheckpointSettings, SeriesSettings, StoreSettings, Stores};
 pub(crate) fn store_settings() -> StoreSettings {
     let retention = Duration::from_secs(3600);
     StoreSettings {
-        series: SeriesSettings { retention, max_series: 1_000, max_tombstones: 1_000 },
+        series: SeriesSettings {
+            retention,
+            max_future_skew: retention,
+            max_series: 1_000,
+            max_tombstones: 1_000,
+        },
         checkpoints: CheckpointSettings { retention },
         ..StoreSettings::for_tests()
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use holdall::clock::{Clock, ManualClock, SharedClock};
 use holdall::model::checkpoints::CheckpointKey;
 use holdall::model::leases::{Fence, FencingToken, Holder, Lease, LeaseName};
-use holdall::model::time::Timestamp;
+use holdall::model::time::{SteadyTime, Timestamp};
 use holdall::store::redis::{RedisSettings, open_with};
 use holdall::store::{AcquireOutcome, CheckpointOutcome, Fenced, StoreResult, Stores};
 use parking_lot::Mutex;
@@ -198,5 +198,9 @@ impl Clock for Pausing {
             event();
         }
         self.clock.now()
+    }
+
+    fn steady(&self) -> SteadyTime {
+        self.clock.steady()
     }
 }

@@ -54,7 +54,7 @@ pub struct OwnMetrics {
     pub mirrored_series: IntGauge,
     /// Pushed samples that are not mirrored because their names are reserved.
     pub mirror_clashes: IntCounter,
-    /// How far the system's clock is ahead of the server's; negative when it is behind.
+    /// How far the system's clock was set forward since the start; negative when it was set back.
     pub clock_offset: Gauge,
     /// Cache hits, by `cache` and `namespace`. The cache `values` has the namespaces of the clients; all other
     /// caches are internal and have none.
@@ -137,7 +137,7 @@ impl OwnMetrics {
             )?,
             clock_offset: r.gauge(
                 "holdall_clock_offset_seconds",
-                "How far the system's clock is ahead of the server's clock, which follows it slowly.",
+                "How far the system's clock was set forward since the start of the server; negative when it was set back.",
             )?,
             cache_hits: r.counters(
                 "holdall_cache_hits_total",

@@ -27,7 +27,7 @@ use super::mirror::MirroredPages;
 use super::openmetrics::{EOF_LINE, OpenMetrics};
 use super::own::{OwnMetrics, export};
 use crate::clock::SharedClock;
-use crate::model::time::Timestamp;
+use crate::model::time::SteadyTime;
 
 /// How long refreshes render OpenMetrics after the last request for it.
 const OPENMETRICS_FOR: Duration = Duration::from_secs(600);
@@ -46,7 +46,7 @@ pub struct Pages {
     complete: watch::Sender<bool>,
     openmetrics: Mutex<OpenMetrics>,
     /// The last request for OpenMetrics.
-    openmetrics_requested: Mutex<Option<Timestamp>>,
+    openmetrics_requested: Mutex<Option<SteadyTime>>,
 }
 
 impl std::fmt::Debug for Pages {
@@ -59,7 +59,7 @@ pub(super) struct State {
     text: Exposition,
     pub(super) openmetrics: Option<Exposition>,
     families: Arc<[Arc<Family>]>,
-    refreshed_at: Timestamp,
+    refreshed_at: SteadyTime,
 }
 
 impl Pages {
@@ -69,7 +69,7 @@ impl Pages {
             text: Exposition::default(),
             openmetrics: None,
             families: Arc::default(),
-            refreshed_at: clock.now(),
+            refreshed_at: clock.steady(),
         };
         Self {
             own,
@@ -105,7 +105,7 @@ impl Pages {
 
     /// Returns the time since the last successful refresh; before the first one, the time since the start.
     pub fn age(&self) -> Duration {
-        self.clock.now().saturating_since(self.state.read().refreshed_at)
+        self.clock.steady().saturating_since(self.state.read().refreshed_at)
     }
 
     /// Returns the body of the response to a scrape, compressed if `gzip`.
@@ -135,7 +135,7 @@ impl Pages {
     }
 
     async fn openmetrics(self: &Arc<Self>) -> Result<Exposition, RenderFailed> {
-        *self.openmetrics_requested.lock() = Some(self.clock.now());
+        *self.openmetrics_requested.lock() = Some(self.clock.steady());
         let rendered = self.state.read().openmetrics.clone();
         if let Some(exposition) = rendered {
             return Ok(exposition);
@@ -172,7 +172,7 @@ impl Pages {
         let requested = self
             .openmetrics_requested
             .lock()
-            .is_some_and(|at| self.clock.now().saturating_since(at) < OPENMETRICS_FOR);
+            .is_some_and(|at| self.clock.steady().saturating_since(at) < OPENMETRICS_FOR);
         if requested {
             self.render_openmetrics();
         } else {
@@ -185,13 +185,13 @@ impl Pages {
     }
 
     /// Records that the pages show the store as it was at `moment`.
-    pub(super) fn set_refreshed(&self, moment: Timestamp) {
+    pub(super) fn set_refreshed(&self, moment: SteadyTime) {
         self.state.write().refreshed_at = moment;
     }
 
-    /// Returns the time.
-    pub(super) fn now(&self) -> Timestamp {
-        self.clock.now()
+    /// Returns the steady time.
+    pub(super) fn now(&self) -> SteadyTime {
+        self.clock.steady()
     }
 }
 

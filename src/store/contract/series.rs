@@ -20,6 +20,9 @@ pub struct SeriesSettings {
     /// How long a series lives from its last update.
     #[serde(deserialize_with = "settings::duration")]
     pub retention: Duration,
+    /// A sample that is held further ahead of the clock than this is older than every new one.
+    #[serde(deserialize_with = "settings::duration")]
+    pub max_future_skew: Duration,
     /// The most live series.
     #[serde(deserialize_with = "settings::count")]
     pub max_series: usize,
@@ -92,8 +95,9 @@ pub enum Delta {
 
 /// The series.
 ///
-/// The newest sample wins: a point older than what is held is dropped as stale. A series
-/// whose newest sample is older than the retention has expired. Expiry is a deletion like any
+/// The newest sample wins: a point older than what is held is dropped as stale. A point without a time is the
+/// newest when it arrives. A sample that is held further ahead than `max_future_skew` was written by a wrong clock,
+/// and wins against nothing. A series whose newest sample is older than the retention has expired. Expiry is a deletion like any
 /// other: it has a sequence number in the order of changes.
 #[async_trait]
 pub trait SeriesStore: Send + Sync {

@@ -39,6 +39,7 @@ impl StoreSettings {
         Self {
             series: SeriesSettings {
                 retention: DAY,
+                max_future_skew: Duration::from_secs(600),
                 max_series: 1_000_000,
                 max_tombstones: 100_000,
             },

@@ -36,9 +36,8 @@ use self::series::{EmbeddedSeries, SeriesSet};
 use self::sqlite::FolderLock;
 pub use self::sqlite::{OpenError, SyncMode};
 use super::{CacheSettings, StoreSettings, Stores};
-use crate::clock::{SharedClock, SystemClock};
+use crate::clock::{LastCommit, RetentionClock, SharedClock, SystemClock};
 use crate::model::settings::Violations;
-use crate::model::time::Timestamp;
 
 /// The settings of the embedded backend.
 #[derive(Debug, Clone)]
@@ -95,24 +94,32 @@ pub fn open(
     settings: &EmbeddedSettings,
     store: &StoreSettings,
 ) -> Result<(Stores, SharedClock), OpenError> {
-    open_with(settings, store, |earliest| Arc::new(SystemClock::start(earliest)))
+    open_with(settings, store, |last| Arc::new(SystemClock::resume(last)))
 }
 
-/// As [`open`], with a clock of the caller's. `start_clock` is called with the time of the last
-/// durable write of all earlier runs.
+/// As [`open`], with clocks of the caller's. `start_clock` is called with what the last durable write of all
+/// earlier runs recorded.
 ///
 /// # Errors
 /// See [`OpenError`]; nothing was changed then.
 pub fn open_with(
     settings: &EmbeddedSettings,
     store: &StoreSettings,
-    start_clock: impl FnOnce(Timestamp) -> SharedClock,
+    start_clock: impl FnOnce(Option<&LastCommit>) -> SharedClock,
 ) -> Result<(Stores, SharedClock), OpenError> {
     let folder = settings.path.as_deref();
     let lock = folder.map(FolderLock::take).transpose()?;
     let path = folder.map(|folder| folder.join("durable.db"));
     let loaded = DurableStore::load(path.as_deref(), settings.sync, durable_tables(store))?;
-    let clock = start_clock(loaded.last_commit());
+    let last_commit = loaded.last_commit();
+    let clock = start_clock(last_commit.as_ref());
+    // Of another boot, the steady time does not say how long ago that was, and the system's clock is believed.
+    let before = last_commit.filter(|last| last.boot == clock.boot()).map(|last| last.at);
+    let retention = RetentionClock::start(
+        Arc::clone(&clock),
+        store.series.retention,
+        before.unwrap_or_else(|| clock.read()),
+    );
     let latches = Arc::new(FenceLatches::default());
     let durable = loaded.serve(Arc::clone(&clock), Arc::clone(&latches) as _)?;
 
@@ -126,7 +133,7 @@ pub fn open_with(
         Arc::clone(&clock),
     )?);
     let fences = Fences::new(Arc::clone(&durable), latches);
-    let series = EmbeddedSeries::new(&series, fences, signal, Arc::clone(&clock))?;
+    let series = EmbeddedSeries::new(&series, fences, signal, Arc::clone(&clock), retention)?;
     let series = Arc::new(series);
     let cache = Arc::new(EmbeddedCache::new(store.cache, Arc::clone(&durable), clock.now()));
     let operation = EmbeddedOperation {

@@ -1,6 +1,7 @@
 //! What every store of series must do. The cases know the contract only: a plain map of
 //! series is the model that they hold the store against.
 
+mod clocks;
 mod model;
 mod reads;
 
@@ -18,6 +19,9 @@ use holdall::store::{
     Change, Delta, ErrorKind, Fenced, SeriesStore, Snapshot, UpsertCounts, UpsertOutcome,
 };
 
+pub(super) use self::clocks::{
+    a_clock_that_is_set_back_freezes_no_series, a_sample_too_far_ahead_wins_against_nothing,
+};
 pub(super) use self::model::{
     any_order_of_steps_equals_a_plain_model,
     snapshot_and_deltas_equal_a_fresh_snapshot_under_any_concurrency,
@@ -36,6 +40,8 @@ macro_rules! cases {
             the_newest_sample_wins_and_keeps_its_retention,
             a_point_past_the_retention_is_stale_and_creates_nothing,
             a_point_without_a_time_is_not_older_than_one_of_the_same_millisecond,
+            a_sample_too_far_ahead_wins_against_nothing,
+            a_clock_that_is_set_back_freezes_no_series,
             an_expired_series_is_gone_from_every_read_and_is_a_deletion,
             expired_series_do_not_use_up_the_budget,
             a_batch_over_the_budget_changes_nothing,

@@ -11,22 +11,22 @@ use foldhash::fast::RandomState;
 use hashbrown::HashSet;
 
 use super::set::Unflushed;
-use crate::model::time::Timestamp;
+use crate::model::time::SteadyTime;
 
 /// The keys whose newest state is not on disk.
 #[derive(Debug)]
 pub(in crate::store::embedded) struct DirtySet<K, S = RandomState> {
     keys: HashSet<K, S>,
-    oldest: Option<Timestamp>,
+    oldest: Option<SteadyTime>,
     /// How many keys a flush that has not ended took out, and their oldest mark.
-    in_flight: (usize, Option<Timestamp>),
+    in_flight: (usize, Option<SteadyTime>),
 }
 
 /// What a flush took out of a set.
 #[derive(Debug)]
 pub(in crate::store::embedded) struct Drained<K, S = RandomState> {
     pub(in crate::store::embedded) keys: HashSet<K, S>,
-    oldest: Option<Timestamp>,
+    oldest: Option<SteadyTime>,
 }
 
 impl<K, S: Default> Default for DirtySet<K, S> {
@@ -37,7 +37,7 @@ impl<K, S: Default> Default for DirtySet<K, S> {
 
 impl<K: Eq + Hash, S: BuildHasher + Default> DirtySet<K, S> {
     /// Marks a key; the first mark since the last drain counts as the oldest.
-    pub(in crate::store::embedded) fn mark(&mut self, key: K, now: Timestamp) {
+    pub(in crate::store::embedded) fn mark(&mut self, key: K, now: SteadyTime) {
         self.oldest.get_or_insert(now);
         self.keys.insert(key);
     }
@@ -78,7 +78,7 @@ impl<K: Eq + Hash, S: BuildHasher + Default> DirtySet<K, S> {
     }
 }
 
-fn earlier(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
+fn earlier(a: Option<SteadyTime>, b: Option<SteadyTime>) -> Option<SteadyTime> {
     a.into_iter().chain(b).min()
 }
 
@@ -90,7 +90,8 @@ mod tests {
 
     #[test]
     fn a_failed_flush_loses_no_key_and_no_age() {
-        let at = |seconds: u64| Timestamp::MIN.saturating_add(Duration::from_secs(seconds));
+        let at =
+            |seconds: u64| SteadyTime::from_nanos(0).saturating_add(Duration::from_secs(seconds));
         let mut set: DirtySet<_> = DirtySet::default();
         set.mark("a", at(1));
         set.mark("b", at(2));

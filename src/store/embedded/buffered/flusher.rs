@@ -190,7 +190,7 @@ impl Flusher {
 
     /// Reports on the buffered data.
     pub(in crate::store::embedded) fn status(&self) -> BufferedStatus {
-        let now = self.clock.now();
+        let now = self.clock.steady();
         let unflushed: Vec<Unflushed> = self.sets.iter().map(|set| set.unflushed()).collect();
         let oldest = unflushed.iter().filter_map(|of| of.oldest).min();
         BufferedStatus {

@@ -5,7 +5,7 @@
 
 use rusqlite::{Connection, Transaction};
 
-use crate::model::time::Timestamp;
+use crate::model::time::SteadyTime;
 use crate::store::StoreResult;
 use crate::store::embedded::sqlite::SchemaPart;
 
@@ -57,5 +57,5 @@ pub(in crate::store::embedded) struct Unflushed {
     /// How many rows.
     pub(in crate::store::embedded) rows: usize,
     /// When the oldest of them was marked.
-    pub(in crate::store::embedded) oldest: Option<Timestamp>,
+    pub(in crate::store::embedded) oldest: Option<SteadyTime>,
 }

@@ -14,7 +14,7 @@ use super::{
     BufferedSet, DirtySet, Drained, FlushBatch, FlushSignal, Flusher, LockedSet, Unflushed,
 };
 use crate::clock::ManualClock;
-use crate::model::time::Timestamp;
+use crate::model::time::{SteadyTime, Timestamp};
 use crate::store::embedded::sqlite::{SchemaPart, SyncMode};
 use crate::store::{ErrorKind, StoreResult};
 
@@ -41,7 +41,7 @@ impl Rows {
             Some(value) => self.values.insert(id, value),
             None => self.values.remove(&id),
         };
-        self.dirty.mark(id, Timestamp::MIN);
+        self.dirty.mark(id, SteadyTime::from_nanos(0));
     }
 }
 
@@ -155,7 +155,9 @@ impl Fixture {
                 Arc::new(Set(CHILDREN, Arc::clone(&children))),
             ],
             Arc::clone(&signal),
-            Arc::new(ManualClock::at(Timestamp::MIN.saturating_add(Duration::from_secs(9)))),
+            Arc::new(ManualClock::at(
+                Timestamp::from_nanos(0).saturating_add(Duration::from_secs(9)),
+            )),
         );
         Self { folder, parents, children, signal, flusher: flusher.expect("opens") }
     }
@@ -300,7 +302,7 @@ fn without_a_file_nothing_waits_for_the_disk() {
         SyncMode::Normal,
         vec![Arc::new(Set(PARENTS, Arc::clone(&parents)))],
         Arc::new(FlushSignal::new(1)),
-        Arc::new(ManualClock::at(Timestamp::MIN)),
+        Arc::new(ManualClock::at(Timestamp::from_nanos(0))),
     );
     let flusher = flusher.expect("opens");
     parents.lock().write(1, Some(1));

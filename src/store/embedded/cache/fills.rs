@@ -9,8 +9,9 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
+use crate::clock::Moment;
 use crate::model::cache::{CacheKey, FillToken};
-use crate::model::time::Timestamp;
+use crate::model::time::{SteadyTime, Timestamp};
 use crate::store::FillOutcome;
 
 /// So many claims are remembered; beyond that a claim is granted and not remembered.
@@ -23,7 +24,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy)]
 struct Claim {
     token: FillToken,
-    expires_at: Timestamp,
+    expires_at: SteadyTime,
 }
 
 /// The claims.
@@ -33,36 +34,33 @@ pub(super) struct Fills(Mutex<State>);
 #[derive(Debug)]
 struct State {
     last: u64,
-    swept_at: Timestamp,
+    /// Never where `None`.
+    swept_at: Option<SteadyTime>,
     claims: HashMap<CacheKey, Claim, RandomState>,
 }
 
 impl Fills {
-    /// Begins an epoch at `now`. Its tokens start there, in nanoseconds, so that a token of an earlier
+    /// Begins an epoch at the system's time `now`. Its tokens start there, in nanoseconds, so that a token of an earlier
     /// epoch does not end a claim of this one: fewer than one claim is granted in a nanosecond.
     pub(super) fn begin_epoch(now: Timestamp) -> Self {
         let last = u64::try_from(now.as_nanos()).unwrap_or(0);
-        Self(Mutex::new(State { last, swept_at: Timestamp::MIN, claims: HashMap::default() }))
+        Self(Mutex::new(State { last, swept_at: None, claims: HashMap::default() }))
     }
 
     /// Grants the claim until `expires_at`, unless it is held at `now`.
-    pub(super) fn claim(
-        &self,
-        key: &CacheKey,
-        now: Timestamp,
-        expires_at: Timestamp,
-    ) -> FillOutcome {
+    pub(super) fn claim(&self, key: &CacheKey, now: Moment, expires_at: SteadyTime) -> FillOutcome {
         let mut state = self.0.lock();
-        if state.claims.len() >= CLAIMS && state.swept_at.saturating_add(SWEEP) <= now {
-            state.swept_at = now;
-            state.claims.retain(|_, claim| now < claim.expires_at);
+        let is_due = |swept_at: SteadyTime| swept_at.saturating_add(SWEEP) <= now.steady;
+        if state.claims.len() >= CLAIMS && state.swept_at.is_none_or(is_due) {
+            state.swept_at = Some(now.steady);
+            state.claims.retain(|_, claim| now.steady < claim.expires_at);
         }
         let full = state.claims.len() >= CLAIMS;
         state.last += 1;
         let claim = Claim { token: FillToken(state.last), expires_at };
         match state.claims.entry(key.clone()) {
-            Entry::Occupied(held) if now < held.get().expires_at => {
-                return FillOutcome::Held { expires_at: held.get().expires_at };
+            Entry::Occupied(held) if now.steady < held.get().expires_at => {
+                return FillOutcome::Held { expires_at: now.shown(held.get().expires_at) };
             }
             Entry::Occupied(mut expired) => {
                 expired.insert(claim);
@@ -72,7 +70,7 @@ impl Fills {
                 free.insert(claim);
             }
         }
-        FillOutcome::Granted { token: claim.token, expires_at }
+        FillOutcome::Granted { token: claim.token, expires_at: now.shown(expires_at) }
     }
 
     /// Ends the claim for a key, if it is that of `token` where one is given; returns whether there
@@ -99,8 +97,9 @@ mod tests {
     fn claim(fills: &Fills, n: usize, (now, end): (i64, i64)) -> bool {
         let namespace = Namespace::parse("n").expect("valid");
         let key = CacheKey::parse(namespace, n.to_string()).expect("valid");
-        let at = |seconds| Timestamp::from_nanos(seconds * SECOND);
-        matches!(fills.claim(&key, at(now), at(end)), FillOutcome::Granted { .. })
+        let at = |seconds| SteadyTime::from_nanos(seconds * SECOND);
+        let now = Moment { steady: at(now), system: Timestamp::from_nanos(0) };
+        matches!(fills.claim(&key, now, at(end)), FillOutcome::Granted { .. })
     }
 
     #[test]

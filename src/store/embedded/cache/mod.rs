@@ -21,6 +21,7 @@ pub(super) use self::namespaces::largest_value;
 use self::namespaces::{Held, Insertion, Namespaces, Usage};
 use super::durable::DurableStore;
 use super::generations::{generation, last_bump};
+use crate::clock::Moment;
 use crate::model::cache::{CacheKey, CachedValue, ContentHash, FillToken, MissReason};
 use crate::model::time::Timestamp;
 use crate::store::{
@@ -53,7 +54,7 @@ impl EmbeddedCache {
         let CacheAddress { key, generation_key } = address;
         let held = self.namespaces.get(key);
         let (tables, now) = self.durable.read()?;
-        let generation = generation(&tables, generation_key, now);
+        let generation = generation(&tables, generation_key, now.steady);
         drop(tables);
         let miss = match held {
             None => self.departed.reason(key),
@@ -61,10 +62,10 @@ impl EmbeddedCache {
             Some(held) => {
                 let reason = if held.seen < generation.fence {
                     MissReason::Stale
-                } else if held.value.expires_at <= now {
+                } else if held.ends <= now.steady {
                     MissReason::Expired
                 } else {
-                    return Ok(CacheRead { value: Ok(Arc::clone(&held.value)), generation });
+                    return Ok(CacheRead { value: Ok(shown(&held, now)), generation });
                 };
                 if self.namespaces.remove(key, Some(&held)).is_some() {
                     self.departed.note(key, reason);
@@ -80,14 +81,15 @@ impl EmbeddedCache {
         let CacheAddress { key, generation_key } = address;
         let hash = ContentHash::of(&content_type, &bytes);
         let (tables, now) = self.durable.read()?;
-        let generation = generation(&tables, &generation_key, now);
+        let generation = generation(&tables, &generation_key, now.steady);
         let last_bump = last_bump(&tables);
         if !seen.holds(&generation, last_bump) {
             return Ok(PutOutcome::Moved(generation));
         }
-        let expires_at = now.saturating_add(ttl);
+        let ends = now.end_of(ttl);
+        let expires_at = now.shown(ends);
         let value = Arc::new(CachedValue { bytes, content_type, hash, expires_at });
-        let held = Held::new(Arc::clone(&value), &key, generation_key, last_bump);
+        let held = Held::new(Arc::clone(&value), &key, generation_key, last_bump, ends);
         // While the tables are held, so that no bump comes in between: a value that was made after a
         // bump is never replaced by one that was made before it.
         let insertion = self.namespaces.insert(&key, held);
@@ -98,6 +100,16 @@ impl EmbeddedCache {
             Insertion::TooManyNamespaces => PutOutcome::TooManyNamespaces,
         })
     }
+}
+
+/// Returns a value as a response at `now` shows it. It is copied only where the system's clock was set since the put;
+/// its bytes are shared.
+fn shown(held: &Held, now: Moment) -> Arc<CachedValue> {
+    let expires_at = now.shown(held.ends);
+    if expires_at == held.value.expires_at {
+        return Arc::clone(&held.value);
+    }
+    Arc::new(CachedValue { expires_at, ..CachedValue::clone(&held.value) })
 }
 
 #[async_trait]
@@ -123,14 +135,14 @@ impl CacheStore for EmbeddedCache {
         self.departed.forget(key);
         let Some(held) = self.namespaces.remove(key, None) else { return Ok(false) };
         let (tables, now) = self.durable.read()?;
-        let fence = generation(&tables, &held.generation_key(key)?, now).fence;
-        Ok(held.seen >= fence && now < held.value.expires_at)
+        let fence = generation(&tables, &held.generation_key(key)?, now.steady).fence;
+        Ok(held.seen >= fence && now.steady < held.ends)
     }
 
     async fn claim_fill(&self, key: &CacheKey, ttl: Duration) -> StoreResult<FillOutcome> {
         let (tables, now) = self.durable.read()?;
         drop(tables);
-        Ok(self.fills.claim(key, now, now.saturating_add(ttl)))
+        Ok(self.fills.claim(key, now, now.end_of(ttl)))
     }
 
     async fn end_fill(&self, key: &CacheKey, token: FillToken) -> StoreResult<bool> {

@@ -20,6 +20,7 @@ use crate::model::cache::{
     CacheKey, CachedValue, MAX_CONTENT_TYPE_BYTES, MAX_NAMESPACE_BYTES, MissReason, Namespace,
 };
 use crate::model::generations::{GenerationFence, GenerationKey};
+use crate::model::time::SteadyTime;
 use crate::store::{CacheSettings, ErrorKind, StoreError, StoreResult};
 
 /// What an entry takes beside its key and its value, in bytes.
@@ -33,6 +34,8 @@ const STEPS: u64 = 64;
 pub(super) struct Held {
     /// What lookups return.
     pub(super) value: Arc<CachedValue>,
+    /// When it expires.
+    pub(super) ends: SteadyTime,
     /// The last bump of all when it was put.
     pub(super) seen: GenerationFence,
     /// What it depends on; its own key where `None`.
@@ -46,9 +49,10 @@ impl Held {
         key: &CacheKey,
         generation_key: GenerationKey,
         seen: GenerationFence,
+        ends: SteadyTime,
     ) -> Self {
         let other = generation_key.as_str() != key.key;
-        Self { value, seen, generation_key: other.then_some(generation_key) }
+        Self { value, ends, seen, generation_key: other.then_some(generation_key) }
     }
 
     /// Returns whether the entry, held under `key`, depends on `generation_key`.
@@ -305,7 +309,13 @@ mod tests {
                 expires_at: Timestamp::MAX,
             };
             let depends_on = GenerationKey::parse("g".repeat(MAX_KEY_BYTES)).expect("valid");
-            let held = Held::new(Arc::new(value), &key, depends_on, GenerationFence(0));
+            let held = Held::new(
+                Arc::new(value),
+                &key,
+                depends_on,
+                GenerationFence(0),
+                SteadyTime::from_nanos(0),
+            );
             namespaces.insert(&key, held)
         };
         let largest = largest_value(&settings);

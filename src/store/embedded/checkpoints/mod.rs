@@ -6,6 +6,7 @@ use std::ops::Bound;
 
 use async_trait::async_trait;
 
+use self::rows::CheckpointRow;
 pub(super) use self::rows::Checkpoints;
 use super::durable::{DurableStore, Txn};
 use super::fences::fenced;
@@ -24,11 +25,12 @@ fn set(
         && let Some(held) = txn.get::<Checkpoints>(&key)
         && held.checkpoint > checkpoint
     {
-        return CheckpointOutcome::NotLater(*held);
+        return CheckpointOutcome::NotLater(held.shown());
     }
-    let row = Checkpoint { checkpoint, written_at: txn.now.floor_to_millis() };
+    let written_at = txn.now.system.floor_to_millis();
+    let row = CheckpointRow { checkpoint, written_at, written: Some(txn.now.steady) };
     txn.put::<Checkpoints>(key, row);
-    CheckpointOutcome::Stored(row)
+    CheckpointOutcome::Stored(row.shown())
 }
 
 fn delete(txn: &mut Txn<'_>, key: CheckpointKey) -> bool {
@@ -56,7 +58,7 @@ impl CheckpointStore for DurableStore {
 
     async fn get(&self, key: &CheckpointKey) -> StoreResult<Option<Checkpoint>> {
         let (tables, now) = self.read()?;
-        Ok(tables.rows::<Checkpoints>().get(key, now).copied())
+        Ok(tables.rows::<Checkpoints>().get(key, now.steady).map(CheckpointRow::shown))
     }
 
     async fn delete(&self, key: CheckpointKey, fence: Option<Fence>) -> StoreResult<Fenced<bool>> {
@@ -80,10 +82,10 @@ impl CheckpointStore for DurableStore {
         let (tables, now) = self.read()?;
         Ok(tables
             .rows::<Checkpoints>()
-            .range(from, now)
+            .range(from, now.steady)
             .take_while(|(key, _)| org.is_none_or(|org| key.org == org))
             .take(limit)
-            .map(|(key, row)| (key.clone(), *row))
+            .map(|(key, row)| (key.clone(), row.shown()))
             .collect())
     }
 }

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::checkpoints::{Checkpoint, CheckpointKey};
-use crate::model::time::Timestamp;
+use crate::model::time::{SteadyTime, Timestamp};
 use crate::store::embedded::durable::DurableTable;
 
 /// The table of the checkpoints.
@@ -14,9 +16,27 @@ pub(in crate::store::embedded) struct Checkpoints {
     pub(in crate::store::embedded) retention: Duration,
 }
 
+/// A checkpoint that was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::store::embedded) struct CheckpointRow {
+    pub(super) checkpoint: Timestamp,
+    /// By the system's clock, for people. That clock may have been wrong, so the retention is not counted from it.
+    pub(super) written_at: Timestamp,
+    /// When the retention began; absent from rows of before there were two clocks.
+    #[serde(default)]
+    pub(super) written: Option<SteadyTime>,
+}
+
+impl CheckpointRow {
+    /// Returns the checkpoint as responses show it.
+    pub(super) fn shown(&self) -> Checkpoint {
+        Checkpoint { checkpoint: self.checkpoint, written_at: self.written_at }
+    }
+}
+
 impl DurableTable for Checkpoints {
     type Key = CheckpointKey;
-    type Row = Checkpoint;
+    type Row = CheckpointRow;
     const NAME: &'static str = "checkpoints";
     const TAG: u8 = 4;
     const MIGRATIONS: &'static [&'static str] = &[
@@ -24,7 +44,8 @@ impl DurableTable for Checkpoints {
             STRICT, WITHOUT ROWID",
     ];
 
-    fn expires_at(&self, row: &Checkpoint) -> Option<Timestamp> {
-        Some(row.written_at.saturating_add(self.retention))
+    fn expires_at(&self, row: &CheckpointRow) -> Option<SteadyTime> {
+        let written = row.written.unwrap_or(SteadyTime::starting_at(row.written_at));
+        Some(written.saturating_add(self.retention))
     }
 }

@@ -1,13 +1,10 @@
 //! The few numbers that only grow: part of the durable data, so that they are committed in the
 //! same step as what depends on them.
 //!
-//! Resources name their counters; only the time of the last commit is the engine's own.
+//! Resources name their counters; only those of the time of the last commit are the engine's own.
 
 use super::table::{Counter, DurableTable};
-use crate::model::time::Timestamp;
-
-/// The latest time at which something was committed, in nanoseconds since 1970.
-pub(super) const LAST_COMMIT: Counter = Counter::named("last_commit_nanos");
+use crate::model::time::SteadyTime;
 
 /// The table of the counters.
 #[derive(Debug)]
@@ -22,7 +19,7 @@ impl DurableTable for Counters {
         &["CREATE TABLE counters (key TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL)
             STRICT, WITHOUT ROWID"];
 
-    fn expires_at(&self, _: &i64) -> Option<Timestamp> {
+    fn expires_at(&self, _: &i64) -> Option<SteadyTime> {
         None
     }
 }

@@ -10,7 +10,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
 use super::table::DurableTable;
-use crate::model::time::Timestamp;
+use crate::model::time::SteadyTime;
 
 /// The committed rows of a table.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(in crate::store::embedded) struct MemoryRows<T: DurableTable> {
     table: T,
     rows: BTreeMap<T::Key, T::Row>,
     /// The rows that have an end, by it.
-    ends: BTreeSet<(Timestamp, T::Key)>,
+    ends: BTreeSet<(SteadyTime, T::Key)>,
 }
 
 impl<T: DurableTable> MemoryRows<T> {
@@ -27,7 +27,7 @@ impl<T: DurableTable> MemoryRows<T> {
     }
 
     /// Reads a row that is live at `now`.
-    pub(in crate::store::embedded) fn get(&self, key: &T::Key, now: Timestamp) -> Option<&T::Row> {
+    pub(in crate::store::embedded) fn get(&self, key: &T::Key, now: SteadyTime) -> Option<&T::Row> {
         self.rows.get(key).filter(|row| self.is_live(row, now))
     }
 
@@ -40,23 +40,23 @@ impl<T: DurableTable> MemoryRows<T> {
     pub(in crate::store::embedded) fn range(
         &self,
         from: Bound<&T::Key>,
-        now: Timestamp,
+        now: SteadyTime,
     ) -> impl Iterator<Item = (&T::Key, &T::Row)> {
         self.rows.range((from, Bound::Unbounded)).filter(move |(_, row)| self.is_live(row, now))
     }
 
     /// Counts the rows that are live at `now`.
-    pub(super) fn count(&self, now: Timestamp) -> u64 {
+    pub(super) fn count(&self, now: SteadyTime) -> u64 {
         (self.rows.len() - self.expired(now).count()) as u64
     }
 
     /// Returns the keys of the rows that have expired at `now`, in the order of their ends.
-    pub(super) fn expired(&self, now: Timestamp) -> impl Iterator<Item = &T::Key> {
+    pub(super) fn expired(&self, now: SteadyTime) -> impl Iterator<Item = &T::Key> {
         self.ends.iter().take_while(move |(at, _)| *at <= now).map(|(_, key)| key)
     }
 
     /// Returns whether a row of this table is live at `now`.
-    pub(super) fn is_live(&self, row: &T::Row, now: Timestamp) -> bool {
+    pub(super) fn is_live(&self, row: &T::Row, now: SteadyTime) -> bool {
         self.table.expires_at(row).is_none_or(|at| now < at)
     }
 
@@ -108,13 +108,13 @@ mod tests {
         const TAG: u8 = 200;
         const MIGRATIONS: &'static [&'static str] = &[];
 
-        fn expires_at(&self, row: &i64) -> Option<Timestamp> {
-            Some(Timestamp::from_nanos(*row))
+        fn expires_at(&self, row: &i64) -> Option<SteadyTime> {
+            Some(SteadyTime::from_nanos(*row))
         }
     }
 
-    fn at(nanos: i64) -> Timestamp {
-        Timestamp::from_nanos(nanos)
+    fn at(nanos: i64) -> SteadyTime {
+        SteadyTime::from_nanos(nanos)
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod compaction;
 mod counters;
 mod file;
 mod journal;
+mod last_commit;
 mod load;
 mod memory_rows;
 mod queue;

@@ -10,8 +10,8 @@ use std::time::Duration;
 use parking_lot::RwLockReadGuard;
 use tokio::sync::oneshot;
 
-use super::counters::LAST_COMMIT;
 use super::file::DurableFile;
+use super::last_commit::{LAST_COMMIT, last_commit};
 use super::queue::Job;
 #[cfg(test)]
 use super::shared::TestHook;
@@ -19,8 +19,8 @@ use super::shared::{PublishHook, Shared};
 use super::tables::Tables;
 use super::transaction::Txn;
 use super::writer::Writer;
-use crate::clock::SharedClock;
-use crate::model::time::Timestamp;
+use crate::clock::{LastCommit, Moment, SharedClock};
+use crate::model::time::SteadyTime;
 use crate::store::embedded::sqlite::{OpenError, SyncMode};
 use crate::store::{ErrorKind, ResourceStatus, StoreError, StoreResult};
 
@@ -37,12 +37,9 @@ pub(in crate::store::embedded) struct Loaded {
 
 impl Loaded {
     /// Returns the time of the last commit of all earlier runs: what
-    /// [`crate::clock::SystemClock::start`] needs.
-    pub(in crate::store::embedded) fn last_commit(&self) -> Timestamp {
-        match self.tables.counter(&LAST_COMMIT) {
-            0 => Timestamp::MIN,
-            nanos => Timestamp::from_nanos(nanos),
-        }
+    /// [`crate::clock::SystemClock::resume`] needs.
+    pub(in crate::store::embedded) fn last_commit(&self) -> Option<LastCommit> {
+        last_commit(&self.tables)
     }
 
     /// Starts to serve, in a new epoch.
@@ -121,12 +118,31 @@ impl DurableStore {
     /// When the store is closed.
     pub(in crate::store::embedded) fn read(
         &self,
-    ) -> StoreResult<(RwLockReadGuard<'_, Tables>, Timestamp)> {
+    ) -> StoreResult<(RwLockReadGuard<'_, Tables>, Moment)> {
         if *self.shared.closed.borrow() {
             return Err(StoreError::new(ErrorKind::Unavailable, "the store is closed"));
         }
-        let now = self.shared.clock.now();
+        let now = self.shared.clock.read();
         Ok((self.shared.tables.read(), now))
+    }
+
+    /// Returns the time, at which something that was granted until `end` is acknowledged.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] when the grant is over: the disk was slow, and another caller may have got by now what
+    /// this one was granted.
+    pub(in crate::store::embedded) fn acknowledge(&self, end: SteadyTime) -> StoreResult<Moment> {
+        let now = self.shared.clock.read();
+        if end <= now.steady {
+            let why = "the grant was over before it could be acknowledged";
+            return Err(StoreError::new(ErrorKind::Timeout, why));
+        }
+        Ok(now)
+    }
+
+    /// Returns the time.
+    pub(in crate::store::embedded) fn now(&self) -> Moment {
+        self.shared.clock.read()
     }
 
     /// Removes expired rows; returns how many.
@@ -158,7 +174,7 @@ impl DurableStore {
         };
         if probe {
             // How it ends is recorded by the writer, as that of every commit.
-            let _ = self.write(|txn| txn.set_counter(LAST_COMMIT, txn.now.as_nanos())).await;
+            let _ = self.write(|txn| txn.set_counter(LAST_COMMIT, txn.now.steady.as_nanos())).await;
         }
         if let Some(failure) = &*self.shared.commit_failure.lock() {
             return Err(format!("committing to the durable database fails: {}", failure.why));
@@ -185,7 +201,7 @@ impl DurableStore {
     pub(in crate::store::embedded) fn status(&self) -> StoreResult<DurableStatus> {
         let (tables, now) = self.read()?;
         Ok(DurableStatus {
-            resources: tables.status(now),
+            resources: tables.status(now.steady),
             commits: self.shared.commits.load(Ordering::Relaxed),
             committed_writes: self.shared.committed_writes.load(Ordering::Relaxed),
         })

@@ -10,7 +10,7 @@ use std::hash::Hash;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::model::time::Timestamp;
+use crate::model::time::{SteadyTime, Timestamp};
 use crate::store::embedded::sqlite::SchemaPart;
 
 /// Defines a table.
@@ -33,9 +33,9 @@ pub(in crate::store::embedded) trait DurableTable:
     const MIGRATIONS: &'static [&'static str];
 
     /// Returns when a row expires; `None` when never.
-    fn expires_at(&self, row: &Self::Row) -> Option<Timestamp>;
+    fn expires_at(&self, row: &Self::Row) -> Option<SteadyTime>;
 
-    /// Returns the counters that a new epoch, which begins at `now`, sets, and their values; `last`
+    /// Returns the counters that a new epoch, which begins at the system's time `now`, sets, and their values; `last`
     /// reads a counter as the last epoch left it.
     fn begin_epoch(last: &dyn Fn(&Counter) -> i64, now: Timestamp) -> Vec<(Counter, i64)> {
         let (_, _) = (last, now);

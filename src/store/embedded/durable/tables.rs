@@ -10,7 +10,7 @@ use super::counters::Counters;
 use super::journal::{Effect, Entry};
 use super::memory_rows::{MemoryRows, Pending};
 use super::table::{Counter, DurableTable, schema};
-use crate::model::time::Timestamp;
+use crate::model::time::{SteadyTime, Timestamp};
 use crate::store::ResourceStatus;
 use crate::store::embedded::sqlite::SchemaPart;
 
@@ -57,7 +57,7 @@ impl Tables {
     /// Returns the value of a counter; 0 when it was never set.
     pub(in crate::store::embedded) fn counter(&self, counter: &Counter) -> i64 {
         // Counters never expire.
-        self.rows::<Counters>().get(counter, Timestamp::MIN).copied().unwrap_or(0)
+        self.rows::<Counters>().get(counter, SteadyTime::from_nanos(0)).copied().unwrap_or(0)
     }
 
     /// Prepares every table for a new epoch.
@@ -100,7 +100,7 @@ impl Tables {
     pub(super) fn delete_expired(
         &self,
         changes: &mut Changes,
-        now: Timestamp,
+        now: SteadyTime,
         limit: usize,
     ) -> usize {
         self.all().map(|rows| rows.delete_expired(changes, now, limit)).sum()
@@ -117,7 +117,7 @@ impl Tables {
     }
 
     /// Reports how many live rows each table holds.
-    pub(super) fn status(&self, now: Timestamp) -> Vec<ResourceStatus> {
+    pub(super) fn status(&self, now: SteadyTime) -> Vec<ResourceStatus> {
         self.all()
             .filter(|rows| rows.tag() != Counters::TAG)
             .map(|rows| ResourceStatus::counted(rows.name(), rows.count(now)))
@@ -176,8 +176,8 @@ trait AnyRows: Send + Sync {
     fn apply(&mut self, pending: Box<dyn AnyPending>, seq: i64);
     fn compacted(&mut self, seq: i64);
     fn replay(&mut self, effect: &Effect<'_>, seq: i64) -> serde_json::Result<()>;
-    fn delete_expired(&self, changes: &mut Changes, now: Timestamp, limit: usize) -> usize;
-    fn count(&self, now: Timestamp) -> u64;
+    fn delete_expired(&self, changes: &mut Changes, now: SteadyTime, limit: usize) -> usize;
+    fn count(&self, now: SteadyTime) -> u64;
 }
 
 impl<T: DurableTable> AnyRows for MemoryRows<T> {
@@ -217,7 +217,7 @@ impl<T: DurableTable> AnyRows for MemoryRows<T> {
         Ok(())
     }
 
-    fn delete_expired(&self, changes: &mut Changes, now: Timestamp, limit: usize) -> usize {
+    fn delete_expired(&self, changes: &mut Changes, now: SteadyTime, limit: usize) -> usize {
         let mut expired = self.expired(now).take(limit).peekable();
         if expired.peek().is_none() {
             return 0;
@@ -231,7 +231,7 @@ impl<T: DurableTable> AnyRows for MemoryRows<T> {
         pending.rows.len() - before
     }
 
-    fn count(&self, now: Timestamp) -> u64 {
+    fn count(&self, now: SteadyTime) -> u64 {
         MemoryRows::count(self, now)
     }
 }

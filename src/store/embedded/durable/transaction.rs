@@ -3,24 +3,22 @@
 //! Invariant: a command sees all that the commands before it in the group have done, and nothing
 //! that has expired.
 
-use std::time::Duration;
-
 use super::counters::Counters;
 use super::table::{Counter, DurableTable};
 use super::tables::{Changes, Tables};
-use crate::model::time::Timestamp;
+use crate::clock::Moment;
 
 /// One command's view of the tables.
 pub(in crate::store::embedded) struct Txn<'a> {
     /// The time of the group.
-    pub(in crate::store::embedded) now: Timestamp,
+    pub(in crate::store::embedded) now: Moment,
     tables: &'a Tables,
     changes: &'a mut Changes,
     changed: bool,
 }
 
 impl<'a> Txn<'a> {
-    pub(super) fn new(tables: &'a Tables, changes: &'a mut Changes, now: Timestamp) -> Self {
+    pub(super) fn new(tables: &'a Tables, changes: &'a mut Changes, now: Moment) -> Self {
         Self { now, tables, changes, changed: false }
     }
 
@@ -28,8 +26,8 @@ impl<'a> Txn<'a> {
     pub(in crate::store::embedded) fn get<T: DurableTable>(&self, key: &T::Key) -> Option<&T::Row> {
         let rows = self.tables.rows::<T>();
         match self.changes.pending::<T>().and_then(|pending| pending.rows.get(key)) {
-            Some(row) => row.as_ref().filter(|row| rows.is_live(row, self.now)),
-            None => rows.get(key, self.now),
+            Some(row) => row.as_ref().filter(|row| rows.is_live(row, self.now.steady)),
+            None => rows.get(key, self.now.steady),
         }
     }
 
@@ -62,17 +60,9 @@ impl<'a> Txn<'a> {
         value
     }
 
-    /// Returns when something that is written now with a ttl ends: at the first whole millisecond
-    /// at which the ttl is over. Times that the server makes have milliseconds, and none of them may
-    /// cut a promise short.
-    pub(in crate::store::embedded) fn end_of(&self, ttl: Duration) -> Timestamp {
-        const ALMOST_A_MILLI: Duration = Duration::from_nanos(999_999);
-        self.now.saturating_add(ttl.saturating_add(ALMOST_A_MILLI)).floor_to_millis()
-    }
-
     /// Removes at most `limit` expired rows of each table; returns how many.
     pub(super) fn delete_expired(&mut self, limit: usize) -> usize {
-        let deleted = self.tables.delete_expired(self.changes, self.now, limit);
+        let deleted = self.tables.delete_expired(self.changes, self.now.steady, limit);
         self.changed |= deleted > 0;
         deleted
     }
@@ -86,6 +76,7 @@ impl<'a> Txn<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::time::{SteadyTime, Timestamp};
 
     #[derive(Debug)]
     struct Ends;
@@ -97,14 +88,14 @@ mod tests {
         const TAG: u8 = 200;
         const MIGRATIONS: &'static [&'static str] = &[];
 
-        fn expires_at(&self, row: &i64) -> Option<Timestamp> {
-            Some(Timestamp::from_nanos(*row))
+        fn expires_at(&self, row: &i64) -> Option<SteadyTime> {
+            Some(SteadyTime::from_nanos(*row))
         }
     }
 
     #[test]
     fn a_command_sees_what_the_group_changed_before_it() {
-        let now = Timestamp::from_nanos(10);
+        let now = Moment { steady: SteadyTime::from_nanos(10), system: Timestamp::from_nanos(0) };
         let mut tables = Tables::new().with(Ends);
         let mut changes = Changes::default();
         let mut txn = Txn::new(&tables, &mut changes, now);
@@ -120,7 +111,7 @@ mod tests {
         txn.put::<Ends>(4, 10);
         let rows: Vec<_> = (1..=4).map(|key| txn.get::<Ends>(&key).copied()).collect();
         assert_eq!(rows, [None, Some(100), None, None]);
-        assert_eq!(tables.rows::<Ends>().get(&1, now), Some(&100));
+        assert_eq!(tables.rows::<Ends>().get(&1, now.steady), Some(&100));
     }
 
     #[test]

@@ -8,9 +8,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::counters::{Counters, LAST_COMMIT};
 use super::file::DurableFile;
 use super::journal::Entry;
+use super::last_commit::record_time;
 use super::queue::{Command, Next};
 use super::shared::{CommitFailure, Shared};
 use super::tables::Changes;
@@ -171,7 +171,7 @@ impl Writer {
         group: &mut [Box<dyn Command>],
         changes: &mut Changes,
     ) -> (usize, StoreResult<u64>) {
-        let now = self.shared.clock.now();
+        let now = self.shared.clock.read();
         let tables = self.shared.tables.read();
         let (mut evaluated, mut writes) = (0, 0);
         for command in group {
@@ -187,9 +187,8 @@ impl Writer {
             }
         }
         if writes > 0 {
-            // In the same commit, so that a later run's clock never starts before it.
-            let last_commit = Some(now.as_nanos());
-            changes.pending_mut::<Counters>().rows.insert(LAST_COMMIT, last_commit);
+            // In the same commit, so that a later run's steady time never starts before it.
+            record_time(&tables, changes, now, self.shared.clock.boot());
         }
         (evaluated, Ok(writes))
     }

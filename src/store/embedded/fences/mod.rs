@@ -10,9 +10,9 @@ mod rows;
 use std::sync::Arc;
 
 pub(super) use self::latches::FenceLatches;
-pub(super) use self::rows::{LAST_TOKEN, Leases};
+pub(super) use self::rows::{LAST_TOKEN, LeaseRow, Leases};
 use super::durable::{DurableStore, Txn};
-use crate::model::leases::{Fence, Lease};
+use crate::model::leases::Fence;
 use crate::store::{Fenced, StoreResult};
 
 /// Runs `write` when the fence holds, or there is none.
@@ -28,7 +28,7 @@ pub(super) fn fenced<T>(
 }
 
 /// Returns whether `fence` holds when `lease` is what is held under its name.
-fn holds(lease: Option<&Lease>, fence: &Fence) -> bool {
+fn holds(lease: Option<&LeaseRow>, fence: &Fence) -> bool {
     lease.is_some_and(|lease| lease.token == fence.token)
 }
 
@@ -59,7 +59,7 @@ impl Fences {
         // The latch comes first: a lease that is read before it could change hands in between.
         let latch = self.latches.hold(&fence.lease);
         let (tables, now) = self.store.read()?;
-        let holds = holds(tables.rows::<Leases>().get(&fence.lease, now), fence);
+        let holds = holds(tables.rows::<Leases>().get(&fence.lease, now.steady), fence);
         // Not held during the write: the writer needs them for other leases.
         drop(tables);
         let outcome = write(holds);

@@ -1,7 +1,11 @@
 //! The rows of leases: fences are checked against them, so they lie below all that is fenced.
 
-use crate::model::leases::{Lease, LeaseName};
-use crate::model::time::Timestamp;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::leases::{FencingToken, Holder, LeaseName};
+use crate::model::time::{SteadyTime, Timestamp};
 use crate::store::embedded::durable::{Counter, DurableTable};
 
 /// The last fencing token that was given. One for all leases, so that a lease that ended needs no
@@ -12,16 +16,25 @@ pub(in crate::store::embedded) const LAST_TOKEN: Counter = Counter::named("lease
 #[derive(Debug)]
 pub(in crate::store::embedded) struct Leases;
 
+/// A lease that was granted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::store::embedded) struct LeaseRow {
+    pub(in crate::store::embedded) holder: Holder,
+    pub(in crate::store::embedded) token: FencingToken,
+    pub(in crate::store::embedded) expires_at: SteadyTime,
+    pub(in crate::store::embedded) ttl: Duration,
+}
+
 impl DurableTable for Leases {
     type Key = LeaseName;
-    type Row = Lease;
+    type Row = LeaseRow;
     const NAME: &'static str = "leases";
     const TAG: u8 = 3;
     const MIGRATIONS: &'static [&'static str] =
         &["CREATE TABLE leases (key TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL)
             STRICT, WITHOUT ROWID"];
 
-    fn expires_at(&self, row: &Lease) -> Option<Timestamp> {
+    fn expires_at(&self, row: &LeaseRow) -> Option<SteadyTime> {
         Some(row.expires_at)
     }
 

@@ -17,14 +17,14 @@ pub(super) use self::rows::Generations;
 use self::rows::{GenerationRow, LAST_BUMP, MINIMUM_FENCE};
 use super::durable::{DurableStore, Tables, Txn};
 use crate::model::generations::{Generation, GenerationFence, GenerationKey};
-use crate::model::time::Timestamp;
+use crate::model::time::SteadyTime;
 use crate::store::{GenerationStore, StoreResult};
 
 /// How many keys one step of a cleanup looks at.
 const CLEANUP_KEYS: usize = 2_000;
 
 /// Returns the generation of a key.
-pub(super) fn generation(tables: &Tables, key: &GenerationKey, now: Timestamp) -> Generation {
+pub(super) fn generation(tables: &Tables, key: &GenerationKey, now: SteadyTime) -> Generation {
     let row = tables.rows::<Generations>().get(key, now);
     let (number, bump) = row.map_or((0, 0), |row| (row.number, row.bump));
     Generation { number, fence: GenerationFence(bump.max(tables.counter(&MINIMUM_FENCE))) }
@@ -38,12 +38,12 @@ pub(super) fn last_bump(tables: &Tables) -> GenerationFence {
 fn bump(txn: &mut Txn<'_>, key: GenerationKey) -> Generation {
     let number = txn.get::<Generations>(&key).map_or(0, |row| row.number).saturating_add(1);
     let bump = txn.next(LAST_BUMP);
-    txn.put::<Generations>(key, GenerationRow { number, bump, bumped_at: txn.now });
+    txn.put::<Generations>(key, GenerationRow { number, bump, bumped_at: txn.now.steady });
     Generation { number, fence: GenerationFence(bump) }
 }
 
 /// Forgets those of `keys` that were not bumped since `cutoff`; returns how many.
-fn forget(txn: &mut Txn<'_>, keys: Vec<GenerationKey>, cutoff: Timestamp) -> u64 {
+fn forget(txn: &mut Txn<'_>, keys: Vec<GenerationKey>, cutoff: SteadyTime) -> u64 {
     let mut forgotten = 0;
     let before = txn.counter(&MINIMUM_FENCE);
     let mut minimum = before;
@@ -66,7 +66,7 @@ fn forget(txn: &mut Txn<'_>, keys: Vec<GenerationKey>, cutoff: Timestamp) -> u64
 impl GenerationStore for DurableStore {
     async fn snapshot(&self, keys: &[GenerationKey]) -> StoreResult<Vec<Generation>> {
         let (tables, now) = self.read()?;
-        Ok(keys.iter().map(|key| generation(&tables, key, now)).collect())
+        Ok(keys.iter().map(|key| generation(&tables, key, now.steady)).collect())
     }
 
     async fn bump(&self, keys: Vec<GenerationKey>) -> StoreResult<Vec<Generation>> {
@@ -89,14 +89,14 @@ impl GenerationStore for DurableStore {
     async fn cleanup(&self, retention: Duration) -> StoreResult<u64> {
         let mut forgotten = 0;
         let mut after: Option<GenerationKey> = None;
-        let cutoff = self.read()?.1.saturating_sub(retention);
+        let cutoff = self.read()?.1.steady.saturating_sub(retention);
         loop {
             // In small steps: readers and other commands wait for each of them. A key that is bumped
             // in between stays, since the command looks at it again.
             let (old, last) = {
                 let (tables, now) = self.read()?;
                 let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-                let seen = tables.rows::<Generations>().range(from, now).take(CLEANUP_KEYS);
+                let seen = tables.rows::<Generations>().range(from, now.steady).take(CLEANUP_KEYS);
                 let mut last = None;
                 let mut old = Vec::new();
                 for (key, row) in seen {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::generations::GenerationKey;
-use crate::model::time::Timestamp;
+use crate::model::time::{SteadyTime, Timestamp};
 use crate::store::embedded::durable::{Counter, DurableTable};
 
 /// The number of the last bump in the order of all bumps.
@@ -22,7 +22,7 @@ pub(in crate::store::embedded) struct GenerationRow {
     pub(super) number: i64,
     /// The number of the key's last bump in the order of all bumps.
     pub(super) bump: i64,
-    pub(super) bumped_at: Timestamp,
+    pub(super) bumped_at: SteadyTime,
 }
 
 impl DurableTable for Generations {
@@ -36,7 +36,7 @@ impl DurableTable for Generations {
     ];
 
     /// Only a cleanup ends a generation.
-    fn expires_at(&self, _: &GenerationRow) -> Option<Timestamp> {
+    fn expires_at(&self, _: &GenerationRow) -> Option<SteadyTime> {
         None
     }
 

@@ -6,20 +6,27 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::durable::{DurableStore, Txn};
-use super::fences::{LAST_TOKEN, Leases};
+use super::fences::{LAST_TOKEN, LeaseRow, Leases};
+use crate::clock::Moment;
 use crate::model::leases::{FencingToken, Holder, Lease, LeaseName};
 use crate::store::{AcquireOutcome, LeaseStore, StoreResult};
 
-fn acquire(txn: &mut Txn<'_>, name: LeaseName, holder: Holder, ttl: Duration) -> AcquireOutcome {
+/// Returns the lease: the new one, or as an error the one that stands in its way.
+fn acquire(
+    txn: &mut Txn<'_>,
+    name: LeaseName,
+    holder: Holder,
+    ttl: Duration,
+) -> Result<LeaseRow, LeaseRow> {
     if let Some(held) = txn.get::<Leases>(&name)
         && held.holder != holder
     {
-        return AcquireOutcome::Held(held.clone());
+        return Err(held.clone());
     }
     let token = FencingToken(txn.next(LAST_TOKEN));
-    let lease = Lease { holder, token, expires_at: txn.end_of(ttl), ttl };
+    let lease = LeaseRow { holder, token, expires_at: txn.now.end_of(ttl), ttl };
     txn.put::<Leases>(name, lease.clone());
-    AcquireOutcome::Acquired(lease)
+    Ok(lease)
 }
 
 fn renew(
@@ -27,10 +34,10 @@ fn renew(
     name: LeaseName,
     token: FencingToken,
     ttl: Option<Duration>,
-) -> Option<Lease> {
+) -> Option<LeaseRow> {
     let mut lease = txn.get::<Leases>(&name).filter(|lease| lease.token == token)?.clone();
     lease.ttl = ttl.unwrap_or(lease.ttl);
-    lease.expires_at = txn.end_of(lease.ttl);
+    lease.expires_at = txn.now.end_of(lease.ttl);
     txn.put::<Leases>(name, lease.clone());
     Some(lease)
 }
@@ -43,6 +50,12 @@ fn release(txn: &mut Txn<'_>, name: LeaseName, token: FencingToken) -> bool {
     held
 }
 
+/// Returns a lease as a response at `now` shows it.
+fn shown(row: LeaseRow, now: Moment) -> Lease {
+    let LeaseRow { holder, token, expires_at, ttl } = row;
+    Lease { holder, token, expires_at: now.shown(expires_at), ttl }
+}
+
 #[async_trait]
 impl LeaseStore for DurableStore {
     async fn acquire(
@@ -52,7 +65,13 @@ impl LeaseStore for DurableStore {
         ttl: Duration,
     ) -> StoreResult<AcquireOutcome> {
         let (name, holder) = (name.clone(), holder.clone());
-        self.write(move |txn| acquire(txn, name, holder, ttl)).await
+        Ok(match self.write(move |txn| acquire(txn, name, holder, ttl)).await? {
+            Ok(row) => {
+                let now = self.acknowledge(row.expires_at)?;
+                AcquireOutcome::Acquired(shown(row, now))
+            }
+            Err(row) => AcquireOutcome::Held(shown(row, self.now())),
+        })
     }
 
     async fn renew(
@@ -62,7 +81,8 @@ impl LeaseStore for DurableStore {
         ttl: Option<Duration>,
     ) -> StoreResult<Option<Lease>> {
         let name = name.clone();
-        self.write(move |txn| renew(txn, name, token, ttl)).await
+        let renewed = self.write(move |txn| renew(txn, name, token, ttl)).await?;
+        renewed.map(|row| Ok(shown(row.clone(), self.acknowledge(row.expires_at)?))).transpose()
     }
 
     async fn release(&self, name: &LeaseName, token: FencingToken) -> StoreResult<bool> {
@@ -72,7 +92,7 @@ impl LeaseStore for DurableStore {
 
     async fn get(&self, name: &LeaseName) -> StoreResult<Option<Lease>> {
         let (tables, now) = self.read()?;
-        Ok(tables.rows::<Leases>().get(name, now).cloned())
+        Ok(tables.rows::<Leases>().get(name, now.steady).map(|row| shown(row.clone(), now)))
     }
 
     async fn list(
@@ -84,9 +104,9 @@ impl LeaseStore for DurableStore {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         Ok(tables
             .rows::<Leases>()
-            .range(from, now)
+            .range(from, now.steady)
             .take(limit)
-            .map(|(name, lease)| (name.clone(), lease.clone()))
+            .map(|(name, lease)| (name.clone(), shown(lease.clone(), now)))
             .collect())
     }
 }

@@ -9,26 +9,37 @@ use async_trait::async_trait;
 pub(super) use self::rows::{LockRow, Locks};
 use super::durable::{DurableStore, Txn};
 use crate::model::locks::LockKey;
-use crate::model::time::Timestamp;
+use crate::model::time::{SteadyTime, Timestamp};
 use crate::store::{LockOutcome, LockStore, StoreResult};
 
-fn acquire(txn: &mut Txn<'_>, key: LockKey, ttl: Duration) -> LockOutcome {
+/// Returns whether the lock was acquired, and when it ends, whoever holds it.
+fn acquire(txn: &mut Txn<'_>, key: LockKey, ttl: Duration) -> (bool, SteadyTime) {
     if let Some(held) = txn.get::<Locks>(&key) {
-        return LockOutcome { acquired: false, expires_at: held.expires_at };
+        return (false, held.expires_at);
     }
-    let expires_at = txn.end_of(ttl);
+    let expires_at = txn.now.end_of(ttl);
     txn.put::<Locks>(key, LockRow { expires_at });
-    LockOutcome { acquired: true, expires_at }
+    (true, expires_at)
 }
 
 #[async_trait]
 impl LockStore for DurableStore {
     async fn acquire(&self, keys: Vec<LockKey>, ttl: Duration) -> StoreResult<Vec<LockOutcome>> {
-        self.write(move |txn| keys.into_iter().map(|key| acquire(txn, key, ttl)).collect()).await
+        let acquire = move |txn: &mut Txn<'_>| -> Vec<_> {
+            keys.into_iter().map(|key| acquire(txn, key, ttl)).collect()
+        };
+        let outcomes = self.write(acquire).await?;
+        // All that were acquired end together.
+        let now = match outcomes.iter().find(|(acquired, _)| *acquired) {
+            Some((_, end)) => self.acknowledge(*end)?,
+            None => self.now(),
+        };
+        let outcome = |(acquired, end)| LockOutcome { acquired, expires_at: now.shown(end) };
+        Ok(outcomes.into_iter().map(outcome).collect())
     }
 
     async fn get(&self, key: &LockKey) -> StoreResult<Option<Timestamp>> {
         let (tables, now) = self.read()?;
-        Ok(tables.rows::<Locks>().get(key, now).map(|row| row.expires_at))
+        Ok(tables.rows::<Locks>().get(key, now.steady).map(|row| now.shown(row.expires_at)))
     }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::locks::LockKey;
-use crate::model::time::Timestamp;
+use crate::model::time::SteadyTime;
 use crate::store::embedded::durable::DurableTable;
 
 /// The table of the locks.
@@ -13,7 +13,7 @@ pub(in crate::store::embedded) struct Locks;
 /// A lock that is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::store::embedded) struct LockRow {
-    pub(in crate::store::embedded) expires_at: Timestamp,
+    pub(in crate::store::embedded) expires_at: SteadyTime,
 }
 
 impl DurableTable for Locks {
@@ -25,7 +25,7 @@ impl DurableTable for Locks {
         &["CREATE TABLE locks (key TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL)
             STRICT, WITHOUT ROWID"];
 
-    fn expires_at(&self, row: &LockRow) -> Option<Timestamp> {
+    fn expires_at(&self, row: &LockRow) -> Option<SteadyTime> {
         Some(row.expires_at)
     }
 }

@@ -28,18 +28,17 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 pub(super) use self::rows::SeriesSet;
-use self::table::SeriesTable;
+use self::table::{Now, SeriesTable};
 use super::blocking::off_thread;
 use super::buffered::FlushSignal;
 use super::fences::Fences;
 use super::sqlite::OpenError;
-use crate::clock::SharedClock;
+use crate::clock::{RetentionClock, SharedClock};
 use crate::model::batch::PointBatch;
 use crate::model::cursor::Cursor;
 use crate::model::leases::Fence;
 use crate::model::selector::Selector;
 use crate::model::series::{Point, SeriesId, SeriesKey};
-use crate::model::time::Timestamp;
 use crate::store::{
     Delta, ErrorKind, Fenced, ResourceStatus, SeriesStore, Snapshot, StoreError, StoreResult,
     UpsertOutcome,
@@ -58,6 +57,7 @@ struct Shared {
     table: Arc<Mutex<SeriesTable>>,
     fences: Fences,
     clock: SharedClock,
+    retention: RetentionClock,
     epoch: u64,
     changes: watch::Sender<u64>,
     flush: Arc<FlushSignal>,
@@ -74,6 +74,7 @@ impl EmbeddedSeries {
         fences: Fences,
         flush: Arc<FlushSignal>,
         clock: SharedClock,
+        retention: RetentionClock,
     ) -> Result<Self, OpenError> {
         let table = set.table();
         let head = table.lock().log.head();
@@ -82,6 +83,7 @@ impl EmbeddedSeries {
                 table,
                 fences,
                 clock,
+                retention,
                 epoch: new_epoch()?,
                 changes: watch::Sender::new(head),
                 flush,
@@ -136,13 +138,12 @@ impl Shared {
     fn write<T>(
         &self,
         fence: Option<&Fence>,
-        change: impl FnOnce(&mut SeriesTable, Timestamp) -> T,
+        change: impl FnOnce(&mut SeriesTable, Now) -> T,
     ) -> StoreResult<Fenced<T>> {
         let run = || {
             let mut table = self.table.lock();
             self.check_open()?;
-            // Read under the lock, so that the times of writes have the order of their numbers.
-            let outcome = change(&mut table, self.clock.now().floor_to_millis());
+            let outcome = change(&mut table, self.now());
             self.announce(&table);
             Ok(Fenced::Done(outcome))
         };
@@ -159,10 +160,20 @@ impl Shared {
     fn read<T>(&self, read: impl FnOnce(&mut SeriesTable) -> T) -> StoreResult<T> {
         let mut table = self.table.lock();
         self.check_open()?;
-        table.expire(self.clock.now());
+        table.expire(self.now());
         let outcome = read(&mut table);
         self.announce(&table);
         Ok(outcome)
+    }
+
+    /// Reads the clocks. To be called under the mutex, so that the times of writes have the order of their numbers.
+    fn now(&self) -> Now {
+        let now = self.clock.read();
+        Now {
+            stamp: now.system.floor_to_millis(),
+            expiry: self.retention.at(now),
+            steady: now.steady,
+        }
     }
 
     fn announce(&self, table: &SeriesTable) {
@@ -311,7 +322,7 @@ impl SeriesStore for EmbeddedSeries {
         off_thread(move || {
             let mut table = shared.table.lock();
             shared.check_open()?;
-            let expired = table.expire(shared.clock.now());
+            let expired = table.expire(shared.now());
             shared.announce(&table);
             Ok(expired)
         })

@@ -13,7 +13,7 @@ use super::record::{BuildSlotHasher, NO_METADATA, NO_SLOT, Record, State};
 use super::tombstones::Tombstones;
 use crate::model::batch::{BatchPoint, PointBatch};
 use crate::model::series::{Sample, SeriesId};
-use crate::model::time::Timestamp;
+use crate::model::time::{SteadyTime, Timestamp};
 use crate::store::embedded::buffered::DirtySet;
 use crate::store::{SeriesSettings, UpsertCounts, UpsertOutcome};
 
@@ -30,6 +30,17 @@ pub(super) struct SeriesTable {
     pub(super) tombstones: Tombstones,
     pub(super) dirty: DirtySet<u32, BuildSlotHasher>,
     pub(super) live: usize,
+}
+
+/// The times at which the table is changed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Now {
+    /// The time of points that have none: whole milliseconds of the system's clock.
+    pub(super) stamp: Timestamp,
+    /// The time by which series expire, see [`crate::clock::RetentionClock`].
+    pub(super) expiry: Timestamp,
+    /// The time of marks for the next flush.
+    pub(super) steady: SteadyTime,
 }
 
 /// Where a point of a batch belongs.
@@ -61,7 +72,7 @@ impl SeriesTable {
     }
 
     /// Applies a batch, all or nothing.
-    pub(super) fn upsert(&mut self, batch: &PointBatch, now: Timestamp) -> UpsertOutcome {
+    pub(super) fn upsert(&mut self, batch: &PointBatch, now: Now) -> UpsertOutcome {
         self.expire(now);
         let room = self.settings.max_series.saturating_sub(self.live);
         let (targets, new) = self.locate(batch, now, room);
@@ -89,13 +100,13 @@ impl SeriesTable {
 
     /// Finds or reserves a slot for each point; also counts the series that are new. Beyond
     /// `room` none is reserved any more, so that a batch that can't be applied stays cheap.
-    fn locate(&mut self, batch: &PointBatch, now: Timestamp, room: usize) -> (Vec<Target>, usize) {
-        let oldest = self.oldest_live_nanos(now);
+    fn locate(&mut self, batch: &PointBatch, now: Now, room: usize) -> (Vec<Target>, usize) {
+        let oldest = self.oldest_live_nanos(now.expiry);
         let mut targets = Vec::with_capacity(batch.len());
         let mut new = 0;
         let mut before = NO_SLOT;
         for point in batch.iter() {
-            if point.sample(now).updated_at.as_nanos() <= oldest {
+            if point.sample(now.stamp).updated_at.as_nanos() <= oldest {
                 targets.push(Target::Stale);
                 continue;
             }
@@ -128,8 +139,8 @@ impl SeriesTable {
     }
 
     /// Returns the time at or before which a sample is past the retention.
-    fn oldest_live_nanos(&self, now: Timestamp) -> i64 {
-        self.core.retention_nanos().map_or(i64::MIN, |r| now.as_nanos().saturating_sub(r))
+    fn oldest_live_nanos(&self, expiry: Timestamp) -> i64 {
+        self.core.retention_nanos().map_or(i64::MIN, |r| expiry.as_nanos().saturating_sub(r))
     }
 
     fn give_up(&mut self, targets: &[Target]) {
@@ -148,11 +159,14 @@ impl SeriesTable {
         slot: u32,
         point: &BatchPoint<'_>,
         metadata: u32,
-        now: Timestamp,
+        now: Now,
         counts: &mut UpsertCounts,
     ) {
         let record = self.core.slab.get_mut(slot);
-        let sample = Sample { value: point.value, updated_at: arrival(point, record, now) };
+        let latest = now.stamp.saturating_add(self.settings.max_future_skew);
+        let sample =
+            Sample { value: point.value, updated_at: arrival(point, record, now.stamp, latest) };
+        let earlier = sample.updated_at.as_nanos() < record.updated_at_nanos;
         let created = record.state != State::Live;
         if created {
             if record.state == State::Reserved {
@@ -165,7 +179,7 @@ impl SeriesTable {
             record.state = State::Live;
             self.live += 1;
             counts.created += 1;
-        } else if sample.updated_at.as_nanos() < record.updated_at_nanos {
+        } else if earlier && record.updated_at_nanos <= latest.as_nanos() {
             counts.stale += 1;
             return;
         } else {
@@ -184,22 +198,23 @@ impl SeriesTable {
             self.core.metadata.retain(metadata);
             self.core.metadata.release(old);
         }
-        if created {
+        // A sample that replaces a later one makes the series expire sooner than its entry says.
+        if created || earlier {
             self.wheel.insert(slot, &mut self.core);
         }
         self.changed(slot, now);
     }
 
     /// Assigns a sequence number to a change of a series, and marks the series for the next flush.
-    fn changed(&mut self, slot: u32, now: Timestamp) {
+    fn changed(&mut self, slot: u32, now: Now) {
         let slab = &self.core.slab;
         let seq = self.log.append(slot, |seq, slot| slab.get(slot).seq == seq);
         self.core.slab.get_mut(slot).seq = seq;
-        self.dirty.mark(slot, now);
+        self.dirty.mark(slot, now.steady);
     }
 
     /// Deletes a live series, and remembers that.
-    pub(super) fn delete_slot(&mut self, slot: u32, now: Timestamp) {
+    pub(super) fn delete_slot(&mut self, slot: u32, now: Now) {
         let record = self.core.slab.get_mut(slot);
         record.state = State::Tombstone;
         let metadata = std::mem::replace(&mut record.metadata, NO_METADATA);
@@ -210,9 +225,9 @@ impl SeriesTable {
     }
 
     /// Deletes what has expired; returns how many series.
-    pub(super) fn expire(&mut self, now: Timestamp) -> usize {
+    pub(super) fn expire(&mut self, now: Now) -> usize {
         let mut expired = 0;
-        while let Some(slot) = self.wheel.pop_due(now.as_nanos(), &mut self.core) {
+        while let Some(slot) = self.wheel.pop_due(now.expiry.as_nanos(), &mut self.core) {
             self.delete_slot(slot, now);
             expired += 1;
         }
@@ -240,9 +255,10 @@ impl SeriesTable {
     }
 }
 
-/// Returns the time of a point's sample. "Now" is a whole millisecond; where the sample that is held was given
-/// a finer time within it, the new one is not older.
-fn arrival(point: &BatchPoint<'_>, held: &Record, now: Timestamp) -> Timestamp {
+/// Returns the time of a point's sample. A point without a time is the newest when it arrives, also where the sample
+/// that is held has a later time: a finer one within the millisecond `now`, or one of before the clock was set back.
+/// Beyond `latest`, no sample has a time that it may keep.
+fn arrival(point: &BatchPoint<'_>, held: &Record, now: Timestamp, latest: Timestamp) -> Timestamp {
     let held = Timestamp::from_nanos(held.updated_at_nanos);
-    point.updated_at.unwrap_or(if held.floor_to_millis() == now { held } else { now })
+    point.updated_at.unwrap_or(if now < held && held <= latest { held } else { now })
 }

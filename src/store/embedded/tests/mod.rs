@@ -1,5 +1,6 @@
 //! The durable resources on their engine: durable, atomic, and the same as a plain model.
 
+mod clocks;
 mod commits;
 mod fences;
 mod model;
@@ -82,8 +83,9 @@ impl Fixture {
     }
 
     async fn lock(&self, key: &str) -> Result<bool, StoreError> {
-        let key = LockKey::parse(LockKind::Job, key).expect("valid");
-        LockStore::acquire(&*self.store, vec![key], MINUTE).await.map(|all| all[0].acquired)
+        LockStore::acquire(&*self.store, vec![lock_key(key)], MINUTE)
+            .await
+            .map(|all| all[0].acquired)
     }
 
     async fn lease(&self, name: &str, holder: &str) -> Option<Lease> {
@@ -120,6 +122,10 @@ fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
         .map(|entry| entry.expect("lists").path())
         .map(|path| (path.file_name().expect("a name").into(), fs::read(&path).expect("reads")))
         .collect()
+}
+
+fn lock_key(key: &str) -> LockKey {
+    LockKey::parse(LockKind::Job, key).expect("valid")
 }
 
 fn lease_name(name: &str) -> LeaseName {

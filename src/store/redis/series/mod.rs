@@ -75,8 +75,10 @@ fn tombstones_of_a_shard(max_tombstones: usize, shards: usize) -> usize {
 impl RedisSeries {
     pub(super) fn new(shards: Arc<Shards>, settings: &SeriesSettings) -> Self {
         let retention = settings.retention.as_nanos().div_ceil(1_000_000);
+        let max_future_skew = settings.max_future_skew.as_nanos().div_ceil(1_000_000);
         let limits = Limits {
             retention_ms: i64::try_from(retention).unwrap_or(0),
+            max_future_skew_ms: i64::try_from(max_future_skew).unwrap_or(i64::MAX),
             max_tombstones: tombstones_of_a_shard(settings.max_tombstones, shards.count()),
             max_series: settings.max_series,
             shards: shards.count(),

@@ -34,6 +34,8 @@ const MAX_ROUNDS: usize = 1_000_000;
 pub(super) struct Limits {
     /// 0 keeps series for ever.
     pub(super) retention_ms: i64,
+    /// How far a sample may be ahead of the clock and win.
+    pub(super) max_future_skew_ms: i64,
     /// The most deletions that one shard remembers.
     pub(super) max_tombstones: usize,
     /// The most series of all shards; see [`Self::quota`].
@@ -99,7 +101,13 @@ mod tests {
     fn the_quotas_of_all_shards_add_up_to_the_budget() {
         for shards in [1, 3, 16] {
             for max_series in [0, 1, 15, 16, 17, 100, 1_000_003] {
-                let limits = Limits { retention_ms: 0, max_tombstones: 0, max_series, shards };
+                let limits = Limits {
+                    retention_ms: 0,
+                    max_future_skew_ms: 0,
+                    max_tombstones: 0,
+                    max_series,
+                    shards,
+                };
                 let quotas: Vec<usize> = (0..shards).map(|shard| limits.quota(shard)).collect();
                 assert_eq!(quotas.iter().sum::<usize>(), max_series);
                 assert!(quotas.iter().max() <= quotas.iter().min().map(|least| least + 1).as_ref());

@@ -196,6 +196,7 @@ impl Inner {
             add_pass(command, pass);
             command.arg(self.limits.quota(shard)).arg(u8::from(chunk.repeats));
             command.arg(&chunk.metadata).arg(&chunk.ids).arg(&chunk.bytes);
+            command.arg(self.limits.max_future_skew_ms);
         };
         let reply = self.run(shard, Traffic::Bulk, &APPLY, arguments).await?;
         self.part_reply(shard, ReplyReader::new(reply.value)?)

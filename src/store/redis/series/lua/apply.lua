@@ -1,6 +1,7 @@
 -- Applies a chunk of a batch, all or nothing.
 -- ARGV: .., fence (3), the shard's quota, 1 where an id may occur twice, metadata (>I4 and text each), ids
--- (c16 each), points (>I2 index of metadata or 0, >i6 I3 time, 8 bytes of value, >I4 and key each).
+-- (c16 each), points (>I2 index of metadata or 0, >i6 I3 time, 8 bytes of value, >I4 and key each), how far in
+-- milliseconds a sample may be ahead of the clock and win.
 -- Returns {refused} | {over_quota, new, room} | {applied, created, updated, stale, seq}.
 if fence_refused(ARGV[4], ARGV[5], ARGV[6]) then
   return { 'refused' }
@@ -27,6 +28,7 @@ local total = #all_ids / 16
 -- A score in `series_updates` may lag behind its sample by a quarter of the retention: fewer moves, while
 -- what is due too early stays rare.
 local late_ms = retention_ms / 4
+local latest_ms = now_ms + tonumber(ARGV[12])
 -- First all records are made, and nothing is written: the quota is checked behind this.
 for from = 1, total, 1000 do
   local count = math.min(1000, total - from + 1)
@@ -45,15 +47,17 @@ for from = 1, total, 1000 do
       stale = stale + 1
     elseif old then
       local old_ms, old_nanos, score = unpacked('>i6I3i6', old)
+      -- A sample that is so far ahead was written by a wrong clock, and wins against nothing.
+      local ahead = old_ms > latest_ms or (old_ms == latest_ms and old_nanos > 0)
       if ms == ON_ARRIVAL then
-        -- The time of arrival has no nanoseconds, so those of the same millisecond are kept: the point
-        -- must not count as older than a sample that was written before.
+        -- A point without a time is the newest when it arrives, also where the held sample has a later time: a
+        -- finer one within this millisecond, or one of before the clock was set back.
         ms, nanos = now_ms, 0
-        if old_ms == ms then
-          nanos = old_nanos
+        if old_ms >= ms and not ahead then
+          ms, nanos = old_ms, old_nanos
         end
       end
-      if ms < old_ms or (ms == old_ms and nanos < old_nanos) then
+      if not ahead and (ms < old_ms or (ms == old_ms and nanos < old_nanos)) then
         stale = stale + 1
       else
         updated = updated + 1
@@ -68,8 +72,10 @@ for from = 1, total, 1000 do
           tail = new_metadata .. sub(old, 28 + unpacked('>I4', old, 24))
         end
         if tail then
-          if ms - score >= late_ms then
-            score = nanos > 0 and ms + 1 or ms
+          local up = nanos > 0 and ms + 1 or ms
+          -- A sample that replaces a later one is due sooner.
+          if ms - score >= late_ms or up < score then
+            score = up
             moved[#moved + 1] = score
             moved[#moved + 1] = id
           end
