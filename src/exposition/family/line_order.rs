@@ -102,6 +102,16 @@ impl SortKey<'_> {
     pub(in crate::exposition) fn same_group(&self, other: &SortKey<'_>) -> bool {
         compare_joined(self.group, other.group) == Ordering::Equal
     }
+
+    /// Returns the labels of the line's group.
+    pub(in crate::exposition) fn group_labels(&self) -> Vec<u8> {
+        [self.group.0, self.group.1].concat()
+    }
+
+    /// Returns whether these are the labels of the line's group.
+    pub(in crate::exposition) fn is_of_group(&self, labels: &[u8]) -> bool {
+        compare_joined(self.group, (labels, b"")) == Ordering::Equal
+    }
 }
 
 impl PartialEq for SortKey<'_> {

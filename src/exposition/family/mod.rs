@@ -75,8 +75,6 @@ pub(super) struct Family {
     /// Two headers with the same id have the same text. Never equal to the id of a page.
     pub(super) header_id: u64,
     pub(super) pages: Vec<Page>,
-    /// Grows with every change of the header or the pages.
-    pub(super) version: u64,
 }
 
 impl Family {
@@ -84,7 +82,7 @@ impl Family {
     pub(super) fn new(header: FamilyHeader, scratch: &mut Scratch) -> Self {
         let header_text = Bytes::from(header.to_text());
         let header_id = scratch.next_id();
-        Self { header, header_text, header_id, pages: Vec::new(), version: header_id }
+        Self { header, header_text, header_id, pages: Vec::new() }
     }
 
     /// Returns the name.
@@ -119,7 +117,6 @@ impl Family {
         if updates.is_empty() {
             return;
         }
-        self.version = scratch.next_id();
         let old = std::mem::take(&mut self.pages);
         let mut pages = Vec::with_capacity(old.len() + 1);
         let sorter = self.header.sorter();

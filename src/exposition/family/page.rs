@@ -71,6 +71,11 @@ pub(in crate::exposition) struct LineUpdate<'a> {
 }
 
 impl Page {
+    /// Returns a key that only this page has, for as long as it exists. Ids of another mirror's pages may be the same.
+    pub(in crate::exposition) fn address(&self) -> usize {
+        Arc::as_ptr(&self.lines).addr()
+    }
+
     /// Returns the number of lines.
     pub(in crate::exposition) fn len(&self) -> usize {
         self.lines.starts.len()

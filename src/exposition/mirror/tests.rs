@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::sync::Arc;
 
-use proptest::prelude::{Just, Strategy, any, prop, prop_oneof, proptest};
+use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop, prop_oneof, proptest};
 
+use super::Mirror;
 use super::family_plan::{NameVotes, base_name, plan_families};
-use super::{Mirror, MirroredPages};
+use crate::exposition::chunks::Exposition;
 use crate::exposition::chunks::gzip::HEADER;
 use crate::exposition::family::FamilyHeader;
 use crate::exposition::family::line::has_unreadable_bound;
+use crate::exposition::openmetrics::OpenMetrics;
 use crate::model::number::write_float;
 use crate::model::series::{Metadata, MetricType, Point, Sample, SeriesKey};
 use crate::model::time::Timestamp;
@@ -81,8 +83,7 @@ fn render_family(header: &FamilyHeader, members: &[Arc<str>], state: &State) -> 
     out
 }
 
-fn unzip(page: &MirroredPages) -> Vec<u8> {
-    let exposition = &page.exposition;
+fn unzip(exposition: &Exposition) -> Vec<u8> {
     let mut member = HEADER.to_vec();
     member.extend(exposition.gzip.concat());
     member.extend(exposition.checksum.trailer(exposition.text_bytes));
@@ -124,12 +125,64 @@ fn assert_valid(page: &str) {
     }
 }
 
+/// What a server shows, with what it remembers of earlier pages.
+struct Shown {
+    mirror: Mirror,
+    openmetrics: OpenMetrics,
+    state: State,
+}
+
+impl Shown {
+    fn nothing() -> Self {
+        Self {
+            mirror: Mirror::new(Arc::default()),
+            openmetrics: OpenMetrics::default(),
+            state: State::new(),
+        }
+    }
+
+    fn apply(&mut self, batch: Vec<Change>) {
+        for change in &batch {
+            apply(&mut self.state, change);
+        }
+        self.mirror.apply(batch);
+    }
+
+    /// Builds the mirror again from a snapshot, as after a cursor was refused.
+    fn rebuild(&mut self) {
+        self.mirror = Mirror::new(Arc::default());
+        self.mirror.apply(snapshot(&self.state));
+    }
+
+    fn check(&mut self) {
+        check(&mut self.mirror, &self.state);
+        let shown = self.openmetrics.render(&self.mirror.publish().families);
+        assert_eq!(shown.text.concat(), fresh_openmetrics(&self.state));
+        assert_eq!(unzip(&shown), shown.text.concat());
+        assert_eq!(shown.text_bytes, shown.text.concat().len() as u64);
+    }
+}
+
+fn snapshot(state: &State) -> Vec<Change> {
+    let upsert_of = |(key, (value, metadata)): (&SeriesKey, &(f64, Option<Arc<Metadata>>))| {
+        upsert(&key.name, &key.labels, *value, metadata.as_deref())
+    };
+    state.iter().map(upsert_of).collect()
+}
+
+/// Renders a state as a server that has just started.
+fn fresh_openmetrics(state: &State) -> Vec<u8> {
+    let mut mirror = Mirror::new(Arc::default());
+    mirror.apply(snapshot(state));
+    OpenMetrics::default().render(&mirror.publish().families).text.concat()
+}
+
 fn check(mirror: &mut Mirror, state: &State) {
     let page = mirror.publish();
     let text = String::from_utf8(page.exposition.text.concat()).expect("text");
     assert_eq!(text, render(state));
     assert_valid(&text);
-    assert_eq!(unzip(&page), text.as_bytes());
+    assert_eq!(unzip(&page.exposition), text.as_bytes());
     assert_eq!(page.series, state.len());
     assert_eq!(page.exposition.text_bytes, text.len() as u64);
 }
@@ -185,15 +238,16 @@ fn any_change() -> impl Strategy<Value = Change> {
 proptest! {
     #[test]
     fn any_changes_lead_to_the_same_exposition_as_a_full_render(
-        batches in prop::collection::vec(prop::collection::vec(any_change(), 0..40), 1..6)
+        batches in prop::collection::vec(
+            (prop::collection::vec(any_change(), 0..40), any::<bool>()), 1..6)
     ) {
-        let (mut mirror, mut state) = (Mirror::new(Arc::default()), State::new());
-        for batch in batches {
-            for change in &batch {
-                apply(&mut state, change);
+        let mut shown = Shown::nothing();
+        for (batch, rebuilt) in batches {
+            shown.apply(batch);
+            if rebuilt {
+                shown.rebuild();
             }
-            mirror.apply(batch);
-            check(&mut mirror, &state);
+            shown.check();
         }
     }
 
@@ -201,7 +255,7 @@ proptest! {
     fn changes_of_large_families_lead_to_the_same_exposition_as_a_full_render(
         rounds in prop::collection::vec((0..3000_u32, 1..400_u32, 1..7_usize, any::<bool>()), 1..6)
     ) {
-        let (mut mirror, mut state) = (Mirror::new(Arc::default()), State::new());
+        let mut shown = Shown::nothing();
         let gauge = metadata(MetricType::Gauge, "some help");
         for (round, (start, count, step, deleted)) in rounds.into_iter().enumerate() {
             let batch: Vec<_> = (start..start + count * 5)
@@ -215,11 +269,44 @@ proptest! {
                     }
                 })
                 .collect();
-            for change in &batch {
-                apply(&mut state, change);
-            }
-            mirror.apply(batch);
-            check(&mut mirror, &state);
+            shown.apply(batch);
+            shown.check();
+        }
+    }
+}
+
+proptest! {
+    // Each case renders thousands of lines many times.
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn changes_of_a_large_histogram_lead_to_the_same_exposition_as_a_full_render(
+        rounds in prop::collection::vec(
+            prop::collection::vec((0..300_u32, 0..6_usize, 0..5_u32, any::<bool>()), 1..30), 1..5)
+    ) {
+        let mut shown = Shown::nothing();
+        let histogram = metadata(MetricType::Histogram, "some help");
+        let line = |host: u32, part: usize, value: u32| {
+            let host = format!("instance=\"host-{host:05}\"");
+            let (name, labels) = match ["0.5", "1", "+Inf", "2"].get(part) {
+                Some(bound) => ("took_bucket", format!("{host},le=\"{bound}\"")),
+                None => (["took_sum", "took_count"][part % 2], host),
+            };
+            upsert(name, &labels, f64::from(value), Some(&histogram))
+        };
+        // All groups are whole and follow the rules at first, and stand on several pages.
+        let whole = (0..300).flat_map(|host| (0..6).map(move |part| line(host, part, 3)));
+        shown.apply(whole.collect());
+        shown.check();
+        for round in rounds {
+            let batch = round.into_iter().map(|(host, part, value, deleted)| {
+                match line(host, part, value) {
+                    Change::Upserted(point) if deleted && part == 0 => Change::Deleted(point.key),
+                    other => other,
+                }
+            });
+            shown.apply(batch.collect());
+            shown.check();
         }
     }
 }

@@ -250,3 +250,66 @@ fn an_own_histogram_is_a_histogram_in_openmetrics() {
     let page = OpenMetrics::default().render(&gather(&registry)).text.concat();
     assert_eq!(types(&String::from_utf8_lossy(&page)), ["holdall_took_seconds histogram"]);
 }
+
+/// Returns the ids of what is shown of the family `x`.
+fn ids(openmetrics: &OpenMetrics) -> Vec<u64> {
+    let pages = openmetrics.families["x"].rendered_pages();
+    pages.iter().flat_map(|page| page.header.iter().chain([&page.text])).map(|c| c.id).collect()
+}
+
+#[test]
+fn a_change_of_one_line_renders_one_page() {
+    let line = |kind: &str, i: u32, value: f64| {
+        let (name, labels) = match (kind, i % 3) {
+            ("histogram", 0) => ("x_bucket", "le=\"+Inf\","),
+            ("histogram", 1) => ("x_sum", ""),
+            ("histogram", _) => ("x_count", ""),
+            ("summary", 0) => ("x", "quantile=\"0.5\","),
+            ("summary", 1) => ("x_sum", ""),
+            ("summary", _) => ("x_count", ""),
+            _ => ("x", ""),
+        };
+        let group = if name == "x" && kind != "summary" { i } else { i / 3 };
+        // Canonical labels are sorted.
+        let labels =
+            format!("instance=\"host-{group:05}\",{labels}").trim_end_matches(',').to_owned();
+        let metadata = metadata(MetricType::parse(kind).expect("a type"), "");
+        upsert(name, &labels, value, Some(&metadata))
+    };
+    for (kind, broken) in [
+        ("gauge", false),
+        ("unknown", false),
+        ("histogram", false),
+        ("histogram", true),
+        ("summary", false),
+    ] {
+        let mut mirror = Mirror::new(std::sync::Arc::default());
+        let mut openmetrics = OpenMetrics::default();
+        mirror.apply((0..9000).map(|i| line(kind, i, 1.0)).collect());
+        if broken {
+            mirror.apply(vec![line(kind, 0, 0.5)]);
+        }
+        openmetrics.render(&mirror.publish().families);
+        let before = ids(&openmetrics);
+        assert!(before.len() > 15, "{kind}: {}", before.len());
+        mirror.apply(vec![line(kind, 4501, 7.0)]);
+        openmetrics.render(&mirror.publish().families);
+        let mut new = ids(&openmetrics);
+        new.retain(|id| !before.contains(id));
+        // A page that is split by name has a part for each of three names.
+        let parts = if broken { 3 } else { 1 };
+        assert_eq!(new.len(), parts, "{kind}, broken: {broken}");
+    }
+}
+
+#[test]
+fn a_mirror_that_was_built_again_is_shown_as_it_is() {
+    let mut openmetrics = OpenMetrics::default();
+    for value in [1.0, 2.0] {
+        // The ids of its pages are those of the mirror before.
+        let mut mirror = Mirror::new(std::sync::Arc::default());
+        mirror.apply(vec![upsert("x", "", value, None)]);
+        let shown = openmetrics.render(&mirror.publish().families).text.concat();
+        assert_eq!(String::from_utf8_lossy(&shown), format!("# TYPE x unknown\nx {value}\n"));
+    }
+}

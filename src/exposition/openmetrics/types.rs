@@ -1,11 +1,13 @@
 //! The types of OpenMetrics, and the rules that the samples of each type must satisfy.
 //!
-//! The rules are those of OpenMetrics 1.0 as far as strict parsers check them.
+//! The rules are those of OpenMetrics 1.0 as far as strict parsers check them. They are checked page by page, so that a
+//! change costs the pages that it touches.
 //! Invariant: a family gets a type with rules only if it satisfies all of them.
 
 use crate::exposition::family::Family;
 use crate::exposition::family::line::{LabelSplit, LineParts, parse_bound};
 use crate::exposition::family::line_order::SortKey;
+use crate::exposition::family::page::Page;
 use crate::model::series::MetricType;
 
 /// The type that a family has in the OpenMetrics exposition.
@@ -73,29 +75,61 @@ impl OpenMetricsType {
     }
 }
 
-/// Returns the type of a family's writers if the samples satisfy its rules, otherwise `Unknown`.
-pub(super) fn allowed_type(family: &Family) -> OpenMetricsType {
-    let name = family.name();
-    let ends_with = |suffix| name.strip_suffix(suffix).is_some_and(|rest: &str| !rest.is_empty());
-    let (wanted, satisfied) = match family.header.metric_type {
-        MetricType::Gauge => (OpenMetricsType::Gauge, true),
-        MetricType::Unknown | MetricType::GaugeHistogram => (OpenMetricsType::Unknown, true),
-        MetricType::Counter => (
-            OpenMetricsType::Counter,
-            ends_with("_total") && all(family, |parts| is_total(value_of(parts))),
-        ),
-        MetricType::Info => {
-            (OpenMetricsType::Info, ends_with("_info") && all(family, |p| p.value == b"1"))
-        }
-        MetricType::StateSet => (OpenMetricsType::StateSet, all(family, |p| is_state(name, p))),
-        MetricType::Histogram => (OpenMetricsType::Histogram, is_histogram(family)),
-        MetricType::Summary => (OpenMetricsType::Summary, is_summary(family)),
-    };
-    if satisfied { wanted } else { OpenMetricsType::Unknown }
+/// Returns the type that a family has if its samples satisfy the rules: that of its writers, unless its name is not
+/// one of that type.
+pub(super) fn wanted_type(family: &Family) -> OpenMetricsType {
+    let ends_with =
+        |suffix| family.name().strip_suffix(suffix).is_some_and(|rest: &str| !rest.is_empty());
+    match family.header.metric_type {
+        MetricType::Gauge => OpenMetricsType::Gauge,
+        MetricType::Counter if ends_with("_total") => OpenMetricsType::Counter,
+        MetricType::Info if ends_with("_info") => OpenMetricsType::Info,
+        MetricType::StateSet => OpenMetricsType::StateSet,
+        MetricType::Histogram => OpenMetricsType::Histogram,
+        MetricType::Summary => OpenMetricsType::Summary,
+        MetricType::Unknown
+        | MetricType::GaugeHistogram
+        | MetricType::Counter
+        | MetricType::Info => OpenMetricsType::Unknown,
+    }
 }
 
-fn all(family: &Family, rule: impl Fn(&LineParts<'_>) -> bool) -> bool {
-    family.lines().all(|(line, _)| rule(&LineParts::parse(line)))
+/// What the lines up to some point tell about the group that may go on behind it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct CheckState {
+    group: Group,
+    /// The labels of that group; `None` before the first line.
+    labels: Option<Vec<u8>>,
+}
+
+impl CheckState {
+    /// Returns whether the group before the end of the family is complete.
+    pub(super) fn may_end(&self, wanted: OpenMetricsType) -> bool {
+        wanted != OpenMetricsType::Histogram || self.group.is_complete_histogram()
+    }
+}
+
+/// Checks the lines of one page of a family, in its order, by the rules of `wanted`. `before` is the state behind the
+/// pages before it. Returns the state behind this page; `None` when a line breaks a rule.
+pub(super) fn check_page(
+    family: &Family,
+    wanted: OpenMetricsType,
+    page: &Page,
+    before: &CheckState,
+) -> Option<CheckState> {
+    let all = |rule: &dyn Fn(&LineParts<'_>) -> bool| {
+        page.iter().all(|(line, _)| rule(&LineParts::parse(line))).then(CheckState::default)
+    };
+    match wanted {
+        OpenMetricsType::Unknown | OpenMetricsType::Gauge => Some(CheckState::default()),
+        OpenMetricsType::Counter => all(&|parts| is_total(value_of(parts))),
+        OpenMetricsType::Info => all(&|parts| parts.value == b"1"),
+        OpenMetricsType::StateSet => all(&|parts| is_state(family.name(), parts)),
+        OpenMetricsType::Histogram => {
+            check_groups(family, page, before, histogram_line, Group::is_complete_histogram)
+        }
+        OpenMetricsType::Summary => check_groups(family, page, before, summary_line, |_| true),
+    }
 }
 
 fn value_of(parts: &LineParts<'_>) -> f64 {
@@ -117,7 +151,7 @@ fn is_state(family: &str, parts: &LineParts<'_>) -> bool {
 }
 
 /// What was found in the lines of one group so far.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 struct Group {
     /// The last bound or quantile.
     bound: Option<f64>,
@@ -146,32 +180,37 @@ impl Group {
     }
 }
 
-/// Calls `add_line` with each line and its group, and `is_valid` with each group after its last line. Returns
-/// whether all of them returned true. The lines of a group are neighbours, since the family is sorted.
+/// Calls `add_line` with each line, its group and the suffix of its name, and `is_valid` with each group that ends in
+/// this page. Returns `None` when one of them returned false. The lines of a group are neighbours, since the family
+/// is sorted.
 fn check_groups(
     family: &Family,
-    mut add_line: impl FnMut(&mut Group, &[u8], &LineParts<'_>) -> bool,
+    page: &Page,
+    before: &CheckState,
+    add_line: impl Fn(&mut Group, &[u8], &LineParts<'_>) -> bool,
     is_valid: impl Fn(&Group) -> bool,
-) -> bool {
+) -> Option<CheckState> {
     let sorter = family.header.sorter();
-    let mut group = Group::default();
+    let mut group = before.group.clone();
     let mut previous: Option<SortKey<'_>> = None;
-    for (line, _) in family.lines() {
+    for (line, _) in page.iter() {
         let parts = LineParts::parse(line);
         let sort_key = sorter.sort_key(parts.name, parts.labels);
-        if previous.is_some_and(|previous| !previous.same_group(&sort_key)) {
-            if !is_valid(&group) {
-                return false;
-            }
-            group = Group::default();
+        let goes_on = match (&previous, &before.labels) {
+            (Some(previous), _) => previous.same_group(&sort_key),
+            (None, Some(labels)) => sort_key.is_of_group(labels),
+            (None, None) => true,
+        };
+        if !goes_on && !is_valid(&std::mem::take(&mut group)) {
+            return None;
         }
         previous = Some(sort_key);
         let suffix = parts.name.get(sorter.family.len()..).unwrap_or_default();
         if !add_line(&mut group, suffix, &parts) {
-            return false;
+            return None;
         }
     }
-    is_valid(&group)
+    Some(CheckState { group, labels: previous.map(|sort_key| sort_key.group_labels()) })
 }
 
 /// Adds a sum or a count; returns whether it satisfies the rules. `group_label` is `le` or `quantile`.
@@ -197,32 +236,24 @@ fn add_sum_or_count(
     }
 }
 
-fn is_histogram(family: &Family) -> bool {
-    check_groups(
-        family,
-        |group, suffix, parts| match suffix {
-            b"_bucket" => LabelSplit::at(parts.labels, b"le")
-                .is_some_and(|split| group.add_bucket(parse_bound(split.value), value_of(parts))),
-            _ => add_sum_or_count(group, suffix, parts, b"le"),
-        },
-        Group::is_complete_histogram,
-    )
+fn histogram_line(group: &mut Group, suffix: &[u8], parts: &LineParts<'_>) -> bool {
+    match suffix {
+        b"_bucket" => LabelSplit::at(parts.labels, b"le")
+            .is_some_and(|split| group.add_bucket(parse_bound(split.value), value_of(parts))),
+        _ => add_sum_or_count(group, suffix, parts, b"le"),
+    }
 }
 
-fn is_summary(family: &Family) -> bool {
-    check_groups(
-        family,
-        |group, suffix, parts| match suffix {
-            b"" => LabelSplit::at(parts.labels, b"quantile").is_some_and(|split| {
-                let quantile = parse_bound(split.value);
-                // Two spellings of one quantile would be the same series when canonical.
-                let increases = group.bound.is_none_or(|previous| quantile > previous);
-                group.bound = Some(quantile);
-                let negative = value_of(parts) < 0.0;
-                increases && (0.0..=1.0).contains(&quantile) && !negative
-            }),
-            _ => add_sum_or_count(group, suffix, parts, b"quantile"),
-        },
-        |_| true,
-    )
+fn summary_line(group: &mut Group, suffix: &[u8], parts: &LineParts<'_>) -> bool {
+    match suffix {
+        b"" => LabelSplit::at(parts.labels, b"quantile").is_some_and(|split| {
+            let quantile = parse_bound(split.value);
+            // Two spellings of one quantile would be the same series when canonical.
+            let increases = group.bound.is_none_or(|previous| quantile > previous);
+            group.bound = Some(quantile);
+            let negative = value_of(parts) < 0.0;
+            increases && (0.0..=1.0).contains(&quantile) && !negative
+        }),
+        _ => add_sum_or_count(group, suffix, parts, b"quantile"),
+    }
 }
