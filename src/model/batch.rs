@@ -8,7 +8,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::series::{Metadata, Sample};
+use super::series::{Metadata, MetricType, Sample};
 use super::time::Timestamp;
 
 /// Points that were parsed from one request, in their order.
@@ -74,6 +74,13 @@ impl PointBatch {
     pub fn set_help(&mut self, index: MetadataIndex, help: Arc<str>) {
         if let Some(metadata) = self.metadata.get_mut(index.0 as usize) {
             metadata.help = help;
+        }
+    }
+
+    /// Sets the type of metadata that was added before.
+    pub fn set_type(&mut self, index: MetadataIndex, metric_type: MetricType) {
+        if let Some(metadata) = self.metadata.get_mut(index.0 as usize) {
+            metadata.metric_type = metric_type;
         }
     }
 

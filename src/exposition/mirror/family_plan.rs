@@ -1,8 +1,9 @@
 //! Which family a metric name belongs to, and the metadata of that family.
 //!
-//! Every series may bring metadata of its own, and writers contradict each other. The series vote: the
-//! metadata of most series wins, ties are decided by the content, so that one wrong push changes
-//! nothing and every replica decides alike. A histogram or summary that would contradict the text
+//! Every series may bring metadata of its own, and writers contradict each other. The series vote: first on the
+//! type, then those for the winning type on the help text and on the unit, one by one. Ties are decided by the
+//! content. So one wrong push changes nothing, a minority does not win since the majority has several help texts, and
+//! every replica decides alike. A histogram or summary that would contradict the text
 //! format is split into families of one name each, so that no sample is ever lost.
 //!
 //! Only names with the same *base name*, the name without all its suffixes, can belong to one family.
@@ -58,23 +59,20 @@ pub(super) fn plan_families(names: &[NameVotes]) -> Vec<FamilyPlan> {
         .iter()
         .map(|(family, &metric_type)| {
             let members = members(&by_name, family, metric_type);
-            // The help text of the winning type: the votes for other types have lost.
-            let votes =
-                members.iter().flat_map(|n| &n.votes).filter(|(m, _)| m.metric_type == metric_type);
-            plan(family.as_str().into(), metric_type, most_voted(votes), &members)
+            plan(family.as_str().into(), metric_type, metric_type, &members)
         })
         .collect();
     // 2. All other names are families of their own. A single name can't be a histogram or summary.
     let taken: BTreeSet<Arc<str>> = plans.iter().flat_map(|p| p.members.iter().cloned()).collect();
     plans.extend(names.iter().filter(|n| !taken.contains(&n.name)).map(|name| {
-        let winner = most_voted(&name.votes);
-        let metric_type = match winner.map_or(MetricType::Unknown, |m| m.metric_type) {
+        let winner = most_voted_type(name).unwrap_or(MetricType::Unknown);
+        let shown = match winner {
             MetricType::Histogram | MetricType::Summary | MetricType::GaugeHistogram => {
                 MetricType::Unknown
             }
             single => single,
         };
-        plan(Arc::clone(&name.name), metric_type, winner, &[name])
+        plan(Arc::clone(&name.name), shown, winner, &[name])
     }));
     plans.sort_by(|a, b| a.header.name.cmp(&b.header.name));
     plans
@@ -85,10 +83,9 @@ fn composite_families(names: &BTreeMap<&str, &NameVotes>) -> BTreeMap<String, Me
     // A family is considered as soon as one of its names votes for it.
     let mut candidates = BTreeSet::new();
     for name in names.values() {
-        if let Some(winner) = most_voted(&name.votes)
-            && matches!(winner.metric_type, MetricType::Histogram | MetricType::Summary)
+        if let Some(winner @ (MetricType::Histogram | MetricType::Summary)) = most_voted_type(name)
         {
-            candidates.insert(winner.metric_type.family_of(&name.name).to_owned());
+            candidates.insert(winner.family_of(&name.name).to_owned());
         }
     }
     candidates
@@ -155,28 +152,35 @@ fn votes_for(members: &[&NameVotes], metric_type: MetricType) -> u64 {
     votes.filter(|(m, _)| m.metric_type == metric_type).map(|(_, count)| count).sum()
 }
 
-/// Returns the metadata with the most votes; of several the smallest.
-fn most_voted<'a>(
-    votes: impl IntoIterator<Item = &'a (Arc<Metadata>, u64)>,
-) -> Option<&'a Arc<Metadata>> {
-    let mut sums: BTreeMap<&Arc<Metadata>, u64> = BTreeMap::new();
-    for (metadata, count) in votes {
-        *sums.entry(metadata).or_default() += count;
-    }
-    sums.into_iter().max_by_key(|&(metadata, count)| (count, Reverse(metadata))).map(|(m, _)| m)
+/// Returns the type that most series of a name vote for.
+fn most_voted_type(name: &NameVotes) -> Option<MetricType> {
+    most_voted(name.votes.iter().map(|(metadata, count)| (metadata.metric_type, *count)))
 }
 
+/// Returns what has the most votes; of several the smallest.
+fn most_voted<T: Ord>(votes: impl Iterator<Item = (T, u64)>) -> Option<T> {
+    let mut sums: BTreeMap<T, u64> = BTreeMap::new();
+    for (what, count) in votes {
+        *sums.entry(what).or_default() += count;
+    }
+    sums.into_iter().min_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0))).map(|(what, _)| what)
+}
+
+/// Plans a family that is shown as `metric_type`. The voters for `winner` decide on help text and unit: the votes for
+/// other types have lost.
 fn plan(
     name: Arc<str>,
     metric_type: MetricType,
-    metadata: Option<&Arc<Metadata>>,
+    winner: MetricType,
     members: &[&NameVotes],
 ) -> FamilyPlan {
-    let empty: Arc<str> = Arc::from("");
-    let (help, unit) = metadata.map_or_else(
-        || (Arc::clone(&empty), empty),
-        |m| (Arc::clone(&m.help), Arc::clone(&m.unit)),
-    );
+    let votes = || {
+        let votes = members.iter().flat_map(|name| &name.votes);
+        votes.filter(move |(metadata, _)| metadata.metric_type == winner)
+    };
+    let help = most_voted(votes().map(|(metadata, count)| (&metadata.help, *count)));
+    let unit = most_voted(votes().map(|(metadata, count)| (&metadata.unit, *count)));
+    let (help, unit) = (help.cloned().unwrap_or_default(), unit.cloned().unwrap_or_default());
     let mut members: Vec<_> = members.iter().map(|n| Arc::clone(&n.name)).collect();
     members.sort();
     FamilyPlan { header: FamilyHeader { name, metric_type, help, unit }, members }
@@ -237,6 +241,26 @@ mod tests {
             ("x_sum", &[("histogram", 1)]),
         ];
         assert_eq!(planned(&names), ["x histogram: x_bucket x_count x_sum"]);
+    }
+
+    #[test]
+    fn type_help_and_unit_are_voted_on_one_by_one() {
+        let about = |metric_type: MetricType, help: &str, unit: &str| {
+            let (help, unit) = (help.into(), unit.into());
+            Arc::new(Metadata { metric_type, help, unit })
+        };
+        let votes = vec![
+            (about(MetricType::Gauge, "one", "s"), 3),
+            (about(MetricType::Gauge, "two", "m"), 3),
+            (about(MetricType::Gauge, "three", "m"), 2),
+            (about(MetricType::Counter, "other", "h"), 4),
+        ];
+        let plans = plan_families(&[NameVotes { name: "x".into(), votes, readable: true }]);
+        let header = &plans[0].header;
+        assert_eq!(
+            (header.metric_type, &*header.help, &*header.unit),
+            (MetricType::Gauge, "one", "m")
+        );
     }
 
     #[test]

@@ -2,10 +2,9 @@
 //!
 //! The text format shows series as they were pushed, with their types, bounds and names. OpenMetrics has
 //! stricter rules, and what breaks them is shown as `unknown`. So text is the better
-//! representation here, and a scraper that accepts both gets text. RFC 9110 allows a server to weigh its
-//! representations: the client's quality counts 1.0 times for text and 0.45 times for OpenMetrics, which is
-//! below the 0.5 that Prometheus 2 gives text beside OpenMetrics at 1.0. A client that wants OpenMetrics
-//! accepts nothing else.
+//! representation here, and a scraper that names both gets text, whatever weights it gives them: Prometheus names all
+//! formats that it can read, in an order that says nothing about the series. RFC 9110 allows a server to weigh its
+//! representations. A client that wants OpenMetrics does not name the text format, except in `*/*`.
 //! Invariant: every request gets a format, and gzip only if it accepts gzip.
 
 /// A format of /metrics.
@@ -17,7 +16,10 @@ pub enum Format {
     OpenMetrics,
 }
 
-const OPENMETRICS_WEIGHT: f32 = 0.45;
+/// How closely a media range matches a media type.
+const ANY: u8 = 1;
+const ANY_SUBTYPE: u8 = 2;
+const EXACT: u8 = 3;
 
 impl Format {
     /// Returns the `Content-Type` of the format.
@@ -32,23 +34,25 @@ impl Format {
 /// Chooses the format. A client that accepts neither gets text, which every scraper reads.
 pub fn negotiate(accept: Option<&str>) -> Format {
     let Some(accept) = accept else { return Format::Text };
-    let text = quality(accept, "text", "plain", &["0.0.4"]);
-    let openmetrics = quality(accept, "application", "openmetrics-text", &["1.0.0", "0.0.1"]);
-    if openmetrics * OPENMETRICS_WEIGHT > text { Format::OpenMetrics } else { Format::Text }
+    // Our text is also valid in version 1.0.0, which only allows more names.
+    let (specificity, text) = quality(accept, "text", "plain", &["0.0.4", "1.0.0"]);
+    let (_, openmetrics) = quality(accept, "application", "openmetrics-text", &["1.0.0", "0.0.1"]);
+    let text_is_named = specificity > ANY && text > 0.0;
+    if !text_is_named && openmetrics > text { Format::OpenMetrics } else { Format::Text }
 }
 
 /// Returns the quality of a media type in `accept`: that of the most specific range that matches it, and
-/// of several such ranges the highest.
-fn quality(accept: &str, kind: &str, subtype: &str, versions: &[&str]) -> f32 {
+/// of several such ranges the highest. Also returns how specific that range is.
+fn quality(accept: &str, kind: &str, subtype: &str, versions: &[&str]) -> (u8, f32) {
     let mut best = (0, 0.0);
     for range in accept.split(',') {
         let mut parts = range.split(';').map(str::trim);
         let (k, s) = parts.next().and_then(|m| m.split_once('/')).unwrap_or_default();
         let equal = |a: &str, b: &str| a.trim().eq_ignore_ascii_case(b);
         let specificity = match (equal(k, kind), equal(s, subtype)) {
-            (true, true) => 3,
-            (true, false) if s.trim() == "*" => 2,
-            _ if k.trim() == "*" && s.trim() == "*" => 1,
+            (true, true) => EXACT,
+            (true, false) if s.trim() == "*" => ANY_SUBTYPE,
+            _ if k.trim() == "*" && s.trim() == "*" => ANY,
             _ => continue,
         };
         let (mut q, mut known) = (1.0, true);
@@ -64,7 +68,7 @@ fn quality(accept: &str, kind: &str, subtype: &str, versions: &[&str]) -> f32 {
             best = (specificity, q);
         }
     }
-    best.1
+    best
 }
 
 fn parse_quality(text: &str) -> f32 {
@@ -104,6 +108,15 @@ mod tests {
              encoding=delimited;q=0.6,application/openmetrics-text;version=1.0.0;q=0.5,\
              application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
         assert_eq!(negotiate(Some(with_protobuf)), Format::Text);
+        // Prometheus 3, without and with native histograms: all that it can read, best first.
+        let prometheus_3 = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,\
+             application/openmetrics-text;version=0.0.1;q=0.4,\
+             text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,text/plain;version=0.0.4;q=0.2,*/*;q=0.1";
+        assert_eq!(negotiate(Some(prometheus_3)), Format::Text);
+        let with_protobuf = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;\
+             encoding=delimited;q=0.6,application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,\
+             application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=0.0.4;q=0.2,*/*;q=0.1";
+        assert_eq!(negotiate(Some(with_protobuf)), Format::Text);
     }
 
     #[test]
@@ -112,7 +125,6 @@ mod tests {
             "application/openmetrics-text",
             "application/openmetrics-text; version=1.0.0; charset=utf-8",
             "Application/OpenMetrics-Text;version=0.0.1",
-            "application/openmetrics-text, text/plain;q=0.4",
             "application/openmetrics-text;q=0.1, text/plain;q=0",
             "application/openmetrics-text, */*;q=0.1",
         ] {
@@ -132,6 +144,8 @@ mod tests {
             "application/openmetrics-text;q=0",
             "application/openmetrics-text;q=junk",
             "text/plain;version=0.0.4;q=0.5,application/openmetrics-text",
+            "application/openmetrics-text, text/plain;q=0.4",
+            "application/openmetrics-text, text/*;q=0.1",
         ];
         for accept in others {
             assert_eq!(negotiate(Some(accept)), Format::Text, "{accept}");

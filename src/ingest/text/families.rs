@@ -2,7 +2,8 @@
 //!
 //! Not the families of /metrics, which are decided from all series.
 //!
-//! Invariant: type and unit of a family never change once it has a sample.
+//! Invariant: in OpenMetrics, type and unit of a family never change once it has a sample. In the text format the last
+//! declaration counts, for all samples of the family, as in Prometheus' own parser.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -82,9 +83,15 @@ impl<'a> DeclaredFamilies<'a> {
         &mut self,
         name: &'a str,
         metric_type: MetricType,
+        batch: &mut PointBatch,
     ) -> Result<(), Invalid> {
         let family = self.by_name.entry(name).or_default();
-        check_first("TYPE", name, family.metric_type.is_some(), family.has_samples)?;
+        if self.naming == Naming::OpenMetrics {
+            check_first("TYPE", name, family.metric_type.is_some(), family.has_samples)?;
+        }
+        if let Some(index) = family.member {
+            batch.set_type(index, metric_type);
+        }
         family.metric_type = Some(metric_type);
         Ok(())
     }
@@ -97,8 +104,8 @@ impl<'a> DeclaredFamilies<'a> {
         Ok(())
     }
 
-    /// Declares the help text of a family. Unlike a type, it may follow the samples, as in Prometheus' own
-    /// parser: it does not change the meaning of a sample.
+    /// Declares the help text of a family. It may follow the samples in both formats: it does not change the meaning of
+    /// a sample.
     pub(super) fn set_help(
         &mut self,
         name: &'a str,
@@ -106,7 +113,9 @@ impl<'a> DeclaredFamilies<'a> {
         batch: &mut PointBatch,
     ) -> Result<(), Invalid> {
         let family = self.by_name.entry(name).or_default();
-        check_first("HELP", name, family.help.is_some(), false)?;
+        if self.naming == Naming::OpenMetrics {
+            check_first("HELP", name, family.help.is_some(), false)?;
+        }
         let help: Arc<str> = help.into();
         for index in [family.member, family.created].into_iter().flatten() {
             batch.set_help(index, Arc::clone(&help));

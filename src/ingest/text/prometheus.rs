@@ -256,11 +256,18 @@ mod tests {
     }
 
     #[test]
-    fn a_type_occurs_once_and_before_its_samples() {
-        assert_eq!(invalid_lines("a 1\n# TYPE a gauge\na 2\n"), [2]);
-        assert_eq!(invalid_lines("# TYPE a gauge\n# TYPE a gauge\na 2\n"), [2]);
-        assert_eq!(invalid_lines("# HELP a x\na 2\n# HELP a x\n"), [3]);
-        assert_eq!(invalid_lines("# TYPE h histogram\nh_sum 2\n# TYPE h histogram\n"), [3]);
+    fn the_last_declaration_counts_as_in_prometheus_own_parser() {
+        for (body, expected) in [
+            ("# TYPE a gauge\n# TYPE a counter\na 1\n", (MetricType::Counter, "")),
+            ("# TYPE a gauge\na 1\n# TYPE a counter\n", (MetricType::Counter, "")),
+            ("# HELP a x\na 1\n# HELP a y\n# TYPE a gauge\n", (MetricType::Gauge, "y")),
+            ("# TYPE h histogram\nh_sum 2\n# TYPE h histogram\n", (MetricType::Histogram, "")),
+        ] {
+            assert_eq!(metadata(&read(body), 0), Some(expected), "{body}");
+        }
+        let parsed = read("a 1\n# TYPE a gauge\na 2\n");
+        assert_eq!(metadata(&parsed, 0), None);
+        assert_eq!(metadata(&parsed, 1), Some((MetricType::Gauge, "")));
     }
 
     #[test]

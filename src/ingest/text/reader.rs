@@ -129,7 +129,8 @@ impl<'a> TextReader<'a> {
     /// Reads the name and the type of a `TYPE` line.
     pub(super) fn type_line(&mut self, name: &'a str, word: &str) -> Result<(), Invalid> {
         self.declaration(name)?;
-        self.families.set_type(name, MetricType::parse(word)?)
+        let metric_type = MetricType::parse(word)?;
+        self.families.set_type(name, metric_type, &mut self.builder.parsed.batch)
     }
 
     /// Reads the name and the unescaped text of a `HELP` line.
