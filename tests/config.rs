@@ -125,9 +125,47 @@ fn variables_of_the_platform_are_not_settings() {
         ("HOLDALL_SERVICE_HOST", "10.0.0.1"),
         ("HOLDALL_PORT", "tcp://10.0.0.1:8720"),
         ("HOLDALL_PORT_8720_TCP_PORT", "8720"),
+        ("HOLDALL_REDIS_SERVICE_HOST", "10.0.0.2"),
+        ("HOLDALL_REDIS_PORT", "tcp://10.0.0.2:6379"),
         ("HOLDALL_CONFIG", ""),
     ]);
     assert_eq!(code, Some(0), "{log}");
+    // What only looks like them is a typing error.
+    for typing_error in [("HOLDALL_PORT", "8720"), ("HOLDALL_REDIS_URL", "redis://one:6379")] {
+        assert_eq!(check(&[typing_error]).0, Some(2), "{typing_error:?}");
+    }
+}
+
+#[test]
+fn nothing_that_was_given_is_dropped_or_converted_in_silence() {
+    let tokens =
+        format!("[{{name = \"a\", token = \"{SECRET}\", scopes = [\"read\", \"write\"]}}]");
+    let (_folder, path) = file(&format!("[access]\ntokens = {tokens}\n"));
+    for empty in ["", " ", "[]", ","] {
+        let given = [("HOLDALL_CONFIG", &*path), ("HOLDALL_ACCESS__TOKENS", empty)];
+        let (code, _, log) = check(&given);
+        assert_eq!(code, Some(2), "{empty:?}");
+        assert!(log.contains("access.tokens: is empty, and would discard the list of"), "{log}");
+    }
+    assert_eq!(check(&[("HOLDALL_ACCESS__TOKENS", "")]).0, Some(0), "there is nothing to discard");
+    let twice = [("HOLDALL_SERIES__RETENTION", "1h"), ("HOLDALL_series__RETENTION", "2h")];
+    let (code, _, log) = check(&twice);
+    assert_eq!(code, Some(2), "{log}");
+    assert!(log.contains("series.retention: is also given by HOLDALL_SERIES__RETENTION"), "{log}");
+    for (section, setting) in [
+        ("flush", "threshold = 1.7"),
+        ("flush", "threshold = true"),
+        ("store.redis", "database = true"),
+        ("store.redis", "database = 0.6"),
+        ("access", "open_to_the_network_without_tokens = 1"),
+        ("series", "retention = \"1M\""),
+    ] {
+        let (_folder, path) = file(&format!("[{section}]\n{setting}\n"));
+        let (code, _, log) = check(&[("HOLDALL_CONFIG", &path)]);
+        assert_eq!(code, Some(2), "{setting}: {log}");
+        let name = setting.split(' ').next().expect("a name");
+        assert!(log.contains(&format!("{section}.{name}: ")), "{setting}: {log}");
+    }
 }
 
 #[test]
@@ -318,6 +356,13 @@ fn settings_of_redis_must_fit_together_and_keep_their_secrets() {
         let (valid, shown) = check(&[(&format!("HOLDALL_STORE__REDIS__{setting}"), value)]);
         assert!(!valid && shown.contains(why), "{setting}={value}: {shown}");
     }
+    let (valid, shown) = check(&[("HOLDALL_SERIES__MAX_SERIES", "15")]);
+    assert!(!valid && shown.contains("at least store.redis.index_shards"), "{shown}");
+    assert!(check(&[("HOLDALL_SERIES__MAX_SERIES", "16")]).0);
+    let nested = "[store.redis]\ncluster = [[\"redis://:hunter2@one:1\"], [31337]]\n";
+    let (_folder, path) = file(nested);
+    let (valid, shown) = check(&[("HOLDALL_CONFIG", &path)]);
+    assert!(!valid && !shown.contains("hunter2") && !shown.contains("31337"), "{shown}");
     let (valid, shown) = check(&[
         ("HOLDALL_STORE__REDIS__CLUSTER", "redis://one:1,redis://two:2"),
         ("HOLDALL_STORE__REDIS__DATABASE", "1"),

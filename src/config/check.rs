@@ -12,6 +12,7 @@ pub(super) fn check(config: &mut Config) -> Violations {
     for layer in config.layers() {
         layer.check(&mut violations);
     }
+    config.backend.check_series(&config.store.series, &mut violations);
     largest_cached_value(config, &mut violations);
     roles_of_tokens(config, &mut violations);
     violations

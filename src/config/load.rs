@@ -118,6 +118,28 @@ mod tests {
     }
 
     #[test]
+    fn no_value_is_converted_into_another_one() {
+        let defaults = sources::defaults().expect("the defaults are TOML");
+        let is_read =
+            |name: &str, kind| try_alone(&defaults, name, &Value::new(None, kind)).is_ok();
+        let mut numbers = 0;
+        for name in tree::names(&defaults) {
+            match tree::get(&defaults, &name).map(|value| &value.kind) {
+                Some(ValueKind::I64(_)) => {
+                    numbers += 1;
+                    assert!(!is_read(&name, ValueKind::Float(1.7)), "{name} = 1.7");
+                    assert!(!is_read(&name, ValueKind::Boolean(true)), "{name} = true");
+                }
+                Some(ValueKind::Boolean(_)) => {
+                    assert!(!is_read(&name, ValueKind::I64(1)), "{name} = 1");
+                }
+                _ => {}
+            }
+        }
+        assert!(numbers > 10, "{numbers}");
+    }
+
+    #[test]
     fn the_defaults_are_valid() {
         assert!(load(None, std::iter::empty()).is_ok());
     }

@@ -7,6 +7,7 @@
 mod check;
 mod composed;
 mod error;
+mod kubernetes;
 mod load;
 mod log;
 mod show;

@@ -10,14 +10,12 @@ use std::path::Path;
 use config::{ConfigError, File, FileFormat, Map, Source, Value, ValueKind};
 
 use super::error::SettingError;
+use super::kubernetes;
 use super::tree::{self, DEFAULT_ORIGIN, DEFAULT_TOML, Known, WHOLE_TABLES};
 
-/// Variables that begin like settings and are none: ours, and those that Kubernetes sets in
-/// every pod beside a service called `holdall`.
-const NOT_SETTINGS: [&str; 4] =
-    ["HOLDALL_CONFIG", "HOLDALL_PORT", "HOLDALL_PORT_*", "HOLDALL_SERVICE_*"];
-
 const ENV_PREFIX: &str = "HOLDALL_";
+/// Begins like a setting, and names the file of settings.
+const CONFIG_VARIABLE: &str = "HOLDALL_CONFIG";
 
 /// The settings that a user gave, by their full name, with the value's origin in the value.
 pub(super) type Given = BTreeMap<String, Value>;
@@ -97,16 +95,35 @@ pub(super) fn from_environment(
     given: &mut Given,
     errors: &mut Vec<SettingError>,
 ) {
+    // Sorted, so that the same environment always leads to the same errors.
+    let mut variables: Vec<_> = variables.collect();
+    variables.sort();
+    let mut seen: BTreeMap<String, String> = BTreeMap::new();
     for (variable, text) in variables {
-        let Some(variable) = variable.to_str().filter(|v| is_setting(v)) else { continue };
+        let Some(variable) = variable.to_str().filter(|v| v.starts_with(ENV_PREFIX)) else {
+            continue;
+        };
+        if variable == CONFIG_VARIABLE || kubernetes::is_of_a_service(variable, &text) {
+            continue;
+        }
         let origin = format!("the environment variable {variable}");
         let name = variable[ENV_PREFIX.len()..].to_lowercase().replace("__", ".");
         let Some(text) = text.to_str() else {
             errors.push(SettingError::new(&name, &origin, "is not valid UTF-8"));
             continue;
         };
+        if let Some(other) = seen.insert(name.clone(), variable.to_owned()) {
+            errors.push(SettingError::new(&name, &origin, format!("is also given by {other}")));
+            continue;
+        }
         match tree::find(defaults, &name) {
             Some(Known::Setting) => {
+                if let Some(list) = given.get(&name).filter(|list| would_be_emptied(list, text)) {
+                    let list = list.origin().unwrap_or(DEFAULT_ORIGIN);
+                    let what = format!("is empty, and would discard the list of {list}");
+                    errors.push(SettingError::new(&name, &origin, what));
+                    continue;
+                }
                 let value = value_from_environment(&name, text);
                 given.insert(name, Value::new(Some(&origin), value));
             }
@@ -115,6 +132,17 @@ pub(super) fn from_environment(
             }
             None => errors.push(unknown(&name, &origin, defaults)),
         }
+    }
+}
+
+/// Returns whether this text of the environment would silently remove what a list of the file has, such as all access
+/// tokens.
+fn would_be_emptied(list: &Value, text: &str) -> bool {
+    let blank = |text: &str| text.chars().all(|c| c.is_whitespace() || ",[]".contains(c));
+    match &list.kind {
+        ValueKind::Array(items) => !items.is_empty() && blank(text),
+        ValueKind::Table(items) => !items.is_empty() && text.trim().is_empty(),
+        _ => false,
     }
 }
 
@@ -140,25 +168,4 @@ fn unknown(setting: &str, origin: &str, defaults: &Map<String, Value>) -> Settin
         })
         .unwrap_or_default();
     SettingError::new(setting, origin, format!("is not a setting{meant}"))
-}
-
-fn is_setting(variable: &str) -> bool {
-    variable.starts_with(ENV_PREFIX)
-        && !NOT_SETTINGS.iter().any(|pattern| match pattern.strip_suffix('*') {
-            Some(head) => variable.starts_with(head),
-            None => variable == *pattern,
-        })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn variables_of_kubernetes_are_no_settings() {
-        for variable in ["HOLDALL_PORT", "HOLDALL_PORT_80_TCP", "HOLDALL_SERVICE_HOST", "HOME"] {
-            assert!(!is_setting(variable), "{variable}");
-        }
-        assert!(is_setting("HOLDALL_STORE__PATH") && is_setting("HOLDALL_STORE_PATH"));
-    }
 }

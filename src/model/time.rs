@@ -188,8 +188,12 @@ pub const MAX_DURATION: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// # Errors
 /// When the text is not such a duration, is negative, or is longer than [`MAX_DURATION`].
 pub fn parse_duration(text: &str) -> Result<Duration, Invalid> {
-    let duration = humantime::parse_duration(text)
-        .map_err(|_| Invalid::new("not a duration such as \"500ms\", \"30s\" or \"24h\""))?;
+    let wrong = || Invalid::new("not a duration such as \"500ms\", \"30s\" or \"24h\"");
+    // To the library "1M" is a month. Whoever writes it means a minute at least as often.
+    if text.contains(|c: char| c.is_ascii_uppercase()) {
+        return Err(wrong());
+    }
+    let duration = humantime::parse_duration(text).map_err(|_| wrong())?;
     if duration > MAX_DURATION {
         return Err(Invalid::new("a duration of more than 100 years"));
     }
@@ -267,5 +271,6 @@ mod tests {
         assert!(parse_ttl("-5s").is_err());
         assert!(parse_duration("200years").is_err());
         assert!(parse_duration("").is_err());
+        assert!(parse_duration("1M").is_err() && parse_duration("1h30M").is_err());
     }
 }

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::embedded::{self, EmbeddedSettings, OpenError, SyncMode};
 use super::redis::{self, RedisSettings};
-use super::{CacheSettings, StoreError, StoreSettings, Stores};
+use super::{CacheSettings, SeriesSettings, StoreError, StoreSettings, Stores};
 use crate::clock::{SharedClock, SystemClock};
 use crate::model::settings::{Settings, Violations, one_of};
 
@@ -64,6 +64,17 @@ impl BackendSettings {
             Backend::Memory => None,
         };
         Configured::Embedded(EmbeddedSettings { path, sync: self.sync })
+    }
+
+    /// Checks that each part of the configured backend has room for a series.
+    pub fn check_series(&self, series: &SeriesSettings, violations: &mut Violations) {
+        if let Configured::Redis(redis) = self.configured() {
+            violations.require(
+                series.max_series >= redis.index_shards,
+                &["series.max_series", "store.redis.index_shards"],
+                || "must be at least store.redis.index_shards: each shard has its part".to_owned(),
+            );
+        }
     }
 
     /// Checks that the configured backend has room for the largest cached value.

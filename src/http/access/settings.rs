@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use sha2::{Digest as _, Sha256};
@@ -18,6 +18,8 @@ use crate::model::settings::{self, List, Secret, Settings, Violations, one_of};
 /// The shortest secret that is accepted, in characters: shorter ones can be guessed.
 const MIN_TOKEN_CHARS: usize = 16;
 const SHA256_HEX_CHARS: usize = 64;
+/// The bits before an IPv4 address that is written as one of IPv6.
+const V4_IN_V6_BITS: u8 = 96;
 const TOKENS: &[&str] = &["access.tokens"];
 
 /// Who may do what. Without tokens, everybody may do everything.
@@ -30,6 +32,7 @@ pub struct AccessSettings {
     #[serde(deserialize_with = "networks")]
     pub metrics_allow: Vec<IpNet>,
     /// Allows to listen on addresses of the network although there are no tokens.
+    #[serde(deserialize_with = "settings::flag")]
     pub open_to_the_network_without_tokens: bool,
 }
 
@@ -181,6 +184,14 @@ fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D:
     Ok(networks.into_iter().map(|network| network.0).collect())
 }
 
+/// Returns a range of IPv4 addresses that is written as one of IPv6 (`::ffff:10.0.0.0/104`) as what it is: clients are
+/// known by their IPv4 addresses.
+fn canonical(network: IpNet) -> IpNet {
+    let IpNet::V6(v6) = network else { return network };
+    let v4 = v6.network().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(V4_IN_V6_BITS));
+    v4.and_then(|(address, bits)| Ipv4Net::new(address, bits).ok()).map_or(network, IpNet::V4)
+}
+
 /// A range of addresses such as `10.0.0.0/8`, or one address.
 struct Network(IpNet);
 
@@ -189,9 +200,29 @@ impl<'de> Deserialize<'de> for Network {
         let text = String::deserialize(deserializer)?;
         text.parse::<IpNet>()
             .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-            .map(Self)
+            .map(|network| Self(canonical(network)))
             .map_err(|_| {
                 D::Error::custom(format!("{text:?} is not an address range such as 10.0.0.0/8"))
             })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_of_mapped_addresses_is_one_of_ipv4() {
+        for (written, meant) in [
+            ("::ffff:127.0.0.1/128", "127.0.0.1/32"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("::ffff:0:0/95", "::ffff:0:0/95"),
+            ("2001:db8::/32", "2001:db8::/32"),
+            ("10.0.0.0/8", "10.0.0.0/8"),
+        ] {
+            let network = canonical(written.parse().expect("a network"));
+            assert_eq!(network, meant.parse::<IpNet>().expect("a network"), "{written}");
+        }
     }
 }

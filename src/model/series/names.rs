@@ -7,19 +7,23 @@
 
 use serde::Deserialize;
 
-use crate::model::Invalid;
+use crate::model::{Invalid, settings};
 
 /// Limits on one point, all in bytes or counts.
 #[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct PointLimits {
     /// The longest metric or label name, in bytes.
+    #[serde(deserialize_with = "settings::count")]
     pub name_bytes: usize,
     /// The longest label value, in bytes before escaping.
+    #[serde(deserialize_with = "settings::count")]
     pub label_value_bytes: usize,
     /// The most labels of one series.
+    #[serde(deserialize_with = "settings::count")]
     pub labels: usize,
     /// The longest help text, in bytes.
+    #[serde(deserialize_with = "settings::count")]
     pub help_bytes: usize,
 }
 

@@ -10,5 +10,7 @@ mod values;
 mod violations;
 
 pub use self::secret::Secret;
-pub use self::values::{List, bytes, count, duration, list, one_of, optional, optional_duration};
+pub use self::values::{
+    List, bytes, count, duration, flag, list, one_of, optional, optional_duration, whole,
+};
 pub use self::violations::{Settings, Violation, Violations};

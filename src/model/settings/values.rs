@@ -67,12 +67,69 @@ fn parse_bytes(text: &str) -> Option<usize> {
 /// Reads how many of something, at least 1.
 ///
 /// # Errors
-/// When it is not a number, or zero.
+/// When it is not a whole number, or zero.
 pub fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
-    match usize::deserialize(deserializer)? {
-        0 => Err(Error::custom("must be at least 1")),
-        count => Ok(count),
+    match usize::try_from(whole(deserializer)?) {
+        Ok(count) if count > 0 => Ok(count),
+        _ => Err(Error::custom("must be at least 1")),
     }
+}
+
+/// Reads a whole number, also from a text. Not by serde's own rules for numbers: the values of a file would then be
+/// converted, `1.7` to 2 and `true` to 1.
+///
+/// # Errors
+/// When it is anything else.
+pub fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    struct Whole;
+
+    impl Visitor<'_> for Whole {
+        type Value = i64;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a whole number")
+        }
+
+        fn visit_i64<E: Error>(self, number: i64) -> Result<i64, E> {
+            Ok(number)
+        }
+
+        fn visit_u64<E: Error>(self, number: u64) -> Result<i64, E> {
+            i64::try_from(number).map_err(|_| E::custom("is too large a number"))
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<i64, E> {
+            text.trim().parse().map_err(|_| E::custom("is not a whole number"))
+        }
+    }
+
+    deserializer.deserialize_any(Whole)
+}
+
+/// Reads whether something is so: `true` or `false`, also as a text.
+///
+/// # Errors
+/// When it is anything else, such as a number.
+pub fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    struct Flag;
+
+    impl Visitor<'_> for Flag {
+        type Value = bool;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("true or false")
+        }
+
+        fn visit_bool<E: Error>(self, flag: bool) -> Result<bool, E> {
+            Ok(flag)
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<bool, E> {
+            one_of(text.trim(), &[("true", true), ("false", false)]).map_err(E::custom)
+        }
+    }
+
+    deserializer.deserialize_any(Flag)
 }
 
 /// Reads a text; `None` where it is empty.
@@ -204,7 +261,20 @@ mod tests {
     #[test]
     fn counts_are_at_least_one() {
         assert_eq!(count::<Value>("7".into()).ok(), Some(7));
-        assert!(count::<Value>(0_i64.into()).is_err() && count::<Value>("x".into()).is_err());
+        let not_counts: [Value; 6] =
+            [0_i64.into(), (-1_i64).into(), "x".into(), "1.7".into(), 1.7.into(), true.into()];
+        for value in not_counts {
+            assert!(count::<Value>(value.clone()).is_err(), "{value}");
+        }
+    }
+
+    #[test]
+    fn numbers_and_flags_are_not_converted_into_each_other() {
+        assert_eq!(whole::<Value>("-3".into()).ok(), Some(-3));
+        assert!(whole::<Value>(true.into()).is_err() && whole::<Value>(1.0.into()).is_err());
+        assert_eq!(flag::<Value>("true".into()).ok(), Some(true));
+        assert_eq!(flag::<Value>(false.into()).ok(), Some(false));
+        assert!(flag::<Value>(1_i64.into()).is_err() && flag::<Value>("on".into()).is_err());
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub struct RedisSettings {
     #[serde(deserialize_with = "settings::optional")]
     pub password_file: Option<PathBuf>,
     /// Overrides the database in the URL, unless it is 0; a cluster has only 0.
+    #[serde(deserialize_with = "settings::whole")]
     pub database: i64,
     /// The certificates that TLS trusts, as PEM; the system's where `None`.
     #[serde(deserialize_with = "settings::optional")]
