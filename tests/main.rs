@@ -23,5 +23,6 @@ mod redis_replicas;
 mod redis_series;
 mod redis_store;
 mod series_on_disk;
+mod set_clock;
 mod shutdown;
 mod waiting;
