@@ -1,6 +1,7 @@
 //! What only the Redis store can get wrong: shards that know different things, replicas that pass
 //! each other, and a Redis that loses what it had acknowledged.
 
+mod bounded;
 mod cache;
 mod exclusion;
 mod fencing;

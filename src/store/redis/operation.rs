@@ -71,11 +71,15 @@ impl Operation for RedisOperation {
     }
 
     async fn collect_garbage(&self) -> StoreResult<u64> {
-        let mut purged = 0;
+        let (mut purged, mut failed) = (0, None);
+        // One resource, or one shard, that fails must not let the others grow.
         for resource in &self.resources {
-            purged += resource.purge().await?;
+            match resource.purge().await {
+                Ok(count) => purged += count,
+                Err(error) => failed = Some(error),
+            }
         }
-        Ok(purged)
+        failed.map_or(Ok(purged), Err)
     }
 
     async fn status(&self) -> StoreResult<StoreStatus> {

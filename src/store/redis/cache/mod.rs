@@ -99,8 +99,14 @@ impl RedisCache {
             command.arg(&bytes[..]);
         };
         let shard = shard_of(&self.shards, &address.generation_key);
-        let reply = self.shards.run(shard, Traffic::Bulk, &PUT, arguments).await?;
-        let (outcome, one, two): (String, i64, i64) = read(reply)?;
+        let (outcome, one, two) = loop {
+            let reply = self.shards.run(shard, Traffic::Values, &PUT, arguments).await?;
+            let reply: (String, i64, i64) = read(reply)?;
+            // Each run evicts some, so that this ends: only a lowered limit makes it take several.
+            if reply.0 != "evicting" {
+                break reply;
+            }
+        };
         match outcome.as_str() {
             "stored" => Ok(PutOutcome::Stored(Arc::new(CachedValue {
                 bytes: bytes.clone(),
@@ -138,7 +144,7 @@ impl CacheStore for RedisCache {
     async fn get(&self, addresses: &[CacheAddress]) -> StoreResult<Vec<CacheRead>> {
         let scatter = Scatter {
             script: &GET,
-            traffic: Traffic::Bulk,
+            traffic: Traffic::Values,
             shard_of: |address: &CacheAddress| shard_of(&self.shards, &address.generation_key),
             step: LOOKUPS_STEP,
             changes: false,
@@ -201,8 +207,10 @@ impl Upkeep for RedisCache {
         let arguments = |command: &mut Cmd| {
             command.arg(PURGE_STEP);
         };
-        let values = self.shards.run_until_done(&PURGE, PURGE_STEP, arguments).await?;
-        Ok(values + self.claims.purge().await?)
+        // A shard that fails for one must not keep the other from being purged.
+        let values = self.shards.run_until_done(&PURGE, PURGE_STEP, arguments).await;
+        let claims = self.claims.purge().await;
+        Ok(values? + claims?)
     }
 
     async fn status(&self) -> StoreResult<Vec<ResourceStatus>> {

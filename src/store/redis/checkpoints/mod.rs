@@ -9,12 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use redis::Cmd;
 
 use self::record::{checkpoint_of, key_of, member, range};
 use super::core::client::Traffic;
 use super::core::expiry::Expiring;
 use super::core::fences::{FENCES, add_pass, pass};
+use super::core::listing::list;
 use super::core::replies::read;
 use super::core::script::scripts;
 use super::core::shards::Shards;
@@ -127,16 +129,16 @@ impl CheckpointStore for RedisCheckpoints {
     ) -> StoreResult<Vec<(CheckpointKey, Checkpoint)>> {
         let (from, to) = range(org, after);
         let arguments = |command: &mut Cmd| {
-            command.arg(millis_of(self.retention)).arg(&from).arg(&to).arg(limit);
+            command.arg(millis_of(self.retention)).arg(&to);
         };
         let shards = org.map_or(0..self.shards.count(), |org| {
             let shard = self.shard(org);
             shard..shard + 1
         });
         let mut found = Vec::new();
-        for reply in self.shards.run_on(shards, Traffic::Small, &LIST, arguments).await? {
-            let checkpoints: Vec<(Vec<u8>, String)> = read(reply)?;
-            for (member, record) in checkpoints {
+        let lists = shards.map(|shard| list(&self.shards, shard, &LIST, &from, limit, arguments));
+        for checkpoints in join_all(lists).await {
+            for (member, record) in checkpoints? {
                 let key = key_of(&member).ok_or_else(|| {
                     StoreError::new(ErrorKind::Corrupt, "a checkpoint's key can't be read")
                 })?;

@@ -9,6 +9,7 @@ pub(super) mod epoch_check;
 pub(super) mod expiry;
 pub(super) mod fences;
 pub(super) mod generation;
+pub(super) mod listing;
 pub(super) mod random;
 pub(super) mod replies;
 pub(super) mod script;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use redis::Cmd;
 
 use self::grants::{Grant, LEASE_ENDS, LEASE_NAMES};
@@ -17,6 +18,7 @@ use self::record::{lease_of, name_of};
 use super::core::client::Traffic;
 use super::core::expiry::Expiring;
 use super::core::fences::{LEASES, announce, forget, lease_shard};
+use super::core::listing::list;
 use super::core::replies::read;
 use super::core::script::scripts;
 use super::core::shards::Shards;
@@ -114,14 +116,13 @@ impl LeaseStore for RedisLeases {
         limit: usize,
     ) -> StoreResult<Vec<(LeaseName, Lease)>> {
         let from = after.map_or("-".to_owned(), |after| format!("({}", after.as_str()));
-        let arguments = |command: &mut Cmd| {
-            command.arg(&from).arg(limit);
-        };
-        let mut found = Vec::new();
+        let (shards, from) = (&*self.shards, from.as_bytes());
         // Each shard may hold the first `limit` of all, so each is asked for as many.
-        for reply in self.shards.run_on_all(&LIST, arguments).await? {
-            let leases: Vec<(String, String)> = read(reply)?;
-            for (name, lease) in leases {
+        let lists =
+            (0..shards.count()).map(|shard| list(shards, shard, &LIST, from, limit, |_| ()));
+        let mut found = Vec::new();
+        for leases in join_all(lists).await {
+            for (name, lease) in leases? {
                 found.push((name_of(name)?, lease_of(&lease)?));
             }
         }
@@ -135,7 +136,10 @@ impl LeaseStore for RedisLeases {
 impl Upkeep for RedisLeases {
     /// Purges expired leases, and fences that are so old that no pass can meet them.
     async fn purge(&self) -> StoreResult<u64> {
-        Ok(self.expiring.purge(&self.shards).await? + forget(&self.shards).await?)
+        // A shard that fails for one must not keep the other from being purged.
+        let leases = self.expiring.purge(&self.shards).await;
+        let fences = forget(&self.shards).await;
+        Ok(leases? + fences?)
     }
 
     async fn status(&self) -> StoreResult<Vec<ResourceStatus>> {

@@ -31,7 +31,10 @@ pub(super) fn lease_of(record: &str) -> StoreResult<Lease> {
 ///
 /// # Errors
 /// When it is damaged.
-pub(super) fn name_of(name: String) -> StoreResult<LeaseName> {
+pub(super) fn name_of(name: Vec<u8>) -> StoreResult<LeaseName> {
+    let name = String::from_utf8(name).map_err(|error| {
+        StoreError::caused_by(ErrorKind::Corrupt, "a lease's name is no text", error)
+    })?;
     LeaseName::parse(name).map_err(|error| StoreError::new(ErrorKind::Corrupt, error.to_string()))
 }
 

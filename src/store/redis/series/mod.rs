@@ -6,6 +6,7 @@
 
 mod codec;
 mod local_copy;
+mod piece_size;
 mod reader;
 pub(super) mod scripts;
 mod signal;
@@ -21,6 +22,7 @@ use tokio::sync::{Mutex, watch};
 
 use self::codec::{Interner, Records};
 use self::local_copy::LocalCopy;
+use self::piece_size::PieceSize;
 use self::reader::{Chunk, Reader};
 use self::scripts::{DELETE, GET, Limits, Reply};
 use self::signal::Signal;
@@ -45,7 +47,7 @@ use crate::store::{
 const INLINE_POINTS: usize = 2_000;
 
 /// The most series that one script deletes.
-const DELETE_CHUNK: usize = 5_000;
+const DELETE_CHUNK: usize = 500;
 
 /// The series.
 pub(super) struct RedisSeries {
@@ -56,6 +58,7 @@ pub(super) struct Inner {
     shards: Arc<Shards>,
     limits: Limits,
     signal: Signal,
+    piece_size: PieceSize,
     local_copy: Arc<Mutex<LocalCopy>>,
 }
 
@@ -84,7 +87,15 @@ impl RedisSeries {
             shards: shards.count(),
         };
         let signal = Signal::new(shards.count());
-        Self { inner: Arc::new(Inner { shards, limits, signal, local_copy: Arc::default() }) }
+        Self {
+            inner: Arc::new(Inner {
+                shards,
+                limits,
+                signal,
+                piece_size: PieceSize::default(),
+                local_copy: Arc::default(),
+            }),
+        }
     }
 
     /// Runs `work` to its end, also when the caller is cancelled.

@@ -3,7 +3,7 @@
 //! Invariant: a reader that continues from a position sees every later change; where a deletion after it
 //! may have been forgotten, the reader learns that its position is gone.
 
-use futures_util::future::try_join_all;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::super::core::client::Traffic;
 use super::super::core::replies::{ReplyReader, malformed};
@@ -12,8 +12,12 @@ use super::scripts::DELTA;
 use crate::model::cursor::Cursor;
 use crate::store::{StoreError, StoreResult};
 
-/// The most series that one script reads: it keeps Redis busy for some tens of milliseconds.
-pub(super) const CHUNK_SERIES: usize = 65_536;
+/// The most series that one script reads: it keeps Redis busy for some milliseconds.
+pub(super) const CHUNK_SERIES: usize = 2_048;
+
+/// The most scripts of one reader that run at the same time: their replies share the connection, and each has to arrive
+/// in time.
+const MAX_IN_FLIGHT: usize = 4;
 
 /// A position in the order of changes of every shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,7 +101,10 @@ impl<'a> Reader<'a> {
         let asked = wanted.iter().enumerate().map(|(index, shard)| (*shard, share(index)));
         let asked = asked.filter(|(_, share)| first || *share > 0);
         let this = &*self;
-        let replies = try_join_all(asked.map(|(shard, share)| this.read(shard, share))).await?;
+        let asked: Vec<(usize, usize)> = asked.collect();
+        let reads: Vec<_> =
+            asked.into_iter().map(|(shard, share)| this.read(shard, share)).collect();
+        let replies: Vec<_> = stream::iter(reads).buffered(MAX_IN_FLIGHT).try_collect().await?;
         let Some(replies) = replies.into_iter().collect::<Option<Vec<ShardReply>>>() else {
             return Ok(None);
         };
@@ -125,13 +132,15 @@ impl<'a> Reader<'a> {
             (true, true) => "fresh",
             (true, false) => "fresh more",
         };
+        let piece_bytes = self.inner.piece_size.bytes();
         let arguments = |command: &mut redis::Cmd| {
-            command.arg(self.next[shard]).arg(&head).arg(limit).arg(mode);
+            command.arg(self.next[shard]).arg(&head).arg(limit).arg(mode).arg(piece_bytes);
         };
         // Small reads don't wait behind large ones.
         let traffic = if limit <= 1000 { Traffic::Small } else { Traffic::Bulk };
-        let reply = self.inner.run(shard, traffic, &DELTA, arguments).await?;
-        ShardReply::read(shard, reply.value)
+        let reply = self.inner.run(shard, traffic, &DELTA, arguments).await;
+        self.inner.piece_size.note(piece_bytes, &reply);
+        ShardReply::read(shard, reply?.value)
     }
 }
 

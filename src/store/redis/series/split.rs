@@ -11,8 +11,11 @@ use crate::model::batch::PointBatch;
 use crate::model::series::SeriesId;
 use crate::model::time::Timestamp;
 
-/// The most points that one script applies.
-pub(super) const CHUNK_POINTS: usize = 5_000;
+/// The most points that one script applies: it takes some milliseconds.
+pub(super) const CHUNK_POINTS: usize = 1_000;
+
+/// A chunk of so many bytes takes no more points: it must arrive in time on a slow connection too.
+const CHUNK_BYTES: usize = 1 << 20;
 
 /// What one script applies.
 #[derive(Debug, Default)]
@@ -116,7 +119,9 @@ impl Part {
 
     /// Returns the chunk that takes the next point.
     fn chunk(&mut self) -> &mut Chunk {
-        let full = self.chunks.last().is_none_or(|chunk| chunk.points >= CHUNK_POINTS);
+        let full = self.chunks.last().is_none_or(|chunk| {
+            chunk.points >= CHUNK_POINTS || chunk.bytes.len() + chunk.metadata.len() >= CHUNK_BYTES
+        });
         if full {
             self.chunks.push(Chunk::default());
         }

@@ -1,6 +1,6 @@
 //! The state of each shard: its epoch, its newest sequence number, its counts.
 
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 
 use super::super::core::client::Traffic;
 use super::super::core::replies::ReplyReader;
@@ -37,7 +37,8 @@ impl Inner {
                 expired: items.number::<usize>()? + reply.expired,
             })
         });
-        try_join_all(reads).await
+        // All are waited for, so that what is due expires in every shard that can be reached.
+        join_all(reads).await.into_iter().collect()
     }
 
     /// Returns the position of the newest change of every shard.

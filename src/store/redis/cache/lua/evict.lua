@@ -1,6 +1,9 @@
 -- Evicts entries, the least used first: a queue by age, in which an entry that was used goes to the end
 -- once for each use that is counted.
 
+-- The most entries that one script evicts: far more than one put needs, unless the limits were lowered.
+local MAX_EVICTED = 200
+local evicted = 0
 -- The most entries that one script moves to the end because they were used.
 local MAX_SPARED = 64
 local spared = 0

@@ -1,5 +1,6 @@
 -- Stores a value, if its generation has not moved since it was seen. Returns {stored, end, 0},
--- {moved, number, fence} or {too many namespaces, number, fence}.
+-- {moved, number, fence}, {too many namespaces, number, fence}, or {evicting, 0, 0} where more must be evicted than
+-- one script may.
 -- KEYS: info, generations, those of `entry.lua`. ARGV: now, id, namespace, generation key, `fence` or
 -- `number`, what was seen of the generation, the entry's size, ttl in milliseconds, content type, hash, the
 -- most bytes of a namespace, the most bytes, the most namespaces, the value.
@@ -35,10 +36,30 @@ local function over(held, limit)
   return tonumber(held or 0) + size > tonumber(limit)
 end
 -- First the namespace itself, then the largest namespace of all.
-while over(redis.call('ZSCORE', KEYS[6], namespace), ARGV[11]) and evict(namespace) do
+local function make_room(is_over, next_namespace)
+  while is_over() do
+    if evicted == MAX_EVICTED then
+      return false
+    end
+    evicted = evicted + 1
+    if not evict(next_namespace()) then
+      return true
+    end
+  end
+  return true
 end
-while over(redis.call('HGET', info, 'cache_bytes'), ARGV[12])
-  and evict(redis.call('ZREVRANGE', KEYS[6], 0, 0)[1] or namespace) do
+local room = make_room(function()
+  return over(redis.call('ZSCORE', KEYS[6], namespace), ARGV[11])
+end, function()
+  return namespace
+end) and make_room(function()
+  return over(redis.call('HGET', info, 'cache_bytes'), ARGV[12])
+end, function()
+  return redis.call('ZREVRANGE', KEYS[6], 0, 0)[1] or namespace
+end)
+if not room then
+  -- The client runs the script again, so that other commands come in between.
+  return { 'evicting', 0, 0 }
 end
 
 local ends = up_ms + tonumber(ARGV[8])

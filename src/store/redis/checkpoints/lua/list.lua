@@ -1,21 +1,20 @@
--- Returns checkpoints in the order of their keys: key, checkpoint, key, checkpoint.
--- KEYS: info, checkpoints, checkpoint_keys. ARGV: now, retention in milliseconds, where to begin and to end
--- as ZRANGEBYLEX takes it, the most checkpoints.
-local retention_ms, from, to, limit = tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
-local reply = {}
-while #reply < 2 * limit do
-  local keys = redis.call('ZRANGEBYLEX', KEYS[3], from, to, 'LIMIT', 0, math.min(limit, 1000))
-  for _, key in ipairs(keys) do
-    -- Expired checkpoints keep their keys until they are purged.
-    local record = live_checkpoint(key, retention_ms)
-    if record and #reply < 2 * limit then
-      reply[#reply + 1] = key
-      reply[#reply + 1] = record
-    end
-  end
-  if #keys == 0 then
+-- Lists checkpoints in the order of their keys. Returns where to continue, empty at the end, and key, checkpoint, key,
+-- checkpoint.
+-- KEYS: info, checkpoints, checkpoint_keys. ARGV: now, retention in milliseconds, where to end as ZRANGEBYLEX takes it,
+-- where to begin, the most checkpoints, the most keys to look at.
+local retention_ms, limit, step = tonumber(ARGV[2]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local reply, last = {}, nil
+local keys = redis.call('ZRANGEBYLEX', KEYS[3], ARGV[4], ARGV[3], 'LIMIT', 0, step)
+for _, key in ipairs(keys) do
+  if #reply == 2 * limit then
     break
   end
-  from = '(' .. keys[#keys]
+  last = key
+  -- Expired checkpoints keep their keys until they are purged.
+  local record = live_checkpoint(key, retention_ms)
+  if record then
+    reply[#reply + 1] = key
+    reply[#reply + 1] = record
+  end
 end
-return reply
+return { #keys == step and '(' .. last or '', reply }

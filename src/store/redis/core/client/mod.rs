@@ -1,7 +1,7 @@
 //! The client of Redis or Valkey, one server or a cluster: timeouts, retries, kinds of errors, counters.
 //!
-//! It has two connections (to each node of a cluster), each shared by all requests: one for small
-//! commands, one for many series, so that no lock waits behind a snapshot. Invariant: whatever Redis
+//! It has three connections (to each node of a cluster), each shared by all requests: for small commands, for
+//! cached values, and for many series, so that neither a lock nor a value waits behind a snapshot. Invariant: whatever Redis
 //! does, a call ends in time, and its failure is one of the kinds of [`StoreError`].
 
 mod clock;
@@ -33,7 +33,9 @@ const PAUSES_MS: [u64; 7] = [5, 10, 25, 60, 150, 300, 500];
 pub(crate) enum Traffic {
     /// A small command with a small reply.
     Small,
-    /// Many series, or large values.
+    /// Cached values.
+    Values,
+    /// Many series.
     Bulk,
 }
 
@@ -53,6 +55,7 @@ pub(crate) struct Totals {
 /// The client.
 pub(crate) struct Client {
     small: Connector,
+    values: Connector,
     bulk: Connector,
     timeout: Duration,
     clocks: ServerClocks,
@@ -67,6 +70,7 @@ impl Client {
     pub(crate) fn new(settings: &RedisSettings) -> StoreResult<Arc<Self>> {
         Ok(Arc::new(Self {
             small: Connector::new(settings)?,
+            values: Connector::new(settings)?,
             bulk: Connector::new(settings)?,
             timeout: settings.timeout,
             // Each shard may be on a node of its own, and move to another one.
@@ -128,6 +132,7 @@ impl Client {
     ) -> Result<Value, CallError> {
         let connector = match traffic {
             Traffic::Small => &self.small,
+            Traffic::Values => &self.values,
             Traffic::Bulk => &self.bulk,
         };
         let mut trip = RoundTrip::begin(&self.totals);

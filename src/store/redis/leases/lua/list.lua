@@ -1,20 +1,20 @@
--- Returns the leases that are held, in the order of their names: name, lease, name, lease.
--- KEYS: info, leases, lease_names. ARGV: now, where to begin as ZRANGEBYLEX takes it, the most leases.
-local from, limit = ARGV[2], tonumber(ARGV[3])
-local reply = {}
-while #reply < 2 * limit do
-  local names = redis.call('ZRANGEBYLEX', KEYS[3], from, '+', 'LIMIT', 0, math.min(limit, 1000))
-  for _, name in ipairs(names) do
-    -- Expired leases keep their names until they are purged.
-    local record = held_lease(name)
-    if record and #reply < 2 * limit then
-      reply[#reply + 1] = name
-      reply[#reply + 1] = record
-    end
-  end
-  if #names == 0 then
+-- Lists leases that are held, in the order of their names. Returns where to continue, empty at the end, and name,
+-- lease, name, lease.
+-- KEYS: info, leases, lease_names. ARGV: now, where to begin as ZRANGEBYLEX takes it, the most leases, the most
+-- names to look at.
+local limit, step = tonumber(ARGV[3]), tonumber(ARGV[4])
+local reply, last = {}, nil
+local names = redis.call('ZRANGEBYLEX', KEYS[3], ARGV[2], '+', 'LIMIT', 0, step)
+for _, name in ipairs(names) do
+  if #reply == 2 * limit then
     break
   end
-  from = '(' .. names[#names]
+  last = name
+  -- Expired leases keep their names until they are purged.
+  local record = held_lease(name)
+  if record then
+    reply[#reply + 1] = name
+    reply[#reply + 1] = record
+  end
 end
-return reply
+return { #names == step and '(' .. last or '', reply }

@@ -13,7 +13,9 @@
 -- Fields of info: seq, the newest sequence number; low_watermark; series_initialized, which is 1 while these
 -- keys belong to this epoch of the shard.
 local DELETED = '\128\0\0\0\0\0' .. string.rep('\0', 21)
-local MAX_DUE = 5000
+local MAX_DUE = 500
+-- The most tombstones that one script trims beyond those that it wrote itself: only a lowered limit leaves more.
+local MAX_TRIMMED = 1000
 local retention_ms = tonumber(ARGV[2])
 local stored = redis.call('HMGET', info, 'seq', 'series_initialized')
 local seq = tonumber(stored[1])
@@ -42,9 +44,10 @@ local function in_chunks(command, key, arguments)
   end
 end
 
--- Trims the oldest tombstones beyond the limit. Cursors below the last trimmed one are gone.
-local function trim_tombstones()
-  local over = redis.call('ZCARD', KEYS[6]) - tonumber(ARGV[3])
+-- Trims the oldest tombstones beyond the limit, at most as many as were written and some more. Cursors below the last
+-- trimmed one are gone.
+local function trim_tombstones(written)
+  local over = math.min(redis.call('ZCARD', KEYS[6]) - tonumber(ARGV[3]), written + MAX_TRIMMED)
   while over > 0 do
     local step = math.min(over, 1000)
     local oldest = redis.call('ZRANGE', KEYS[6], 0, step - 1)
@@ -78,7 +81,7 @@ local function delete_series(ids, records)
   in_chunks('ZADD', KEYS[3], log)
   in_chunks('HSET', KEYS[5], tombstones)
   in_chunks('ZADD', KEYS[6], log)
-  trim_tombstones()
+  trim_tombstones(#ids)
 end
 
 -- Deletes series whose sample is at or before `oldest`. Returns how many, and whether more may be due.
@@ -116,6 +119,7 @@ local function expire(oldest)
   return #ids, #due == MAX_DUE
 end
 
+trim_tombstones(0)
 local expired = 0
 -- A sample at or before this is past the retention.
 local oldest
