@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, params};
 
 use super::journal;
+use super::paged;
+use super::table::{TableForm, checksum};
 use crate::store::StoreResult;
 use crate::store::embedded::sqlite::{corrupt, failed_to};
 
@@ -64,16 +66,22 @@ impl Compaction {
     pub(super) fn write(
         &self,
         txn: &Connection,
-        tables: &[(u8, &'static str)],
+        tables: &[TableForm],
         piece: &Piece,
     ) -> rusqlite::Result<()> {
-        for (tag, name) in tables {
+        for form in tables {
+            let TableForm { tag, name, .. } = form;
             let from = (*tag, String::new());
             let is_in = |key: &RowKey| {
                 key.0 == *tag && piece.until.as_ref().is_none_or(|until| key < until)
             };
             let mut rows = self.rows.range(from..).take_while(|(key, _)| is_in(key)).peekable();
             if rows.peek().is_none() {
+                continue;
+            }
+            if form.end_of.is_some() {
+                let rows = rows.map(|((_, key), row)| (&**key, row.as_deref()));
+                paged::write_rows(txn, form, rows)?;
                 continue;
             }
             let mut put = txn.prepare_cached(&format!(
@@ -130,14 +138,4 @@ impl Piece {
     fn is_last(&self) -> bool {
         self.until.is_none()
     }
-}
-
-/// Returns the CRC-32 that stands beside a row. JSON holds no zero byte, so one can separate them.
-pub(super) fn checksum(tag: u8, key: &str, value: &str) -> i64 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&[tag]);
-    hasher.update(key.as_bytes());
-    hasher.update(&[0]);
-    hasher.update(value.as_bytes());
-    i64::from(hasher.finalize())
 }

@@ -6,6 +6,7 @@
 //! state at every moment, even when a compaction was cut off halfway.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
@@ -13,6 +14,8 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use super::compaction::{Compaction, Piece};
 use super::journal::Entry;
 use super::load::load;
+use super::paged::Readers;
+use super::table::TableForm;
 use super::tables::Tables;
 use crate::store::StoreResult;
 use crate::store::embedded::sqlite::{self, OpenError, SchemaPart, SyncMode, failed_to};
@@ -51,8 +54,10 @@ const CLOSING_ROWS: usize = 10_000;
 pub(in crate::store::embedded) struct DurableFile {
     conn: Connection,
     sync: SyncMode,
-    /// The tag and the name of every table.
-    tables: Vec<(u8, &'static str)>,
+    /// How every table stands in the file.
+    tables: Vec<TableForm>,
+    /// The connections that read the rows of paged tables.
+    readers: Arc<Readers>,
     next_seq: i64,
     compacted_seq: i64,
     /// The size of the entries that are not compacted.
@@ -74,12 +79,14 @@ impl DurableFile {
     ) -> Result<Self, OpenError> {
         let parts: Vec<_> = std::iter::once(JOURNAL).chain(tables.schema()).collect();
         let conn = sqlite::open(Some(path), WHAT, &parts, sync)?;
-        let extent =
-            load(&conn, tables).map_err(|error| OpenError::unreadable(WHAT, path, error))?;
+        let readers = Arc::new(Readers::new(path));
+        let extent = load(&conn, &readers, tables)
+            .map_err(|error| OpenError::unreadable(WHAT, path, error))?;
         Ok(Self {
             conn,
             sync,
-            tables: tables.names(),
+            tables: tables.forms(),
+            readers,
             next_seq: extent.last_seq + 1,
             compacted_seq: extent.compacted_seq,
             backlog_bytes: extent.bytes,
@@ -236,6 +243,7 @@ impl DurableFile {
         while self.backlog_bytes > 0 {
             self.compact(CLOSING_ROWS)?;
         }
+        self.readers.close();
         self.checkpoint_wal("TRUNCATE")?;
         self.conn.close().map_err(|(_, error)| failed_to("close the durable database")(error))
     }

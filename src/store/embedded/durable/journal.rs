@@ -32,6 +32,24 @@ impl Entry {
     ) -> serde_json::Result<()> {
         self.bytes.push(tag);
         self.push_json(key)?;
+        self.push_row(row)
+    }
+
+    /// Adds a change of a row whose key is JSON already.
+    pub(super) fn push_with_key_text<V: Serialize>(
+        &mut self,
+        tag: u8,
+        key: &str,
+        row: Option<&V>,
+    ) -> serde_json::Result<()> {
+        self.bytes.push(tag);
+        let length = u32::try_from(key.len()).map_err(serde::ser::Error::custom)?;
+        self.bytes.extend_from_slice(&length.to_le_bytes());
+        self.bytes.extend_from_slice(key.as_bytes());
+        self.push_row(row)
+    }
+
+    fn push_row<V: Serialize>(&mut self, row: Option<&V>) -> serde_json::Result<()> {
         match row {
             Some(row) => self.push_json(row),
             None => {

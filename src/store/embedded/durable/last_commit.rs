@@ -3,9 +3,10 @@
 //! Not the clocks, which read it at the start. Invariant: the time is committed in the same step as what was granted
 //! at it; so a later run's steady time never starts before a grant.
 
+use super::changes::Changes;
 use super::counters::Counters;
 use super::table::Counter;
-use super::tables::{Changes, Tables};
+use super::tables::Tables;
 use crate::clock::{Boot, LastCommit, Moment};
 use crate::model::time::{SteadyTime, Timestamp};
 

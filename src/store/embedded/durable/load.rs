@@ -1,15 +1,19 @@
-//! Reads the file of the durable data at the start: the tables, then the journal in its order.
+//! Reads the file of the durable data at the start: the tables, then the journal in its order. Of a
+//! paged table, only what the journal says about it.
 //!
 //! Invariant: where anything does not read, the file is left as it was.
+
+use std::sync::Arc;
 
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use super::compaction::checksum;
 use super::journal::{self, Effect};
+use super::paged::Readers;
+use super::table::{TableForm, checksum};
 use super::tables::Tables;
-use crate::store::StoreResult;
 use crate::store::embedded::sqlite::{corrupt, failed_to};
+use crate::store::{StoreError, StoreResult};
 
 /// Where the journal begins and ends.
 #[derive(Debug, Clone, Copy)]
@@ -23,26 +27,32 @@ pub(super) struct JournalExtent {
 }
 
 /// Reads all rows into `tables`.
-pub(super) fn load(conn: &Connection, tables: &mut Tables) -> StoreResult<JournalExtent> {
+pub(super) fn load(
+    conn: &Connection,
+    readers: &Arc<Readers>,
+    tables: &mut Tables,
+) -> StoreResult<JournalExtent> {
     let failed = || failed_to("set up the connection");
     // Compaction does it at leisure: SQLite would do it within a commit.
     conn.pragma_update(None, "wal_autocheckpoint", 0).map_err(failed())?;
     // When what follows fails, closing the connection must not write the log into the file.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(failed())?;
-    for (tag, name) in tables.names() {
-        load_table(conn, tables, tag, name)?;
+    let compacted_seq: i64 = conn
+        .query_row("SELECT seq FROM compacted", [], |row| row.get(0))
+        .map_err(failed_to("read the journal"))?;
+    tables.attach(readers, compacted_seq)?;
+    for form in tables.forms() {
+        if form.end_of.is_none() {
+            load_table(conn, tables, form)?;
+        }
     }
-    let extent = load_journal(conn, tables)?;
+    let extent = load_journal(conn, tables, compacted_seq)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(failed())?;
     Ok(extent)
 }
 
-fn load_table(
-    conn: &Connection,
-    tables: &mut Tables,
-    tag: u8,
-    name: &'static str,
-) -> StoreResult<()> {
+fn load_table(conn: &Connection, tables: &mut Tables, form: TableForm) -> StoreResult<()> {
+    let TableForm { tag, name, .. } = form;
     let failed = || failed_to("read a table");
     let mut select =
         conn.prepare(&format!("SELECT key, value, crc FROM {name}")).map_err(failed())?;
@@ -55,15 +65,17 @@ fn load_table(
         }
         tables
             .replay(&Effect { tag, key, row: Some(value) }, 0)
-            .map_err(|why| corrupt(format!("a row of {name} does not read: {why}")))?;
+            .map_err(|error| unreadable(&format!("a row of {name}"), &error))?;
     }
     Ok(())
 }
 
-fn load_journal(conn: &Connection, tables: &mut Tables) -> StoreResult<JournalExtent> {
+fn load_journal(
+    conn: &Connection,
+    tables: &mut Tables,
+    compacted_seq: i64,
+) -> StoreResult<JournalExtent> {
     let failed = || failed_to("read the journal");
-    let compacted_seq: i64 =
-        conn.query_row("SELECT seq FROM compacted", [], |row| row.get(0)).map_err(failed())?;
     let mut select =
         conn.prepare("SELECT seq, entry FROM journal ORDER BY seq").map_err(failed())?;
     let mut rows = select.query([]).map_err(failed())?;
@@ -77,10 +89,15 @@ fn load_journal(conn: &Connection, tables: &mut Tables) -> StoreResult<JournalEx
         for effect in journal::read(seq, entry).map_err(corrupt)? {
             tables
                 .replay(&effect, seq)
-                .map_err(|why| corrupt(format!("journal entry {seq} does not read: {why}")))?;
+                .map_err(|error| unreadable(&format!("journal entry {seq}"), &error))?;
         }
         extent.last_seq = seq;
         extent.bytes += entry.len();
     }
     Ok(extent)
+}
+
+/// Says what does not read. The kind stays, since a paged table may fail to read its file.
+fn unreadable(what: &str, error: &StoreError) -> StoreError {
+    StoreError::new(error.kind, format!("{what} does not read: {}", error.with_causes()))
 }

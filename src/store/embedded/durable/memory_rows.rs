@@ -1,16 +1,19 @@
-//! The rows of one table, in memory: as committed, and as a group of commands changes them.
+//! The rows of one table, all of them in memory, as committed.
 //!
 //! Knows neither the disk nor threads. Invariant: what is read through here has not expired,
 //! whether or not it was purged.
 
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use foldhash::fast::RandomState;
-use hashbrown::HashMap;
-
-use super::table::DurableTable;
-use crate::model::time::SteadyTime;
+use super::any_rows::AnyRows;
+use super::changes::{AnyPending, Changes, Pending};
+use super::journal::Effect;
+use super::table::{Counter, DurableTable, TableForm};
+use crate::model::time::{SteadyTime, Timestamp};
+use crate::store::embedded::sqlite::{SchemaPart, corrupt};
+use crate::store::{ResourceStatus, StoreResult};
 
 /// The committed rows of a table.
 #[derive(Debug)]
@@ -82,15 +85,65 @@ impl<T: DurableTable> MemoryRows<T> {
     }
 }
 
-/// What a group of commands changes in a table; `None` removes the row.
-#[derive(Debug)]
-pub(in crate::store::embedded) struct Pending<T: DurableTable> {
-    pub(in crate::store::embedded) rows: HashMap<T::Key, Option<T::Row>, RandomState>,
-}
+impl<T: DurableTable> AnyRows for MemoryRows<T> {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
 
-impl<T: DurableTable> Default for Pending<T> {
-    fn default() -> Self {
-        Self { rows: HashMap::default() }
+    fn tag(&self) -> u8 {
+        T::TAG
+    }
+
+    fn name(&self) -> &'static str {
+        T::NAME
+    }
+
+    fn schema(&self) -> SchemaPart {
+        SchemaPart { name: T::NAME, migrations: T::MIGRATIONS }
+    }
+
+    fn form(&self) -> TableForm {
+        TableForm { tag: T::TAG, name: T::NAME, end_of: None }
+    }
+
+    fn begin_epoch(&self, last: &dyn Fn(&Counter) -> i64, now: Timestamp) -> Vec<(Counter, i64)> {
+        T::begin_epoch(last, now)
+    }
+
+    fn apply(&mut self, pending: Box<dyn AnyPending>, _: i64) {
+        let pending = pending.into_any().downcast::<Pending<T>>();
+        for (key, row) in pending.expect("changes lie at the tag of their table").rows {
+            self.set(key, row);
+        }
+    }
+
+    fn replay(&mut self, effect: &Effect<'_>, _: i64) -> StoreResult<()> {
+        let (key, row) = effect.decode().map_err(|error| corrupt(error.to_string()))?;
+        self.set(key, row);
+        Ok(())
+    }
+
+    fn delete_expired(
+        &self,
+        changes: &mut Changes,
+        now: SteadyTime,
+        limit: usize,
+    ) -> StoreResult<usize> {
+        let mut expired = self.expired(now).take(limit).peekable();
+        if expired.peek().is_none() {
+            return Ok(0);
+        }
+        let pending = changes.pending_mut::<T>();
+        let before = pending.rows.len();
+        for key in expired {
+            // What the group has written already stands: it may be a new row under that key.
+            pending.rows.entry(key.clone()).or_insert(None);
+        }
+        Ok(pending.rows.len() - before)
+    }
+
+    fn status(&self, now: SteadyTime) -> ResourceStatus {
+        ResourceStatus::counted(T::NAME, self.count(now))
     }
 }
 

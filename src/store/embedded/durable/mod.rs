@@ -7,6 +7,8 @@
 //!
 //! Not a database: there are no transactions over several calls, and no queries but by key.
 
+mod any_rows;
+mod changes;
 mod compaction;
 mod counters;
 mod file;
@@ -14,6 +16,8 @@ mod journal;
 mod last_commit;
 mod load;
 mod memory_rows;
+#[cfg_attr(not(test), expect(dead_code, reason = "no resource has more data than memory yet"))]
+mod paged;
 mod queue;
 mod shared;
 mod store;
@@ -22,6 +26,7 @@ mod tables;
 mod transaction;
 mod writer;
 
+pub(super) use self::changes::Changes;
 #[cfg(test)]
 pub(super) use self::file::DurableFile;
 pub(super) use self::shared::{PublishGuard, PublishHook};
@@ -29,7 +34,7 @@ pub(super) use self::store::DurableStore;
 #[cfg(test)]
 pub(super) use self::store::Loaded;
 pub(super) use self::table::{Counter, DurableTable};
-pub(super) use self::tables::{Changes, Tables};
+pub(super) use self::tables::Tables;
 pub(super) use self::transaction::Txn;
 #[cfg(test)]
 pub(super) use self::writer::MAX_GROUP_ROWS;

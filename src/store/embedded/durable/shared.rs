@@ -9,10 +9,11 @@ use std::time::Instant;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
+use super::changes::Changes;
 #[cfg(test)]
 use super::file::DurableFile;
 use super::queue::Queue;
-use super::tables::{Changes, Tables};
+use super::tables::Tables;
 use crate::clock::SharedClock;
 use crate::store::StoreError;
 

@@ -77,7 +77,7 @@ pub(in crate::store::embedded) struct DurableStatus {
 
 /// The durable data. Dropping it ends the writer as [`Self::close`] does, and waits for it.
 pub(in crate::store::embedded) struct DurableStore {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 

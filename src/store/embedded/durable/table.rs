@@ -11,7 +11,6 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::model::time::{SteadyTime, Timestamp};
-use crate::store::embedded::sqlite::SchemaPart;
 
 /// Defines a table.
 ///
@@ -29,7 +28,7 @@ pub(in crate::store::embedded) trait DurableTable:
     const NAME: &'static str;
     /// Names the table in journal entries.
     const TAG: u8;
-    /// Makes the SQL table, whose columns are `key`, `value` and `crc`; see [`SchemaPart`].
+    /// Makes the SQL table, whose columns are `key`, `value` and `crc`.
     const MIGRATIONS: &'static [&'static str];
 
     /// Returns when a row expires; `None` when never.
@@ -54,7 +53,24 @@ impl Counter {
     }
 }
 
-/// Returns the schema of a table.
-pub(super) fn schema<T: DurableTable>() -> SchemaPart {
-    SchemaPart { name: T::NAME, migrations: T::MIGRATIONS }
+/// How a table stands in the file.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TableForm {
+    pub(super) tag: u8,
+    pub(super) name: &'static str,
+    /// Of a paged table: its SQL table has a column for the end, and its rows are counted.
+    pub(super) end_of: Option<EndOf>,
+}
+
+/// Returns when a row, which is given as JSON, expires: in nanoseconds of the steady time, or never.
+pub(super) type EndOf = fn(&str) -> serde_json::Result<Option<i64>>;
+
+/// Returns the CRC-32 that stands beside a row. JSON holds no zero byte, so one can separate them.
+pub(super) fn checksum(tag: u8, key: &str, value: &str) -> i64 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&[tag]);
+    hasher.update(key.as_bytes());
+    hasher.update(&[0]);
+    hasher.update(value.as_bytes());
+    i64::from(hasher.finalize())
 }

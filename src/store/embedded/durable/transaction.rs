@@ -3,23 +3,28 @@
 //! Invariant: a command sees all that the commands before it in the group have done, and nothing
 //! that has expired.
 
+use super::changes::Changes;
 use super::counters::Counters;
 use super::table::{Counter, DurableTable};
-use super::tables::{Changes, Tables};
+use super::tables::Tables;
 use crate::clock::Moment;
+use crate::store::StoreError;
 
 /// One command's view of the tables.
 pub(in crate::store::embedded) struct Txn<'a> {
     /// The time of the group.
     pub(in crate::store::embedded) now: Moment,
-    tables: &'a Tables,
-    changes: &'a mut Changes,
-    changed: bool,
+    pub(super) tables: &'a Tables,
+    pub(super) changes: &'a mut Changes,
+    pub(super) changed: bool,
+    /// Why the command can't be carried out: a row could not be read. Then it fails, whatever it
+    /// returns.
+    pub(super) failure: Option<StoreError>,
 }
 
 impl<'a> Txn<'a> {
     pub(super) fn new(tables: &'a Tables, changes: &'a mut Changes, now: Moment) -> Self {
-        Self { now, tables, changes, changed: false }
+        Self { now, tables, changes, changed: false, failure: None }
     }
 
     /// Reads a row.
@@ -62,9 +67,23 @@ impl<'a> Txn<'a> {
 
     /// Removes at most `limit` expired rows of each table; returns how many.
     pub(super) fn delete_expired(&mut self, limit: usize) -> usize {
-        let deleted = self.tables.delete_expired(self.changes, self.now.steady, limit);
-        self.changed |= deleted > 0;
-        deleted
+        match self.tables.delete_expired(self.changes, self.now.steady, limit) {
+            Ok(deleted) => {
+                self.changed |= deleted > 0;
+                deleted
+            }
+            Err(error) => {
+                // Another table's rows may have been removed before.
+                self.changed = true;
+                self.failure = Some(error);
+                0
+            }
+        }
+    }
+
+    /// Returns why the command could not be carried out, if that is so.
+    pub(super) fn failure(self) -> Option<StoreError> {
+        self.failure
     }
 
     /// Returns whether the command changed anything.

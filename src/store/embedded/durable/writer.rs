@@ -8,12 +8,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::changes::Changes;
 use super::file::DurableFile;
 use super::journal::Entry;
 use super::last_commit::record_time;
 use super::queue::{Command, Next};
 use super::shared::{CommitFailure, Shared};
-use super::tables::Changes;
 use super::transaction::Txn;
 use crate::store::{ErrorKind, StoreError, StoreResult};
 
@@ -21,6 +21,9 @@ use crate::store::{ErrorKind, StoreError, StoreResult};
 /// the journal (two names of 1 KiB, each byte escaped as six), mostly a hundred bytes; so an entry
 /// stays far below what SQLite takes in one blob (1 GB), even with the largest batch on top.
 pub(in crate::store::embedded) const MAX_GROUP_ROWS: usize = 16_384;
+
+/// ... or when the rows of paged tables that it reads or changes take so much memory.
+const MAX_GROUP_BYTES: usize = 64 << 20;
 
 /// After a commit that the disk made slow, the thread waits for a part of that time before it takes
 /// the next group, so that the callers who just got their responses can be in it. Otherwise two
@@ -104,11 +107,13 @@ impl Writer {
     fn commit(&mut self, group: &mut Vec<Box<dyn Command>>) {
         while !group.is_empty() {
             let mut changes = Changes::default();
-            let (evaluated, writes) = self.evaluate(group, &mut changes);
+            let Evaluated { commands, failed, writes } = self.evaluate(group, &mut changes);
             let outcome = writes.and_then(|writes| self.try_commit(changes, writes));
+            let mut failed = failed.into_iter().peekable();
             // Also those that changed nothing: what they have seen may be the group's.
-            for command in group.drain(..evaluated) {
-                command.respond(outcome.clone());
+            for (at, command) in group.drain(..commands).enumerate() {
+                let own = failed.next_if(|(of, _)| *of == at).map(|(_, error)| error);
+                command.respond(own.map_or_else(|| outcome.clone(), Err));
             }
         }
     }
@@ -161,28 +166,31 @@ impl Writer {
         }
     }
 
-    /// Evaluates the first commands of `group`, until the changes are enough for one commit. Returns
-    /// how many, and how many of them changed something.
+    /// Evaluates the first commands of `group`, until the changes are enough for one commit.
     ///
-    /// When one panics, its half-done changes can't be separated from those of the commands before
-    /// it. So all of these fail together, and nothing of them is kept.
-    fn evaluate(
-        &self,
-        group: &mut [Box<dyn Command>],
-        changes: &mut Changes,
-    ) -> (usize, StoreResult<u64>) {
+    /// When one panics, or can't read a row after it has changed another, its half-done changes can't
+    /// be separated from those of the commands before it. So all of these fail together, and nothing
+    /// of them is kept.
+    fn evaluate(&self, group: &mut [Box<dyn Command>], changes: &mut Changes) -> Evaluated {
         let now = self.shared.clock.read();
         let tables = self.shared.tables.read();
-        let (mut evaluated, mut writes) = (0, 0);
+        let (mut commands, mut writes, mut failed) = (0, 0, Vec::new());
         for command in group {
-            evaluated += 1;
+            commands += 1;
             let mut txn = Txn::new(&tables, changes, now);
             if catch_unwind(AssertUnwindSafe(|| command.evaluate(&mut txn))).is_err() {
                 let error = StoreError::new(ErrorKind::Internal, "a command panicked");
-                return (evaluated, Err(error));
+                return Evaluated { commands, failed, writes: Err(error) };
             }
-            writes += u64::from(txn.changed());
-            if changes.len() >= MAX_GROUP_ROWS {
+            let changed = txn.changed();
+            match txn.failure() {
+                Some(error) if changed => {
+                    return Evaluated { commands, failed, writes: Err(error) };
+                }
+                Some(error) => failed.push((commands - 1, error)),
+                None => writes += u64::from(changed),
+            }
+            if changes.len() >= MAX_GROUP_ROWS || changes.bytes() >= MAX_GROUP_BYTES {
                 break;
             }
         }
@@ -190,7 +198,7 @@ impl Writer {
             // In the same commit, so that a later run's steady time never starts before it.
             record_time(&tables, changes, now, self.shared.clock.boot());
         }
-        (evaluated, Ok(writes))
+        Evaluated { commands, failed, writes: Ok(writes) }
     }
 
     /// Returns how many rows the next commit compacts on its way.
@@ -249,6 +257,15 @@ impl Writer {
             }
         }
     }
+}
+
+/// What became of the first commands of a group.
+struct Evaluated {
+    commands: usize,
+    /// Which of them could not read what they needed, in their order. They changed nothing.
+    failed: Vec<(usize, StoreError)>,
+    /// How many of the others changed something; an error when all of them fail.
+    writes: StoreResult<u64>,
 }
 
 /// Tells that the thread is gone, however it ended.
