@@ -22,7 +22,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use holdall::engine::Engine;
 use holdall::exposition::{OwnMetrics, Pages};
-use holdall::http::{Readiness, RouterParts, router};
+use holdall::http::{Access, Readiness, RouterParts, router};
 use holdall::store::embedded::{EmbeddedSettings, open};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -75,6 +75,7 @@ fn api() -> Router {
     let pages = Arc::new(Pages::new(Arc::new(own), clock));
     router(RouterParts {
         readiness,
+        access: Arc::new(Access::new(&config.http.access)),
         settings: config.http.clone(),
         pages,
         stop: CancellationToken::new(),

@@ -103,6 +103,48 @@ async fn a_token_bound_to_a_role_writes_as_nobody_else() {
 }
 
 #[tokio::test]
+async fn without_tokens_no_foreign_page_and_no_foreign_name_is_served() {
+    let server = Launch::new().env("HOLDALL_ACCESS__ALLOWED_HOSTS", "ours.example").start().await;
+    let body = "holdall_page 1\n";
+    let send = async |path: &str, head: &[(&str, &str)]| {
+        let mut request = server.request(reqwest::Method::POST, path);
+        for (name, value) in head {
+            request = request.header(*name, *value);
+        }
+        server.send(request.body(body)).await
+    };
+    let path = "/v1/series?role=leader&source=leader_scrape";
+    let text = ("content-type", "text/plain");
+    let own = format!("http://{}", server.address());
+    for head in [("origin", own.as_str()), ("host", "ours.example"), ("sec-fetch-site", "none")] {
+        send(path, &[text, head]).await.expect(200);
+    }
+    for (head, code) in [
+        (("origin", "http://evil.example"), "origin_refused"),
+        (("origin", "null"), "origin_refused"),
+        (("sec-fetch-site", "cross-site"), "origin_refused"),
+        (("host", "evil.example:8720"), "host_refused"),
+    ] {
+        assert_eq!(send(path, &[text, head]).await.expect_problem(403), code, "{head:?}");
+        let read = server.request(reqwest::Method::GET, "/metrics").header(head.0, head.1);
+        assert_eq!(server.send(read).await.expect_problem(403), code, "{head:?}");
+        let health = server.request(reqwest::Method::GET, "/livez").header(head.0, head.1);
+        server.send(health).await.expect(200);
+    }
+    // A page needs no preflight to send a body without a type.
+    assert_eq!(send("/v1/series/delete", &[]).await.status, 415);
+}
+
+#[tokio::test]
+async fn a_page_with_a_token_is_served() {
+    let server = guarded().await;
+    let reader = server.with_token(READER);
+    let request = reader.request(reqwest::Method::GET, "/v1/series");
+    let request = request.header("origin", "https://ui.example").header("host", "holdall.example");
+    reader.send(request).await.expect(200);
+}
+
+#[tokio::test]
 async fn health_needs_no_token() {
     let server = guarded().await;
     for path in ["/livez", "/readyz", "/healthz", "/-/healthy", "/-/ready"] {

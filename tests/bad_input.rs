@@ -223,6 +223,61 @@ async fn a_head_that_is_too_large_is_refused() {
     assert_eq!(server.get("/livez").await.status, 200);
 }
 
+/// Sends a request as it is written here, closes the sending side, and reads the response.
+async fn raw(server: &Server, request: &str) -> String {
+    let mut stream = TcpStream::connect(server.address()).await.expect("the server listens");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    stream.shutdown().await.expect("the sending side closes");
+    read_to_close(&mut stream).await
+}
+
+#[tokio::test]
+async fn a_head_that_two_programs_could_read_differently_is_a_problem() {
+    let server = Server::start().await;
+    let long = "x".repeat(32 << 10);
+    for (status, line, head, body) in [
+        (200, "GET /livez HTTP/1.1", "host: x\r\n", ""),
+        (200, "GET /livez HTTP/1.0", "", ""),
+        (400, "GET /livez HTTP/1.1", "", ""),
+        (400, "GET /livez HTTP/1.1", "host: x\r\nhost: x\r\n", ""),
+        (400, "GET /livez HTTP/1.1", "host: a b\r\n", ""),
+        (400, "GET /nothing HTTP/1.1", "host: x/y\r\n", ""),
+        (400, "PUT /livez HTTP/1.1", "host: \r\n", ""),
+        (400, "GET http://other/livez HTTP/1.1", "host: x\r\n", ""),
+        (400, "GET /v1/locks/job/%zz HTTP/1.1", "host: x\r\n", ""),
+        (400, "GET /v1/leases?limit=%zz HTTP/1.1", "host: x\r\n", ""),
+        (
+            400,
+            "POST /v1/locks/job/x HTTP/1.1",
+            "host: x\r\ncontent-type: application/json\r\ntransfer-encoding: gzip, chunked\r\n",
+            "e\r\n{\"ttl\": \"30s\"}\r\n0\r\n\r\n",
+        ),
+        (431, "GET /livez HTTP/1.1", &format!("host: x\r\nx-long: {long}\r\n"), ""),
+    ] {
+        let response = raw(&server, &format!("{line}\r\n{head}\r\n{body}")).await;
+        let expected = format!(" {status} ");
+        assert!(response.contains(&expected), "{line} {head:.80}: {response}");
+        let is_problem = response.contains("application/problem+json");
+        assert_eq!(is_problem, status != 200, "{line} {head:.80}: {response}");
+    }
+    assert_eq!(server.get("/v1/locks/job/x").await.expect(200)["held"], false);
+}
+
+#[tokio::test]
+async fn a_query_that_contradicts_the_body_is_refused() {
+    let server = Server::start().await;
+    let push = push("x", 1.0);
+    for (query, status) in [
+        ("", 200),
+        ("?role=leader&source=leader_scrape", 200),
+        ("?role=follower", 400),
+        ("?source=worker_backfill", 400),
+    ] {
+        let response = server.post(&format!("/v1/series{query}"), &push).await;
+        assert_eq!(response.status, status, "{query}: {}", response.text());
+    }
+}
+
 #[tokio::test]
 async fn what_follows_a_request_does_not_hold_back_its_answer() {
     let server = Server::start().await;
@@ -261,7 +316,8 @@ async fn garbage_instead_of_http_hurts_nobody() {
 async fn a_request_that_exceeds_its_time_limit_is_logged_by_its_route() {
     let server = Launch::new().env("HOLDALL_TIMEOUTS__REQUEST", "100ms").start().await;
     let mut stream = TcpStream::connect(server.address()).await.expect("the server listens");
-    let head = "POST /v1/locks/job/a-name HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n";
+    let head = "POST /v1/locks/job/a-name HTTP/1.1\r\nhost: x\r\n\
+                content-type: application/json\r\ncontent-length: 100\r\n\r\n";
     stream.write_all(head.as_bytes()).await.expect("sent");
     let mut status = [0; 12];
     let response = tokio::time::timeout(DEADLINE, stream.read_exact(&mut status)).await;

@@ -55,6 +55,7 @@ async fn a_client_that_does_not_read_is_let_go() {
 async fn scrapes_count_until_they_are_read() {
     let launch = Launch::new()
         .env("HOLDALL_TIMEOUTS__WRITE", "1h")
+        .env("HOLDALL_LIMITS__CLIENT_PERCENT", "100")
         .env("HOLDALL_LIMITS__CONCURRENT_SCRAPES", "2");
     let server = with_large_page(&launch).await;
     let silent = [silent_scraper(&server).await, silent_scraper(&server).await];
@@ -91,7 +92,11 @@ async fn requests_beyond_the_limits_are_refused_and_may_come_again() {
 
 #[tokio::test]
 async fn connections_beyond_the_limit_wait_for_their_turn() {
-    let server = Launch::new().env("HOLDALL_LIMITS__CONNECTIONS", "2").listening().await;
+    let server = Launch::new()
+        .env("HOLDALL_LIMITS__CONNECTIONS", "2")
+        .env("HOLDALL_LIMITS__CLIENT_PERCENT", "100")
+        .listening()
+        .await;
     let mut held = Vec::new();
     for _ in 0..2 {
         let mut stream = TcpStream::connect(server.address()).await.expect("the server listens");

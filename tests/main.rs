@@ -12,6 +12,7 @@ mod config;
 mod conformance;
 mod crash;
 mod crowds;
+mod fair_shares;
 mod full_disk;
 mod house_rules;
 mod load;

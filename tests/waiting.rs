@@ -5,12 +5,14 @@ use std::time::Duration;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::harness::{DEADLINE, Server, eventually};
 
 const POLLS: usize = 10_000;
+/// How many clients they come from: each has its part of the permits.
+const ADDRESSES: usize = 4;
 const MEMORY_PER_POLL_BYTES: u64 = 32 << 10;
 /// Files that are open beside the connections.
 const OTHER_FILES: u64 = 500;
@@ -27,7 +29,14 @@ fn raise_file_limit() {
 
 /// Opens a connection, sends one request and leaves the response unread.
 async fn ask(server: &Server, head: &str, body: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(server.address()).await.expect("the server listens");
+    ask_from(1, server, head, body).await
+}
+
+/// Does that from one of the addresses of loopback: each is a client of its own.
+async fn ask_from(host: u8, server: &Server, head: &str, body: &str) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(([127, 0, 0, host], 0).into()).expect("an address of loopback");
+    let mut stream = socket.connect(server.address()).await.expect("the server listens");
     let request = format!(
         "{head} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\n\
          content-length: {}\r\n\r\n{body}",
@@ -45,8 +54,9 @@ async fn ten_thousand_idle_long_polls_cost_little_and_all_see_the_change() {
     let head = format!("GET /v1/series/delta?cursor={}&wait=60s", cursor.as_str().expect("text"));
     let before = server.memory_bytes();
     let mut polls = Vec::with_capacity(POLLS);
-    for _ in 0..POLLS {
-        polls.push(ask(&server, &head, "").await);
+    for number in 0..POLLS {
+        let host = u8::try_from(number % ADDRESSES).expect("fits") + 1;
+        polls.push(ask_from(host, &server, &head, "").await);
     }
     let count = u64::try_from(POLLS).expect("fits");
     eventually("all polls wait", async || (server.others_in_flight().await >= count).then_some(()))
@@ -99,6 +109,31 @@ async fn a_waiter_that_hung_up_never_gets_the_lease() {
     let response = response.expect(200);
     assert_eq!(response["acquired"], true, "{response}");
     assert_eq!(response["holder"], "last");
+}
+
+#[tokio::test]
+async fn a_client_that_closes_its_sending_side_gets_its_response_unless_it_waits() {
+    let server = Server::start().await;
+    for number in 0..20 {
+        let path = format!("POST /v1/locks/job/half-{number}");
+        let mut half = ask(&server, &path, "{\"ttl\": \"1h\"}").await;
+        half.shutdown().await.expect("the sending side closes");
+        let mut response = String::new();
+        let read = half.read_to_string(&mut response);
+        tokio::time::timeout(DEADLINE, read).await.expect("in time").expect("a response");
+        assert!(response.starts_with("HTTP/1.1 200"), "{number}: {response:?}");
+        assert!(response.contains("{\"acquired\":true,"), "{number}: {response:?}");
+    }
+    let first = json!({"holder": "first", "ttl": "1h"});
+    let first = server.post("/v1/leases/x/acquire", &first).await.expect(200);
+    let body = json!({"holder": "half", "ttl": "1h", "wait": "60s"}).to_string();
+    let mut half = ask(&server, "POST /v1/leases/x/acquire", &body).await;
+    eventually("it waits", async || (server.others_in_flight().await == 1).then_some(())).await;
+    half.shutdown().await.expect("the sending side closes");
+    eventually("it is gone", async || (server.others_in_flight().await == 0).then_some(())).await;
+    let release = json!({"fencing_token": first["fencing_token"]});
+    assert!(server.post("/v1/leases/x/release", &release).await.status < 300);
+    server.get("/v1/leases/x").await.expect_problem(404);
 }
 
 #[tokio::test]

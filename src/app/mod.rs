@@ -28,7 +28,7 @@ use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::exposition::{CacheRegistry, OwnMetrics, Pages, Refresher};
-use crate::http::{self, Readiness, RouterParts};
+use crate::http::{self, Access, Readiness, RouterParts};
 use crate::store::{Operation, backends};
 
 /// The exit code that shells use for a program that SIGINT ended.
@@ -102,6 +102,7 @@ pub async fn run(
     let pages = pages()?;
     let router = http::router(RouterParts {
         readiness: Arc::clone(&readiness),
+        access: Arc::new(Access::new(&settings.access)),
         settings: settings.clone(),
         pages: Arc::clone(&pages),
         stop: stop.clone(),

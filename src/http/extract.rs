@@ -27,11 +27,12 @@ impl<T: DeserializeOwned> FromRequest<AppState> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request<Body>, state: &AppState) -> Result<Self, Problem> {
-        if !media_type(request.headers()).is_none_or(is_json) {
-            return Err(Problem::unsupported_media("the body must be application/json"));
+        // Not even a missing one passes for JSON: a web page can send that to any server.
+        if !media_type(request.headers()).is_some_and(is_json) {
+            return Err(Problem::unsupported_media("Content-Type must be application/json"));
         }
-        let time_limit = state.settings.timeouts.body;
-        let body = read_whole(request, state.body_limit(), &state.budget, time_limit).await?;
+        let pace = state.body_pace();
+        let body = read_whole(request, state.body_limit(), &state.budget, pace).await?;
         read_json(&body.bytes).map(Self)
     }
 }
@@ -124,6 +125,9 @@ impl<T: DeserializeOwned + Send> FromRequestParts<AppState> for Path<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
+        if !is_percent_encoded(parts.uri.path().as_bytes()) {
+            return Err(Problem::invalid("the path has a % without two hexadecimal digits"));
+        }
         let path = axum::extract::Path::<T>::from_request_parts(parts, state).await;
         path.map(|path| Self(path.0)).map_err(|rejection| match rejection {
             PathRejection::FailedToDeserializePathParams(error) => {
@@ -132,6 +136,19 @@ impl<T: DeserializeOwned + Send> FromRequestParts<AppState> for Path<T> {
             _ => Problem::internal(),
         })
     }
+}
+
+/// Returns whether each `%` has its two digits. The decoders would pass others on: `%zz` would be the same as `%25zz`.
+fn is_percent_encoded(text: &[u8]) -> bool {
+    let mut rest = text;
+    while let Some(percent) = memchr::memchr(b'%', rest) {
+        match rest[percent + 1..] {
+            [high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {}
+            _ => return false,
+        }
+        rest = &rest[percent + 3..];
+    }
+    true
 }
 
 /// The query string. Keys may be repeated where the type has a list; unknown keys are refused.
@@ -146,6 +163,9 @@ impl<T: DeserializeOwned + Send> FromRequestParts<AppState> for Query<T> {
 }
 
 fn read_query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
+    if !is_percent_encoded(uri.query().unwrap_or_default().as_bytes()) {
+        return Err(Problem::invalid("the query has a % without two hexadecimal digits"));
+    }
     // The form decoder would replace invalid UTF-8 silently.
     if percent_decode_str(uri.query().unwrap_or_default()).decode_utf8().is_err() {
         return Err(Problem::invalid("the query is not UTF-8"));
@@ -181,6 +201,9 @@ fn read_fence(headers: &HeaderMap) -> Result<Option<Fence>, Problem> {
             ));
         }
     };
+    if !is_percent_encoded(lease.as_bytes()) {
+        return Err(Problem::invalid("Holdall-Lease has a % without two hexadecimal digits"));
+    }
     let lease = percent_encoding::percent_decode(lease.as_bytes())
         .decode_utf8()
         .map_err(|_| Problem::invalid("Holdall-Lease is not UTF-8"))?;
@@ -254,6 +277,9 @@ mod tests {
             "limit=x",
             "unknown=1",
             "match[]=%ff",
+            "match[]=%zz",
+            "match[]=a%2",
+            "match[]=%",
             "limit=",
             "wait=",
             "wait",
@@ -313,6 +339,7 @@ mod tests {
         let whole = whole.expect("a fence");
         assert_eq!((whole.lease.as_str(), whole.token), ("a/b", FencingToken(7)));
         assert_eq!(fence(&[(LEASE, "a")]), Err(400));
+        assert_eq!(fence(&[(LEASE, "a%zz"), (FENCING_TOKEN, "7")]), Err(400));
         assert_eq!(fence(&[(FENCING_TOKEN, "7")]), Err(400));
         for token in ["0", "-1", "x", "", "7.5", "99999999999999999999"] {
             assert_eq!(fence(&[(LEASE, "a"), (FENCING_TOKEN, token)]), Err(400), "{token}");

@@ -4,9 +4,9 @@
 //! number of such clients keeps the server's connections for ever.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-use super::access::PeerAddress;
+use super::clients::{Addresses, Peer};
 use super::linger::Lingering;
 use super::settings::HttpSettings;
 
@@ -38,6 +38,8 @@ pub async fn serve(
     settings: &HttpSettings,
     stop: CancellationToken,
 ) {
+    let addresses = Arc::new(Addresses::default());
+    let most_of_address = settings.limits.part_of_client(settings.limits.connections);
     let slots = Arc::new(Semaphore::new(settings.limits.connections.min(Semaphore::MAX_PERMITS)));
     let builder = connections(settings);
     let graceful = GracefulShutdown::new();
@@ -61,13 +63,18 @@ pub async fn serve(
                 continue;
             }
         };
-        let io = TokioIo::new(StallLimited::new(stream, settings.timeouts.write));
-        let connection = builder.serve_connection(io, service(router.clone(), peer));
+        let Some(connected) = addresses.connect(peer.ip(), most_of_address) else {
+            tracing::debug!(%peer, "a connection was closed: its address has its part of them");
+            continue;
+        };
+        let peer = connected.peer().clone();
+        let io = StallLimited::new(stream, settings.timeouts.write, Arc::clone(&peer.waits));
+        let connection = builder.serve_connection(TokioIo::new(io), service(router.clone(), peer));
         let connection = graceful.watch(connection);
         let cut = cut.clone();
         tokio::spawn(async move {
             // Free again when the connection ends.
-            let _slot = slot;
+            let _held = (slot, connected);
             tokio::select! {
                 ended = connection => if let Err(error) = ended {
                     tracing::debug!(cause = %error, "a connection ended early");
@@ -86,14 +93,15 @@ pub async fn serve(
 
 fn connections(settings: &HttpSettings) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    // `half_close` stays off: a client that closes its sending side counts as gone, so a request of it that waits is
-    // cancelled, and a lease is never granted to it.
     builder
+        // A client may close its sending side after its request, and gets its response. See `StallLimited` for
+        // requests that wait.
+        .half_close(true)
         .timer(TokioTimer::new())
         // Starts at the end of the previous request, so it also limits how long a connection may be idle.
         .header_read_timeout(settings.timeouts.idle)
-        // The read buffer holds the whole head; hyper's minimum is 8 KiB.
-        .max_buf_size(settings.limits.head_bytes.max(8192));
+        // The read buffer holds the whole head, and refuses a larger one when it is full; hyper's minimum is 8 KiB.
+        .max_buf_size(settings.limits.head_bytes.max(8192) + 1);
     builder
 }
 
@@ -101,7 +109,7 @@ type RouterFuture = <Router as Service<hyper::Request<Body>>>::Future;
 
 fn service(
     router: Router,
-    peer: SocketAddr,
+    peer: Peer,
 ) -> impl hyper::service::Service<
     hyper::Request<Incoming>,
     Response = axum::response::Response,
@@ -110,13 +118,15 @@ fn service(
 > {
     hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
         let mut request = request.map(|body| Body::new(Lingering::new(body)));
-        request.extensions_mut().insert(PeerAddress(peer.ip()));
+        peer.waits.store(false, Ordering::Relaxed);
+        request.extensions_mut().insert(peer.clone());
         // A router is always ready.
         router.clone().call(request)
     })
 }
 
-/// A connection that fails when its client receives nothing for a set time while there is something to send.
+/// A connection that fails when its client receives nothing for a set time while there is something to send, and when
+/// its client closes its sending side while its request waits.
 ///
 /// hyper has no such time-out. Linux' `TCP_USER_TIMEOUT` is one, but other systems have none that ends a connection
 /// whose receive window stays closed. It costs one branch for each write: the timer exists only while a write stalls.
@@ -124,14 +134,15 @@ struct StallLimited {
     stream: TcpStream,
     max_stall: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
+    waits: Arc<AtomicBool>,
 }
 
 impl StallLimited {
-    fn new(stream: TcpStream, max_stall: Duration) -> Self {
+    fn new(stream: TcpStream, max_stall: Duration, waits: Arc<AtomicBool>) -> Self {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(cause = %error, "TCP_NODELAY could not be set");
         }
-        Self { stream, max_stall, stalled: None }
+        Self { stream, max_stall, stalled: None, waits }
     }
 
     fn watch<T>(&mut self, cx: &mut Context<'_>, sent: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -145,6 +156,18 @@ impl StallLimited {
         match stalled.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl StallLimited {
+    /// Returns whether the client has closed its sending side; wakes the task when it does. Bytes that it sent before
+    /// that, such as a further request, hide the end.
+    fn has_ended(&self, cx: &mut Context<'_>) -> bool {
+        let mut byte = [0];
+        match self.stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
+            Poll::Ready(peeked) => peeked.map_or(true, |length| length == 0),
+            Poll::Pending => false,
         }
     }
 }
@@ -183,6 +206,10 @@ impl AsyncWrite for StallLimited {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper does not read while a response is due, but flushes whenever it polls the connection.
+        if self.waits.load(Ordering::Relaxed) && self.has_ended(cx) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

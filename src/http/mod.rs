@@ -6,7 +6,9 @@
 mod access;
 mod admission;
 mod body;
+mod clients;
 mod extract;
+mod head;
 mod linger;
 mod listen;
 mod observe;
@@ -23,7 +25,7 @@ mod state;
 mod tests;
 mod wire;
 
-pub use self::access::{AccessSettings, PeerAddress, Scope, TokenSettings};
+pub use self::access::{Access, AccessSettings, HostPattern, Scope, TokenSettings};
 pub use self::listen::serve;
 pub use self::router::{openapi_3_0, openapi_3_1, route_table, router};
 pub use self::settings::{HttpSettings, LimitSettings, ServerSettings, TimeoutSettings};

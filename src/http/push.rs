@@ -10,13 +10,12 @@ use super::settings::HttpSettings;
 use crate::ingest::{Format, InputLimits, ParseError, ParsedPush};
 use crate::model::batch::PointErrors;
 
-/// Returns the format of a body from its media type; JSON when there is none.
+/// Returns the format of a body from its media type.
 ///
 /// # Errors
-/// 415 for any other media type.
+/// 415 for any other media type, and for none.
 pub(crate) fn format_of(media: Option<&str>) -> Result<Format, Problem> {
-    let Some(media) = media else { return Ok(Format::Json) };
-    match media.to_ascii_lowercase().as_str() {
+    match media.unwrap_or_default().to_ascii_lowercase().as_str() {
         "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Ok(Format::Ndjson),
         "text/plain" => Ok(Format::Text),
         "application/openmetrics-text" => Ok(Format::OpenMetrics),
@@ -90,7 +89,7 @@ mod tests {
     use axum::http::Request;
 
     use super::*;
-    use crate::http::body::{BodyBudget, BodyLimit, read_whole};
+    use crate::http::body::{BodyBudget, BodyLimit, BodyPace, read_whole};
     use crate::http::settings::for_tests;
 
     #[tokio::test]
@@ -107,8 +106,8 @@ mod tests {
                 let limit = BodyLimit { sent_bytes: 1 << 20, decoded_bytes: 1 << 20 };
                 let request = Request::new(Body::from(body.clone()));
                 let settings = for_tests();
-                let time_limit = settings.timeouts.body;
-                let whole = read_whole(request, limit, &budget, time_limit).await?;
+                let pace = BodyPace::new(settings.timeouts.body, settings.timeouts.body, 1);
+                let whole = read_whole(request, limit, &budget, pace).await?;
                 parse_push(format, whole, &settings).await
             };
             let first = push().await.unwrap_or_else(|problem| panic!("{format:?}: {problem:?}"));
@@ -122,7 +121,7 @@ mod tests {
     #[test]
     fn the_media_type_tells_the_format() {
         let of = |media| format_of(media).ok();
-        assert_eq!(of(None), Some(Format::Json));
+        assert_eq!(of(None), None);
         assert_eq!(of(Some("application/json")), Some(Format::Json));
         assert_eq!(of(Some("Text/Plain")), Some(Format::Text));
         assert_eq!(of(Some("application/x-ndjson")), Some(Format::Ndjson));

@@ -16,19 +16,21 @@ use super::problem::Code;
 use super::state::AppState;
 
 /// How the request of any route may end.
-pub(crate) const EVERY_ROUTE: &[Code] = &[Code::Internal, Code::RequestTimeout];
+pub(crate) const EVERY_ROUTE: &[Code] =
+    &[Code::InvalidRequest, Code::HeadTooLarge, Code::Internal, Code::RequestTimeout];
 
 /// How the request of a route with a scope may end before its handler runs.
-pub(crate) const WITH_SCOPE: &[Code] = &[Code::Unauthorized, Code::Forbidden, Code::Overloaded];
+pub(crate) const WITH_SCOPE: &[Code] = &[
+    Code::Unauthorized,
+    Code::Forbidden,
+    Code::HostRefused,
+    Code::OriginRefused,
+    Code::Overloaded,
+];
 
 /// How a request that reaches the store may end.
-pub(crate) const WITH_STORE: &[Code] = &[
-    Code::InvalidRequest,
-    Code::Starting,
-    Code::StoreUnavailable,
-    Code::StoreTimeout,
-    Code::StoreThrottled,
-];
+pub(crate) const WITH_STORE: &[Code] =
+    &[Code::Starting, Code::StoreUnavailable, Code::StoreTimeout, Code::StoreThrottled];
 
 /// How a request that writes may end, beside that.
 pub(crate) const WITH_WRITE: &[Code] = &[Code::StorageFull];

@@ -7,8 +7,9 @@
 use std::time::Instant;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
-use axum::http::Method;
+use axum::http::Request;
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
@@ -17,6 +18,8 @@ use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::SizeAbove;
 
 use super::admission::Admission;
+use super::clients::Peer;
+use super::head;
 use super::openapi;
 use super::problem::{Code, Problem};
 use super::route::{Resource, Route};
@@ -25,7 +28,7 @@ use super::state::{AppState, RouterParts};
 
 /// Builds the router of the whole API.
 pub fn router(parts: RouterParts) -> Router {
-    let admission = Admission::new(&parts.settings, parts.pages.own());
+    let admission = Admission::new(&parts.settings, &parts.access, parts.pages.own());
     let state = AppState::new(parts);
     let mut router = Router::new();
     for route in resources().into_iter().flat_map(|resource| resource.routes) {
@@ -89,16 +92,19 @@ fn compression() -> CompressionLayer<SizeAbove> {
     CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(SizeAbove::new(1024))
 }
 
-async fn unknown_path(State(state): State<AppState>) -> Response {
-    refuse(&state, Problem::not_found("there is no such path"))
+async fn unknown_path(State(state): State<AppState>, request: Request<Body>) -> Response {
+    refuse(&state, &request, Problem::not_found("there is no such path"))
 }
 
-async fn wrong_method(State(state): State<AppState>, _method: Method) -> Response {
-    refuse(&state, Problem::method_not_allowed())
+async fn wrong_method(State(state): State<AppState>, request: Request<Body>) -> Response {
+    refuse(&state, &request, Problem::method_not_allowed())
 }
 
-fn refuse(state: &AppState, problem: Problem) -> Response {
+fn refuse(state: &AppState, request: &Request<Body>, problem: Problem) -> Response {
     let started = Instant::now();
+    let over_a_connection = request.extensions().get::<Peer>().is_some();
+    let head = head::check(request, state.settings.limits.head_bytes);
+    let problem = head.err().filter(|_| over_a_connection).unwrap_or(problem);
     let response = problem.into_response();
     state.unmatched.observe(response.status().as_u16(), started.elapsed());
     response

@@ -74,9 +74,15 @@ pub struct LimitSettings {
     /// at a time, over all requests.
     #[serde(deserialize_with = "settings::bytes")]
     pub buffered_body_bytes: usize,
-    /// How many requests may run at a time; those that wait for something do not count.
+    /// How many requests may run at a time, beside pushes; those that wait for something do not count.
     #[serde(deserialize_with = "settings::count")]
     pub concurrent_requests: usize,
+    /// How many renewals and releases of leases may run when no other request may.
+    #[serde(deserialize_with = "settings::count")]
+    pub reserved_requests: usize,
+    /// How many pushes of series may run at a time, with the reading of their bodies.
+    #[serde(deserialize_with = "settings::count")]
+    pub concurrent_uploads: usize,
     /// How many requests may wait for changes at a time, and how many for a lease or a value.
     #[serde(deserialize_with = "settings::count")]
     pub waiting_requests: usize,
@@ -86,6 +92,12 @@ pub struct LimitSettings {
     /// How many connections may be open at a time; more wait to be accepted.
     #[serde(deserialize_with = "settings::count")]
     pub connections: usize,
+    /// The most of each of these numbers that one client has, in percent.
+    #[serde(deserialize_with = "settings::count")]
+    pub client_percent: usize,
+    /// The fewest bytes a second of a body that a client must send.
+    #[serde(deserialize_with = "settings::bytes")]
+    pub min_body_bytes_per_second: usize,
     /// The largest head of a request, in bytes; at least 8 KiB.
     #[serde(deserialize_with = "settings::bytes")]
     pub head_bytes: usize,
@@ -116,6 +128,13 @@ impl LimitSettings {
     pub const CAN_NOT_BUFFER: &str = "a compressed body, as sent and as decoded, and 8 MiB for its decoder must fit \
         into limits.buffered_body_bytes: it would always be refused";
 
+    /// Returns how many of `count` permits one client has at most: its part, rounded up.
+    pub fn part_of_client(&self, count: usize) -> usize {
+        // Divided first, so that no product overflows.
+        let percent = self.client_percent.min(100);
+        count / 100 * percent + (count % 100 * percent).div_ceil(100)
+    }
+
     /// Returns whether a body that is this large as sent, and as decoded, fits into an unused budget.
     pub fn can_buffer(&self, sent_bytes: usize, decoded_bytes: usize) -> bool {
         let bytes = sent_bytes.saturating_add(decoded_bytes).saturating_add(DECODER_BYTES);
@@ -144,6 +163,11 @@ impl Settings for LimitSettings {
                 &["limits.body_bytes", "limits.buffered_body_bytes"],
             ),
         ];
+        violations.require(
+            (1..=100).contains(&self.client_percent),
+            &["limits.client_percent"],
+            || "must be from 1 to 100".to_owned(),
+        );
         for (can, settings) in bodies {
             violations.require(can, settings, || Self::CAN_NOT_BUFFER.to_owned());
         }
@@ -165,6 +189,9 @@ pub struct TimeoutSettings {
     /// How long a client may stay silent in the middle of a body.
     #[serde(deserialize_with = "settings::duration")]
     pub body: Duration,
+    /// Over which time `limits.min_body_bytes_per_second` is measured.
+    #[serde(deserialize_with = "settings::duration")]
+    pub body_window: Duration,
     /// How long a connection may be idle, or take to send the head of a request.
     #[serde(deserialize_with = "settings::duration")]
     pub idle: Duration,
@@ -204,9 +231,13 @@ pub(crate) fn for_tests() -> HttpSettings {
             body_bytes: 64 << 10,
             buffered_body_bytes: 16 << 20,
             concurrent_requests: 64,
+            reserved_requests: 8,
+            concurrent_uploads: 64,
             waiting_requests: 64,
             concurrent_scrapes: 8,
             connections: 64,
+            client_percent: 100,
+            min_body_bytes_per_second: 1,
             head_bytes: 32 << 10,
             batch_keys: 100,
             batch_points: 100_000,
@@ -220,6 +251,7 @@ pub(crate) fn for_tests() -> HttpSettings {
             request: second * 30,
             upload: second * 60,
             body: second * 30,
+            body_window: second * 30,
             idle: second * 30,
             write: second * 30,
             max_wait: second * 60,

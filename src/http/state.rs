@@ -9,7 +9,8 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::body::{BodyBudget, BodyLimit};
+use super::access::Access;
+use super::body::{BodyBudget, BodyLimit, BodyPace};
 use super::observe::RouteMetrics;
 use super::problem::{Code, Problem};
 use super::settings::HttpSettings;
@@ -52,8 +53,10 @@ impl Readiness {
 pub struct RouterParts {
     /// The engine, now or later.
     pub readiness: Arc<Readiness>,
-    /// Limits, timeouts, access.
+    /// Limits and timeouts.
     pub settings: HttpSettings,
+    /// Who may do what.
+    pub access: Arc<Access>,
     /// The pages of /metrics, with what the server counts about itself.
     pub pages: Arc<Pages>,
     /// Cancelled when the server begins to stop: requests that wait then end at once.
@@ -86,7 +89,7 @@ impl std::ops::Deref for AppState {
 impl AppState {
     /// Puts the parts together.
     pub(crate) fn new(parts: RouterParts) -> Self {
-        let RouterParts { readiness, settings, pages, stop } = parts;
+        let RouterParts { readiness, settings, access: _, pages, stop } = parts;
         Self(Arc::new(Shared {
             budget: BodyBudget::new(settings.limits.buffered_body_bytes),
             unmatched: RouteMetrics::new(pages.own(), "any", "unmatched"),
@@ -140,6 +143,13 @@ impl Shared {
     pub(crate) fn body_limit(&self) -> BodyLimit {
         let bytes = self.settings.limits.body_bytes;
         BodyLimit { sent_bytes: bytes, decoded_bytes: bytes }
+    }
+
+    /// Returns how slowly bodies may arrive.
+    pub(crate) fn body_pace(&self) -> BodyPace {
+        let timeouts = &self.settings.timeouts;
+        let rate = self.settings.limits.min_body_bytes_per_second;
+        BodyPace::new(timeouts.body, timeouts.body_window, rate)
     }
 
     /// Returns the limit on pushes of series.

@@ -75,6 +75,14 @@ impl Client {
         count.saturating_sub(1)
     }
 
+    /// Returns how many permits of a kind requests have.
+    pub(crate) async fn permits_in_use(&self, kind: &str) -> u64 {
+        let text = self.get("/metrics").await.text();
+        let line = format!("holdall_http_permits_in_use{{kind=\"{kind}\"}} ");
+        let value = |text: &str| text.strip_prefix(&line)?.parse().ok();
+        text.lines().find_map(value).unwrap_or_else(|| panic!("{line} is not in:\n{text}"))
+    }
+
     /// Sends JSON.
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Response {
         self.send(self.request(Method::POST, path).json(body)).await

@@ -15,7 +15,7 @@ use std::time::Duration;
 use prometheus::core::Collector;
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    Opts, Registry,
+    IntGaugeVec, Opts, Registry,
 };
 
 pub use self::gauge_family::GaugeFamily;
@@ -44,6 +44,8 @@ pub struct OwnMetrics {
     pub http_duration: HistogramVec,
     /// Requests that are being served now.
     pub http_in_flight: IntGauge,
+    /// Permits that requests have now, by `kind`.
+    pub http_permits: IntGaugeVec,
     /// How long refreshes took.
     pub refresh_duration: Histogram,
     /// Refreshes that failed.
@@ -114,6 +116,10 @@ impl OwnMetrics {
             )?)?,
             http_in_flight: r
                 .int_gauge("holdall_http_requests_in_flight", "HTTP requests being served.")?,
+            http_permits: r.add(IntGaugeVec::new(
+                Opts::new("holdall_http_permits_in_use", "Permits that HTTP requests have."),
+                &["kind"],
+            )?)?,
             refresh_duration: r.add(Histogram::with_opts(
                 HistogramOpts::new(
                     "holdall_refresh_duration_seconds",

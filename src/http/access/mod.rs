@@ -4,27 +4,26 @@
 //! only the hash is kept. Invariant: how long the check takes says nothing about the configured tokens: each of them
 //! is compared as a whole, also after a match.
 
+mod pages;
 mod settings;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, Method};
 use ipnet::IpNet;
+use parking_lot::RwLock;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
-pub use self::settings::{AccessSettings, Scope, TokenSettings};
+pub use self::settings::{AccessSettings, HostPattern, Scope, TokenSettings};
+use super::clients::Client;
 use super::problem::Problem;
 
 /// The role that the request's token is bound to, as a request extension.
 #[derive(Debug, Clone)]
 pub(crate) struct BoundRole(pub(crate) Arc<str>);
-
-/// The address of the client, as a request extension set by the listener.
-#[derive(Debug, Clone, Copy)]
-pub struct PeerAddress(pub IpAddr);
 
 /// A token as requests are compared with it.
 #[derive(Debug)]
@@ -32,72 +31,81 @@ struct KnownToken {
     sha256: [u8; 32],
     scopes: Vec<Scope>,
     role: Option<BoundRole>,
+    client: Arc<Client>,
+}
+
+/// What the token of a request says about it.
+#[derive(Debug, Default)]
+pub(crate) struct Allowed {
+    /// The role that the token is bound to.
+    pub(crate) role: Option<BoundRole>,
+    /// The client that the token stands for; `None` without tokens.
+    pub(crate) client: Option<Arc<Client>>,
 }
 
 /// Checks the access of each request.
 #[derive(Debug)]
-pub(crate) struct Access {
-    tokens: Vec<KnownToken>,
+pub struct Access {
+    tokens: RwLock<Vec<KnownToken>>,
     metrics_allow: Vec<IpNet>,
+    allowed_hosts: Vec<HostPattern>,
 }
 
 impl Access {
     /// Builds the check.
-    pub(crate) fn new(settings: &AccessSettings) -> Self {
+    pub fn new(settings: &AccessSettings) -> Self {
+        let access = Self {
+            tokens: RwLock::default(),
+            metrics_allow: settings.metrics_allow.clone(),
+            allowed_hosts: settings.allowed_hosts.clone(),
+        };
+        access.reload_tokens(settings);
+        access
+    }
+
+    /// Replaces the tokens, for all requests from now on. A token that stays keeps what it has.
+    pub fn reload_tokens(&self, settings: &AccessSettings) {
+        let mut tokens = self.tokens.write();
         let known = |token: &TokenSettings| {
+            // Every token has one, once the settings have been checked.
+            let sha256 = token.sha256()?;
+            let before = tokens.iter().find(|known| known.sha256 == sha256);
             Some(KnownToken {
-                // Every token has one, once the settings have been checked.
-                sha256: token.sha256()?,
+                client: before.map(|known| Arc::clone(&known.client)).unwrap_or_default(),
+                sha256,
                 scopes: token.scopes.clone(),
                 role: token.role.as_deref().map(|role| BoundRole(role.into())),
             })
         };
-        Self {
-            tokens: settings.tokens.iter().filter_map(known).collect(),
-            metrics_allow: settings.metrics_allow.clone(),
-        }
+        *tokens = settings.tokens.iter().filter_map(known).collect();
     }
 
-    /// Returns whether requests need a token at all.
-    pub(crate) fn is_open(&self) -> bool {
-        self.tokens.is_empty()
-    }
-
-    /// Checks that the request's token has the scope that its route requires; returns the role that the token is
-    /// bound to.
+    /// Checks that the request's token has the scope that its route requires; without tokens, that no foreign web page
+    /// sent it.
     ///
     /// # Errors
-    /// 401 for a missing or unknown token, 403 for one that lacks the scope.
+    /// 401 for a missing or unknown token, 403 for one that lacks the scope, and for what a foreign web page
+    /// could send.
     pub(crate) fn check(
         &self,
+        method: &Method,
         headers: &HeaderMap,
         scope: Scope,
-    ) -> Result<Option<&BoundRole>, Problem> {
-        if self.is_open() {
-            return Ok(None);
+    ) -> Result<Allowed, Problem> {
+        let tokens = self.tokens.read();
+        if tokens.is_empty() {
+            pages::check(method, headers, scope, &self.allowed_hosts)?;
+            return Ok(Allowed::default());
         }
         let token = bearer(headers).ok_or_else(Problem::unauthorized)?;
-        let found = self.find(token).ok_or_else(Problem::unauthorized)?;
+        let found = find(&tokens, token).ok_or_else(Problem::unauthorized)?;
         if !found.scopes.contains(&scope) {
             return Err(Problem::forbidden(format!(
                 "this token lacks the scope {:?}",
                 scope.as_str()
             )));
         }
-        Ok(found.role.as_ref())
-    }
-
-    fn find(&self, token: &[u8]) -> Option<&KnownToken> {
-        let hash: [u8; 32] = Sha256::digest(token).into();
-        let mut found = None;
-        // No early return: the time would tell how far down the list the token is.
-        for known in &self.tokens {
-            let same: Choice = known.sha256.ct_eq(&hash);
-            if bool::from(same) {
-                found = Some(known);
-            }
-        }
-        found
+        Ok(Allowed { role: found.role.clone(), client: Some(Arc::clone(&found.client)) })
     }
 
     /// Checks that the address may read /metrics. An unknown address may not when there is a list.
@@ -115,6 +123,19 @@ impl Access {
         }
         Err(Problem::forbidden("this address may not read the metrics"))
     }
+}
+
+fn find<'a>(tokens: &'a [KnownToken], token: &[u8]) -> Option<&'a KnownToken> {
+    let hash: [u8; 32] = Sha256::digest(token).into();
+    let mut found = None;
+    // No early return: the time would tell how far down the list the token is.
+    for known in tokens {
+        let same: Choice = known.sha256.ct_eq(&hash);
+        if bool::from(same) {
+            found = Some(known);
+        }
+    }
+    found
 }
 
 /// Returns the bearer token. The scheme is case-insensitive (RFC 9110, 11.1); everything after it is the token,
@@ -150,8 +171,8 @@ mod tests {
         if let Some(value) = authorization {
             headers.insert(AUTHORIZATION, value.parse().expect("a header"));
         }
-        match access().check(&headers, scope) {
-            Ok(role) => Ok(role.map(|r| r.0.to_string())),
+        match access().check(&Method::GET, &headers, scope) {
+            Ok(allowed) => Ok(allowed.role.map(|role| role.0.to_string())),
             Err(problem) => Err(problem.status().as_u16()),
         }
     }
@@ -176,8 +197,40 @@ mod tests {
     #[test]
     fn without_tokens_every_client_has_access() {
         let open = Access::new(&AccessSettings::default());
-        assert!(open.check(&HeaderMap::new(), Scope::Admin).is_ok());
+        assert!(open.check(&Method::GET, &HeaderMap::new(), Scope::Admin).is_ok());
         assert!(open.check_metrics_address(None).is_ok());
+    }
+
+    #[test]
+    fn two_tokens_at_a_time_are_none() {
+        let mut headers = HeaderMap::new();
+        for token in ["Bearer one=1==", "Bearer one=1=="] {
+            headers.append(AUTHORIZATION, token.parse().expect("a header"));
+        }
+        let refused =
+            access().check(&Method::GET, &headers, Scope::Read).expect_err("there are two");
+        assert_eq!(refused.status().as_u16(), 401);
+    }
+
+    #[test]
+    fn tokens_are_replaced_and_one_that_stays_is_the_same_client() {
+        let access = access();
+        let client = |token: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(AUTHORIZATION, format!("Bearer {token}").parse().expect("a header"));
+            access
+                .check(&Method::GET, &headers, Scope::Read)
+                .ok()
+                .and_then(|allowed| allowed.client)
+        };
+        let before = client("two").expect("it is known");
+        let tokens = ["two", "three"];
+        let tokens = tokens.map(|token| TokenSettings::for_tests(token, &[Scope::Read], None));
+        let settings = AccessSettings { tokens: tokens.to_vec(), ..AccessSettings::default() };
+        access.reload_tokens(&settings);
+        assert!(client("two").is_some_and(|after| Arc::ptr_eq(&before, &after)));
+        assert!(client("three").is_some_and(|other| !Arc::ptr_eq(&before, &other)));
+        assert!(client("one=1==").is_none());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use sha2::{Digest as _, Sha256};
 
+use crate::http::head::split_host;
 use crate::model::hex;
 use crate::model::settings::{self, List, Secret, Settings, Violations, one_of};
 
@@ -31,6 +32,9 @@ pub struct AccessSettings {
     /// The addresses that may read /metrics; none means all.
     #[serde(deserialize_with = "networks")]
     pub metrics_allow: Vec<IpNet>,
+    /// The host names that requests may name where there are no tokens, beside addresses and private names.
+    #[serde(deserialize_with = "settings::list")]
+    pub allowed_hosts: Vec<HostPattern>,
     /// Allows to listen on addresses of the network although there are no tokens.
     #[serde(deserialize_with = "settings::flag")]
     pub open_to_the_network_without_tokens: bool,
@@ -91,6 +95,41 @@ impl TryFrom<String> for Scope {
     }
 }
 
+/// A host name that requests may name, `*.` and all names below a domain, or `*` for any.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(transparent)]
+pub struct HostPattern(String);
+
+impl HostPattern {
+    /// Returns whether this can match anything: a name without port or path.
+    pub(super) fn is_valid(&self) -> bool {
+        let name = self.0.strip_prefix("*.").unwrap_or(&self.0);
+        self.0 == "*" || (!name.contains('*') && matches!(split_host(name), Some((_, None))))
+    }
+
+    /// Returns whether `name` is one of the names.
+    pub(super) fn matches(&self, name: &str) -> bool {
+        match self.0.strip_prefix('*') {
+            Some(suffix) => ends_with(name, suffix),
+            None => name.eq_ignore_ascii_case(&self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+impl From<&str> for HostPattern {
+    fn from(pattern: &str) -> Self {
+        Self(pattern.to_owned())
+    }
+}
+
+/// Returns whether a host name ends with `suffix`.
+pub(super) fn ends_with(name: &str, suffix: &str) -> bool {
+    let start = name.len().checked_sub(suffix.len());
+    let end = start.and_then(|start| name.get(start..));
+    end.is_some_and(|end| end.eq_ignore_ascii_case(suffix))
+}
+
 impl AccessSettings {
     /// The settings that hold secrets.
     pub const SECRETS: &[&str] = &["access.tokens.token", "access.tokens.token_sha256"];
@@ -98,6 +137,14 @@ impl AccessSettings {
 
 impl Settings for AccessSettings {
     fn check(&mut self, violations: &mut Violations) {
+        violations.require(
+            self.allowed_hosts.iter().all(HostPattern::is_valid),
+            &["access.allowed_hosts"],
+            || {
+                "must be names such as \"holdall.example.com\", \"*.example.com\", or \"*\""
+                    .to_owned()
+            },
+        );
         let (mut names, mut hashes) = (BTreeSet::new(), BTreeSet::new());
         for (index, token) in self.tokens.iter_mut().enumerate() {
             let which = format!("number {} ({:?})", index + 1, token.name);

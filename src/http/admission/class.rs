@@ -9,8 +9,12 @@ use crate::http::settings::TimeoutSettings;
 pub(crate) enum RequestClass {
     /// Runs, and responds at once.
     Prompt,
-    /// Runs, and its body may be large and arrive over a slow connection.
+    /// Runs, and its body may be large and arrive over a slow connection. So it counts by itself: slow pushes keep no
+    /// other request from running.
     Upload,
+    /// Runs, and finds room when no other request does: the renewal or release of a lease. A holder that could not
+    /// renew would lose its lease to the load.
+    Renewal,
     /// Runs, and may turn out to wait, for changes or for another client. It then exchanges its permit, see
     /// [`super::RunningPermit`].
     Wait,
@@ -26,6 +30,7 @@ impl RequestClass {
         match self {
             Self::Prompt => "prompt",
             Self::Upload => "upload",
+            Self::Renewal => "renewal",
             Self::Wait => "wait",
             Self::Scrape => "scrape",
             Self::Unlimited => "unlimited",
@@ -35,7 +40,7 @@ impl RequestClass {
     /// Returns how long a request may take until its response begins.
     pub(super) fn time_limit(self, timeouts: &TimeoutSettings) -> Duration {
         match self {
-            Self::Prompt | Self::Scrape | Self::Unlimited => timeouts.request,
+            Self::Prompt | Self::Renewal | Self::Scrape | Self::Unlimited => timeouts.request,
             Self::Upload => timeouts.upload,
             Self::Wait => timeouts.request + timeouts.max_wait,
         }

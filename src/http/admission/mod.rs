@@ -15,7 +15,9 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::Request;
 
-use super::access::{Access, PeerAddress, Scope};
+use super::access::{Access, Allowed, Scope};
+use super::clients::{Client, Peer};
+use super::head;
 use super::observe::RouteMetrics;
 use super::problem::Problem;
 use super::settings::{HttpSettings, TimeoutSettings};
@@ -31,16 +33,22 @@ pub(crate) struct Admission {
     access: Arc<Access>,
     permits: Arc<Permits>,
     timeouts: TimeoutSettings,
+    head_bytes: usize,
     own: Arc<OwnMetrics>,
 }
 
 impl Admission {
     /// Makes the bounds that all routes count against.
-    pub(crate) fn new(settings: &HttpSettings, own: &Arc<OwnMetrics>) -> Self {
+    pub(crate) fn new(
+        settings: &HttpSettings,
+        access: &Arc<Access>,
+        own: &Arc<OwnMetrics>,
+    ) -> Self {
         Self {
-            access: Arc::new(Access::new(&settings.access)),
-            permits: Arc::new(Permits::new(&settings.limits)),
+            access: Arc::clone(access),
+            permits: Arc::new(Permits::new(&settings.limits, own)),
             timeouts: settings.timeouts.clone(),
+            head_bytes: settings.limits.head_bytes,
             own: Arc::clone(own),
         }
     }
@@ -59,6 +67,7 @@ impl Admission {
             permits: Arc::clone(&self.permits),
             class,
             time_limit: class.time_limit(&self.timeouts),
+            head_bytes: self.head_bytes,
             metrics: RouteMetrics::new(&self.own, method, path),
             route: format!("{method} {path}"),
         })
@@ -72,6 +81,7 @@ struct RouteAdmission {
     permits: Arc<Permits>,
     class: RequestClass,
     time_limit: Duration,
+    head_bytes: usize,
     metrics: RouteMetrics,
     /// The method and the path's template, for the log.
     route: String,
@@ -82,13 +92,22 @@ impl RouteAdmission {
     /// bound to, and the permit where it can be exchanged.
     ///
     /// # Errors
-    /// 401 or 403 when the client has no access, 503 `overloaded` when there is no permit.
+    /// 400 or 431 for a bad head, 401 or 403 when the client has no access, 503 `overloaded` when there is no permit
+    /// for this client.
     fn admit(&self, request: &mut Request<Body>) -> Result<Permit, Problem> {
-        // First, so that a client without access neither takes a permit nor learns how busy the server is.
-        if let Some((access, scope)) = &self.access {
-            check_access(access, *scope, request)?;
+        let peer = request.extensions().get::<Peer>().cloned();
+        // What another program sends to the router itself need not be a whole head.
+        if peer.is_some() {
+            head::check(request, self.head_bytes)?;
         }
-        let permit = self.permits.acquire(self.class)?;
+        // Before the permit, so that a client without access neither takes a permit nor learns how busy the server is.
+        let client = match &self.access {
+            Some((access, scope)) => check_access(access, *scope, request)?,
+            None => None,
+        };
+        let waits = peer.as_ref().map(|peer| &peer.waits);
+        let client = client.as_ref().or_else(|| peer.as_ref().map(|peer| &peer.client));
+        let permit = self.permits.acquire(self.class, client, waits)?;
         if let Permit::Exchangeable(running) = &permit {
             request.extensions_mut().insert(running.clone());
         }
@@ -96,16 +115,21 @@ impl RouteAdmission {
     }
 }
 
-fn check_access(access: &Access, scope: Scope, request: &mut Request<Body>) -> Result<(), Problem> {
+/// Returns the client that the request's token stands for.
+fn check_access(
+    access: &Access,
+    scope: Scope,
+    request: &mut Request<Body>,
+) -> Result<Option<Arc<Client>>, Problem> {
     if scope == Scope::Metrics {
-        let peer = request.extensions().get::<PeerAddress>().map(|peer| peer.0);
-        access.check_metrics_address(peer)?;
+        let address = request.extensions().get::<Peer>().map(|peer| peer.address);
+        access.check_metrics_address(address)?;
     }
-    if let Some(role) = access.check(request.headers(), scope)? {
-        let role = role.clone();
+    let Allowed { role, client } = access.check(request.method(), request.headers(), scope)?;
+    if let Some(role) = role {
         request.extensions_mut().insert(role);
     }
-    Ok(())
+    Ok(client)
 }
 
 #[cfg(test)]

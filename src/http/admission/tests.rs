@@ -9,7 +9,8 @@ use super::*;
 use crate::http::settings::for_tests;
 
 fn admission(settings: &HttpSettings) -> Admission {
-    Admission::new(settings, crate::http::tests::pages().own())
+    let access = Arc::new(Access::new(&settings.access));
+    Admission::new(settings, &access, crate::http::tests::pages().own())
 }
 
 async fn respond<F>(
@@ -122,11 +123,14 @@ async fn a_request_that_may_not_wait_keeps_its_permit_to_run() {
 async fn a_request_without_a_permit_is_refused_unless_its_class_is_unlimited() {
     let mut settings = for_tests();
     settings.limits.concurrent_requests = 0;
+    settings.limits.concurrent_uploads = 0;
+    settings.limits.reserved_requests = 0;
     settings.limits.concurrent_scrapes = 0;
     let admission = admission(&settings);
     for (class, status) in [
         (RequestClass::Prompt, 503),
         (RequestClass::Upload, 503),
+        (RequestClass::Renewal, 503),
         (RequestClass::Wait, 503),
         (RequestClass::Scrape, 503),
         (RequestClass::Unlimited, 200),
@@ -148,4 +152,19 @@ async fn a_client_that_goes_away_while_it_waits_returns_its_permit() {
     assert_eq!(admission.permits.left(), [all[0], all[1], all[2] - 1]);
     drop(waiting);
     assert_eq!(admission.permits.left(), all);
+}
+
+#[tokio::test]
+async fn pushes_and_renewals_find_room_when_nothing_else_may_run() {
+    let mut settings = for_tests();
+    settings.limits.concurrent_requests = 0;
+    settings.limits.reserved_requests = 1;
+    settings.limits.concurrent_uploads = 1;
+    let admission = admission(&settings);
+    let statuses = async |class| respond(&admission, class, endless).await.status().as_u16();
+    assert_eq!(statuses(RequestClass::Prompt).await, 503);
+    assert_eq!(statuses(RequestClass::Upload).await, 200);
+    assert_eq!(statuses(RequestClass::Renewal).await, 200);
+    let _renewal = respond(&admission, RequestClass::Renewal, endless).await;
+    assert_eq!(statuses(RequestClass::Renewal).await, 503);
 }

@@ -51,6 +51,10 @@ codes! {
         "the request carries no known bearer token";
     Forbidden, FORBIDDEN, "forbidden",
         "the token lacks the scope of this route, or the address is not allowed";
+    HostRefused, FORBIDDEN, "host_refused",
+        "there are no access tokens, and the request names the server by a host name that a stranger could own";
+    OriginRefused, FORBIDDEN, "origin_refused",
+        "there are no access tokens, and a web page of another origin made a browser send the request";
     GuardRefused, FORBIDDEN, "guard_refused",
         "the writer's role, or the role that the token is bound to, may not do this";
     NotFound, NOT_FOUND, "not_found",
@@ -91,6 +95,8 @@ codes! {
         "a write of this role must carry the fence of the leader lease";
     GenerationRequired, PRECONDITION_REQUIRED, "generation_required",
         "a put must carry the fence, or the generation, that was read before the value was made";
+    HeadTooLarge, REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large",
+        "the first line and the headers of the request are larger than the limit";
     Internal, INTERNAL_SERVER_ERROR, "internal",
         "the server failed; its log says why";
     Unsupported, NOT_IMPLEMENTED, "unsupported",

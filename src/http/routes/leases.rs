@@ -26,8 +26,18 @@ pub(super) fn resource() -> Resource {
                 .class(RequestClass::Wait)
                 .fails(&[Code::GuardRefused, Code::Stopping]),
         )
-        .route(write(routes!(renew_lease)).body().fails(&[Code::LeaseNotHeld]))
-        .route(write(routes!(release_lease)).body().fails(&[Code::LeaseNotHeld]))
+        .route(
+            write(routes!(renew_lease))
+                .class(RequestClass::Renewal)
+                .body()
+                .fails(&[Code::LeaseNotHeld]),
+        )
+        .route(
+            write(routes!(release_lease))
+                .class(RequestClass::Renewal)
+                .body()
+                .fails(&[Code::LeaseNotHeld]),
+        )
         .route(read(routes!(get_lease)).fails(&[Code::NotFound]))
         .route(read(routes!(list_leases)).compressed())
 }

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::settings::for_tests;
-use super::{HttpSettings, RouterParts, Scope, TokenSettings, router, serve};
+use super::{Access, HttpSettings, RouterParts, Scope, TokenSettings, router, serve};
 use crate::clock::ManualClock;
 use crate::exposition::{OwnMetrics, Pages};
 use crate::model::time::Timestamp;
@@ -54,6 +54,7 @@ pub(super) fn pages() -> Arc<Pages> {
 fn parts(settings: HttpSettings) -> RouterParts {
     RouterParts {
         readiness: Arc::default(),
+        access: Arc::new(Access::new(&settings.access)),
         settings,
         pages: pages(),
         stop: CancellationToken::new(),
@@ -69,24 +70,6 @@ fn is_problem(seen: &Seen, status: u16, code: &str) {
     assert_eq!(seen.headers[header::CONTENT_TYPE], "application/problem+json");
     assert_eq!(seen.json["status"], status);
     assert_eq!(seen.json["code"], code);
-}
-
-#[tokio::test]
-async fn a_server_that_loads_is_alive_but_not_ready() {
-    let router = starting();
-    for path in ["/livez", "/healthz", "/-/healthy"] {
-        assert_eq!(ask(&router, get(path)).await.status, 200, "{path}");
-    }
-    for path in ["/readyz", "/-/ready"] {
-        let seen = ask(&router, get(path)).await;
-        is_problem(&seen, 503, "starting");
-        assert!(seen.headers.contains_key(header::RETRY_AFTER));
-    }
-    for path in ["/v1/series", "/v1/leases/x", "/v1/status", "/v1/checkpoints/a/b"] {
-        let seen = ask(&router, get(path)).await;
-        is_problem(&seen, 503, "starting");
-        assert!(seen.headers.contains_key(header::RETRY_AFTER), "{path}");
-    }
 }
 
 #[tokio::test]
@@ -118,6 +101,7 @@ async fn routes_ask_for_their_scope() {
             .method(method)
             .uri(path)
             .header(header::AUTHORIZATION, format!("Bearer {token}"))
+            .header(header::CONTENT_TYPE, "application/json")
             .body(Body::empty())
             .expect("a request")
     };
@@ -172,6 +156,8 @@ async fn requests_that_are_wrong_are_refused_before_the_store_is_asked() {
         "/v1/series/delta?cursor=x",
         "/v1/series/delta",
         "/v1/leases/%ff",
+        "/v1/leases/%zz",
+        "/v1/checkpoints/a/%2",
         "/v1/checkpoints/%20/b",
         "/v1/series/short-id",
     ] {
@@ -191,8 +177,13 @@ async fn requests_that_are_wrong_are_refused_before_the_store_is_asked() {
     let seen = ask(&router, post("application/json", r#"{"ttl": "0s"}"#)).await;
     is_problem(&seen, 400, "invalid_request");
     assert_eq!(seen.json["errors"][0]["pointer"], "/ttl");
-    let large = Request::post("/v1/locks/job/a").body(Body::from(vec![b' '; 65 << 10]));
-    is_problem(&ask(&router, large.expect("a request")).await, 413, "body_too_large");
+    let large = Request::post("/v1/locks/job/a").header(header::CONTENT_TYPE, "application/json");
+    let large = large.body(Body::from(vec![b' '; 65 << 10])).expect("a request");
+    is_problem(&ask(&router, large).await, 413, "body_too_large");
+    for path in ["/v1/locks/job/a", "/v1/series", "/v1/series/delete"] {
+        let untyped = Request::post(path).body(Body::from("{}")).expect("a request");
+        is_problem(&ask(&router, untyped).await, 415, "unsupported_media_type");
+    }
 }
 
 #[tokio::test]

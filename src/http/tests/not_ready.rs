@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use axum::http::header;
 
-use super::{ask, get, is_problem, parts};
+use super::{ask, get, is_problem, parts, starting};
 use crate::engine::{Engine, EngineSettings};
 use crate::http::router;
 use crate::http::settings::for_tests;
@@ -57,5 +58,23 @@ async fn the_causes_stay_in_the_log() {
         let seen = ask(&router, get(path)).await;
         is_problem(&seen, 503, "store_unavailable");
         assert_eq!(seen.json["detail"], "the store can't serve now; the server's log says why");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_loads_is_alive_but_not_ready() {
+    let router = starting();
+    for path in ["/livez", "/healthz", "/-/healthy"] {
+        assert_eq!(ask(&router, get(path)).await.status, 200, "{path}");
+    }
+    for path in ["/readyz", "/-/ready"] {
+        let seen = ask(&router, get(path)).await;
+        is_problem(&seen, 503, "starting");
+        assert!(seen.headers.contains_key(header::RETRY_AFTER));
+    }
+    for path in ["/v1/series", "/v1/leases/x", "/v1/status", "/v1/checkpoints/a/b"] {
+        let seen = ask(&router, get(path)).await;
+        is_problem(&seen, 503, "starting");
+        assert!(seen.headers.contains_key(header::RETRY_AFTER), "{path}");
     }
 }

@@ -92,8 +92,8 @@ pub(crate) async fn put_cached_value(
     let cache = &state.engine()?.cache;
     let limit_bytes = cache.rules().max_value_bytes;
     let limit = BodyLimit { sent_bytes: limit_bytes, decoded_bytes: limit_bytes };
-    let silence = state.settings.timeouts.body;
-    let body = match read_whole(request, limit, &state.budget, silence).await {
+    let pace = state.body_pace();
+    let body = match read_whole(request, limit, &state.budget, pace).await {
         Ok(body) => body,
         Err(problem) => {
             cache.give_up(&address.key, fill).await;

@@ -117,13 +117,14 @@ pub(crate) async fn push_series(
     let format = format_of(media_type(request.headers()))?;
     // Before the body is read, so that no client uploads in vain.
     let engine = Arc::clone(state.engine()?);
-    let silence = state.settings.timeouts.body;
+    let pace = state.body_pace();
     let limit = state.series_body_limit();
-    let whole = read_whole(request, limit, &state.budget, silence).await?;
+    let whole = read_whole(request, limit, &state.budget, pace).await?;
     let (pushed, share) = parse_push(format, whole, &state.settings).await?;
     let missing = |what| Problem::invalid(format!("{what} is missing"));
-    let role = pushed.role.or(params.role).ok_or_else(|| missing("role"))?;
-    let source = pushed.source.or(params.source).ok_or_else(|| missing("source"))?;
+    let role = agreed("role", pushed.role, params.role)?.ok_or_else(|| missing("role"))?;
+    let source =
+        agreed("source", pushed.source, params.source)?.ok_or_else(|| missing("source"))?;
     let ParsedBatch { batch, positions } = pushed.parsed;
     // In a task of its own: when the client disconnects, the store still applies the points, and these still take
     // the memory that the share covers.
@@ -144,5 +145,22 @@ pub(crate) async fn push_series(
         PushOutcome::InvalidPoints(points) => Err(invalid_points(points)),
         PushOutcome::OverBudget { new, room } => Err(Problem::new(Code::SeriesBudgetExceeded)
             .detail(format!("{new} new series, but room for {room}"))),
+    }
+}
+
+/// Returns what the body or the query says.
+///
+/// # Errors
+/// 400 when they contradict each other.
+fn agreed(
+    what: &str,
+    body: Option<String>,
+    query: Option<String>,
+) -> Result<Option<String>, Problem> {
+    match (&body, &query) {
+        (Some(body), Some(query)) if body != query => {
+            Err(Problem::invalid(format!("{what} in the query contradicts the body")))
+        }
+        _ => Ok(body.or(query)),
     }
 }

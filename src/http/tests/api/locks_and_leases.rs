@@ -120,7 +120,10 @@ async fn a_waiter_that_disconnects_is_never_granted() {
     let running = listen_with(api.router.clone(), for_tests()).await;
     let mut waiter = tokio::net::TcpStream::connect(running.address).await.expect("connects");
     let body = json!({"holder": "two", "ttl": "60s", "wait": "30s"}).to_string();
-    let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
     waiter.write_all(format!("{head}{body}").as_bytes()).await.expect("sends");
     // The scrape itself is the other request.
     metrics_say(&api.router, |text| text.contains("requests_in_flight 2")).await;

@@ -1,0 +1,189 @@
+//! One client that takes all it can get: the others find room, and so do renewals.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+
+use crate::harness::client::push;
+use crate::harness::{DEADLINE, Launch, Server, eventually};
+
+const UPLOADS: usize = 1030;
+/// A quarter of `limits.concurrent_uploads`.
+const PART_OF_UPLOADS: u64 = 256;
+const PUSH: &str = "POST /v1/series?role=leader&source=leader_scrape HTTP/1.1\r\nhost: x\r\n\
+                    content-type: text/plain\r\ncontent-length: 100000\r\n\r\n#";
+const LOCK: &str = "POST /v1/locks/job/slow HTTP/1.1\r\nhost: x\r\n\
+                    content-type: application/json\r\ncontent-length: 100\r\n\r\n{";
+
+/// Connects from another address of loopback: that is another client.
+async fn connect_from(host: u8, server: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(([127, 0, 0, host], 0).into()).expect("an address of loopback");
+    socket.connect(server).await.expect("the server listens")
+}
+
+/// Begins a request, sends a byte of its body each five seconds, and returns the status of the response.
+async fn drip(stream: TcpStream, begin: &'static str) -> String {
+    let (mut read, mut write) = stream.into_split();
+    write.write_all(begin.as_bytes()).await.expect("the request begins");
+    let dripping = async move {
+        let mut times = tokio::time::interval(Duration::from_secs(5));
+        while write.write_all(b"#").await.is_ok() {
+            times.tick().await;
+        }
+        // The response may still be on its way.
+        std::future::pending::<()>().await;
+    };
+    let mut status = [0; 12];
+    tokio::select! {
+        response = read.read_exact(&mut status) => match response {
+            Ok(_) => String::from_utf8_lossy(&status).into_owned(),
+            Err(_) => "closed".to_owned(),
+        },
+        () = dripping => unreachable!("it is pending in the end"),
+    }
+}
+
+async fn has_permits(server: &Server, kind: &str, count: u64) {
+    let what = format!("{count} permits of the kind {kind} are in use");
+    eventually(&what, async || (server.permits_in_use(kind).await == count).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_with_a_thousand_slow_uploads_denies_the_others_nothing() {
+    // The time-outs end nothing here: what keeps room are the permits alone.
+    let server = Launch::new()
+        .env("HOLDALL_TIMEOUTS__BODY", "1h")
+        .env("HOLDALL_TIMEOUTS__BODY_WINDOW", "1h")
+        .env("HOLDALL_TIMEOUTS__UPLOAD", "1h")
+        .start()
+        .await;
+    let mut uploads = JoinSet::new();
+    for _ in 0..UPLOADS {
+        uploads.spawn(drip(connect_from(2, server.address()).await, PUSH));
+    }
+    for _ in 0..UPLOADS - usize::try_from(PART_OF_UPLOADS).expect("fits") {
+        let refused = tokio::time::timeout(DEADLINE, uploads.join_next()).await.expect("in time");
+        assert_eq!(refused.expect("one ends").expect("no panic"), "HTTP/1.1 503");
+    }
+    assert_eq!(server.permits_in_use("uploading").await, PART_OF_UPLOADS);
+    let lease = json!({"holder": "other", "ttl": "1h"});
+    let lease = server.post("/v1/leases/other/acquire", &lease).await.expect(200);
+    let token = json!({"fencing_token": lease["fencing_token"]});
+    for round in 0..20 {
+        server.post("/v1/leases/other/renew", &token).await.expect(200);
+        server.post("/v1/series", &push("other", f64::from(round))).await.expect(200);
+        server.get("/v1/series?match[]=other").await.expect(200);
+        server.post(&format!("/v1/locks/job/{round}"), &json!({"ttl": "1h"})).await.expect(200);
+    }
+    assert_eq!(server.permits_in_use("uploading").await, PART_OF_UPLOADS);
+    drop(uploads);
+    has_permits(&server, "uploading", 0).await;
+}
+
+#[tokio::test]
+async fn uploads_below_the_least_rate_are_let_go() {
+    let server = Launch::new().env("HOLDALL_TIMEOUTS__BODY_WINDOW", "500ms").start().await;
+    for begin in [PUSH, LOCK] {
+        let stream = connect_from(2, server.address()).await;
+        let ended = tokio::time::timeout(DEADLINE, drip(stream, begin)).await;
+        assert_eq!(ended.expect("in time"), "HTTP/1.1 408");
+    }
+    has_permits(&server, "uploading", 0).await;
+    has_permits(&server, "running", 0).await;
+}
+
+#[tokio::test]
+async fn renewals_releases_and_health_find_room_when_nothing_else_does() {
+    let server = Launch::new()
+        .env("HOLDALL_LIMITS__CONCURRENT_REQUESTS", "4")
+        .env("HOLDALL_LIMITS__CLIENT_PERCENT", "100")
+        .env("HOLDALL_TIMEOUTS__BODY_WINDOW", "1h")
+        .env("HOLDALL_TIMEOUTS__BODY", "1h")
+        .env("HOLDALL_TIMEOUTS__REQUEST", "1h")
+        .env("HOLDALL_TIMEOUTS__UPLOAD", "1h")
+        .start()
+        .await;
+    let lease = json!({"holder": "me", "ttl": "1h"});
+    let lease = server.post("/v1/leases/mine/acquire", &lease).await.expect(200);
+    let token = json!({"fencing_token": lease["fencing_token"]});
+    let mut slow = JoinSet::new();
+    for _ in 0..4 {
+        slow.spawn(drip(connect_from(2, server.address()).await, LOCK));
+    }
+    has_permits(&server, "running", 4).await;
+    let refused = server.get("/v1/leases/mine").await;
+    assert_eq!(refused.expect_problem(503), "overloaded");
+    server.post("/v1/leases/mine/renew", &token).await.expect(200);
+    server.post("/v1/series", &push("x", 1.0)).await.expect(200);
+    assert_eq!(server.get("/livez").await.status, 200);
+    assert_eq!(server.get("/readyz").await.status, 200);
+    assert!(server.post("/v1/leases/mine/release", &token).await.status < 300);
+}
+
+#[tokio::test]
+async fn a_token_is_one_client_wherever_it_is_used() {
+    let tokens = r#"
+        [[access.tokens]]
+        name = "one"
+        token = "first-token-1234567890"
+        scopes = ["read", "write", "metrics"]
+        [[access.tokens]]
+        name = "two"
+        token = "second-token-123456789"
+        scopes = ["read", "write", "metrics"]
+        "#;
+    let server = Launch::new()
+        .config(tokens)
+        .env("HOLDALL_LIMITS__CONCURRENT_REQUESTS", "4")
+        .env("HOLDALL_TIMEOUTS__BODY_WINDOW", "1h")
+        .start()
+        .await;
+    let one = server.with_token("first-token-1234567890");
+    let two = server.with_token("second-token-123456789");
+    let mut slow = connect_from(2, server.address()).await;
+    let authorized =
+        LOCK.replace("\r\n\r\n", "\r\nauthorization: Bearer first-token-1234567890\r\n\r\n");
+    slow.write_all(authorized.as_bytes()).await.expect("sent");
+    let running = async || (two.permits_in_use("running").await == 1).then_some(());
+    eventually("its request runs", running).await;
+    assert_eq!(one.get("/v1/leases").await.expect_problem(503), "overloaded");
+    two.get("/v1/leases").await.expect(200);
+    drop(slow);
+    eventually("it has room again", async || {
+        (one.get("/v1/leases").await.status == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_address_leaves_connections_to_the_others() {
+    let server = Launch::new().env("HOLDALL_LIMITS__CONNECTIONS", "8").start().await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut stream = connect_from(2, server.address()).await;
+        stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).await.expect("a response");
+        held.push(stream);
+    }
+    let mut third = connect_from(2, server.address()).await;
+    let mut end = Vec::new();
+    let closed = tokio::time::timeout(DEADLINE, third.read_to_end(&mut end)).await;
+    let _ = closed.expect("it is closed");
+    assert!(end.is_empty());
+    assert_eq!(server.send(server.request(Method::GET, "/livez")).await.status, 200);
+    drop(held);
+    eventually("there is room again", async || {
+        let mut stream = connect_from(2, server.address()).await;
+        stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.ok()?;
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).await.ok()
+    })
+    .await;
+}
