@@ -193,7 +193,7 @@ async fn read(count: usize) {
         told(what, count, start, before, &stores);
     }
     let (start, before) = (Instant::now(), trips(&stores));
-    match stores.series.delta(&empty, usize::MAX).await.expect("works") {
+    match stores.series.delta(&empty, None, usize::MAX).await.expect("works") {
         Delta::Changes { changes, more: false, .. } => assert_eq!(changes.len(), count),
         other => panic!("{other:?}"),
     }
@@ -201,7 +201,7 @@ async fn read(count: usize) {
     let now = stores.series.cursor().await.expect("works");
     push(&stores, 0, 10_000, 2.0).await;
     let (start, before) = (Instant::now(), trips(&stores));
-    let delta = stores.series.delta(&now, usize::MAX).await.expect("works");
+    let delta = stores.series.delta(&now, None, usize::MAX).await.expect("works");
     assert!(matches!(delta, Delta::Changes { changes, .. } if changes.len() == 10_000));
     told("delta of 10,000", count, start, before, &stores);
     let used = redis.memory_bytes() / count as u64;

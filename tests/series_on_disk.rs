@@ -126,7 +126,7 @@ async fn closing_loses_nothing_and_a_new_life_has_a_new_epoch() {
     drop(stores);
     let stores = open(folder.path(), &clock);
     assert_eq!(view(&stores).await, before);
-    assert_eq!(stores.series.delta(&cursor, 10).await.expect("works"), Delta::Gone);
+    assert_eq!(stores.series.delta(&cursor, None, 10).await.expect("works"), Delta::Gone);
 }
 
 #[tokio::test]

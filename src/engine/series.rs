@@ -99,6 +99,8 @@ pub struct Changes {
     pub changes: Vec<Change>,
     /// The cursor to go on with.
     pub next: Cursor,
+    /// The newest change when they were read.
+    pub head: Cursor,
     /// Whether more changes are there already.
     pub more: bool,
 }
@@ -218,8 +220,24 @@ impl SeriesEngine {
     }
 
     async fn delta_now(&self, after: &Cursor, limit: usize) -> EngineResult<Option<Changes>> {
-        Ok(match self.store.delta(after, limit).await? {
-            Delta::Changes { changes, next, more } => Some(Changes { changes, next, more }),
+        self.rest_of_delta(after, None, limit).await
+    }
+
+    /// Reads what changed after `after`, without waiting, and not what changed after `up_to`: the `head` of the
+    /// first part of a delta, so that the parts have no series twice. Returns `None` as [`Self::delta`].
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn rest_of_delta(
+        &self,
+        after: &Cursor,
+        up_to: Option<&Cursor>,
+        limit: usize,
+    ) -> EngineResult<Option<Changes>> {
+        Ok(match self.store.delta(after, up_to, limit).await? {
+            Delta::Changes { changes, next, head, more } => {
+                Some(Changes { changes, next, head, more })
+            }
             Delta::Gone => None,
         })
     }

@@ -32,7 +32,11 @@ async fn a_key_that_is_lost_alone_takes_its_shards_series_along_and_no_others() 
             one.series.delete(SeriesId::of(&name, ""), None).await.expect("the store works");
         }
         assert_eq!(server.cli(&["del", &format!("{{{lost}:1}}:{lost}")]).trim(), "1", "{lost}");
-        assert_eq!(one.series.delta(&cursor, 1000).await.expect("works"), Delta::Gone, "{lost}");
+        assert_eq!(
+            one.series.delta(&cursor, None, 1000).await.expect("works"),
+            Delta::Gone,
+            "{lost}"
+        );
         let left = live(&one).await;
         assert!(left > 0 && left < 30, "{lost}: {left}");
         assert_eq!(live(&two).await, left, "{lost}");
@@ -79,7 +83,7 @@ async fn no_cursor_is_honoured_by_a_redis_that_lost_the_last_writes() {
         try_push(&stores, &names("new", 20)).await.ok().map(drop)
     })
     .await;
-    assert_eq!(stores.series.delta(&cursor, 1000).await.expect("works"), Delta::Gone);
+    assert_eq!(stores.series.delta(&cursor, None, 1000).await.expect("works"), Delta::Gone);
     assert_eq!(live(&stores).await, 40);
     assert_eq!(40 + fill(&stores, "rest").await, MAX_SERIES);
 }

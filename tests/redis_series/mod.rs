@@ -138,7 +138,7 @@ async fn what_one_replica_writes_all_read_and_are_notified_of() {
         assert_eq!(live(&two).await, round + 1);
         assert!(two.series.get(SeriesId::of(&name, "")).await.expect("works").is_some());
     }
-    let delta = two.series.delta(&start, 10).await.expect("the store works");
+    let delta = two.series.delta(&start, None, 10).await.expect("the store works");
     let Delta::Changes { changes, more: false, .. } = delta else { panic!("{delta:?}") };
     assert_eq!(changes.len(), 3);
     signal.mark_unchanged();
@@ -149,7 +149,7 @@ async fn what_one_replica_writes_all_read_and_are_notified_of() {
     })
     .await;
     assert_eq!(live(&two).await, 2);
-    let delta = two.series.delta(&start, 10).await.expect("the store works");
+    let delta = two.series.delta(&start, None, 10).await.expect("the store works");
     let Delta::Changes { changes, .. } = delta else { panic!("{delta:?}") };
     assert!(changes.iter().any(|change| matches!(change, Change::Deleted(_))));
 }
@@ -251,9 +251,9 @@ async fn a_wiped_redis_makes_cursors_gone_and_takes_writes() {
     let old = one.series.cursor().await.expect("the store works");
     server.cli(&["flushall"]);
     assert_eq!(live(&two).await, 0);
-    assert_eq!(two.series.delta(&old, 10).await.expect("the store works"), Delta::Gone);
+    assert_eq!(two.series.delta(&old, None, 10).await.expect("the store works"), Delta::Gone);
     assert_eq!(push(&one, &spread("new", MAX_SERIES)).await.created, MAX_SERIES);
-    assert_eq!(one.series.delta(&old, 10).await.expect("the store works"), Delta::Gone);
+    assert_eq!(one.series.delta(&old, None, 10).await.expect("the store works"), Delta::Gone);
     assert_eq!(live(&two).await, MAX_SERIES);
 }
 
@@ -267,7 +267,7 @@ async fn a_wiped_shard_neither_loses_nor_adds_room() {
         let cursor = stores.series.cursor().await.expect("the store works");
         let keys = server.cli(&["keys", &format!("{{{namespace}:{shard}}}:*")]);
         keys.lines().for_each(|key| assert_eq!(server.cli(&["del", key]).trim(), "1"));
-        assert_eq!(stores.series.delta(&cursor, 10).await.expect("works"), Delta::Gone);
+        assert_eq!(stores.series.delta(&cursor, None, 10).await.expect("works"), Delta::Gone);
         let left = live(&stores).await;
         assert!(left < 60);
         assert_eq!(left + fill(&stores, "new").await, MAX_SERIES);

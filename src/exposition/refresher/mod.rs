@@ -158,9 +158,11 @@ impl Refresher {
                 continue;
             };
             let read_at = self.pages.now();
-            match with_timeout(self.series.delta(&mirror_state.cursor, self.batch_series)).await? {
+            match with_timeout(self.series.delta(&mirror_state.cursor, None, self.batch_series))
+                .await?
+            {
                 Delta::Gone => *state = None,
-                Delta::Changes { changes, next, more } => {
+                Delta::Changes { changes, next, more, .. } => {
                     apply(&mut state, changes, Some(next)).await?;
                     if !more {
                         caught_up_at = Some(read_at);

@@ -53,8 +53,13 @@ impl SeriesStore for Stalled {
         self.inner.cursor().await
     }
 
-    async fn delta(&self, after: &Cursor, limit: usize) -> StoreResult<Delta> {
-        self.inner.delta(after, limit).await
+    async fn delta(
+        &self,
+        after: &Cursor,
+        up_to: Option<&Cursor>,
+        limit: usize,
+    ) -> StoreResult<Delta> {
+        self.inner.delta(after, up_to, limit).await
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

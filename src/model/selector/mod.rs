@@ -1,18 +1,21 @@
 //! Prometheus series selectors: `name{label="value", other=~"re.*"}`.
 //!
 //! The grammar is that of PromQL's instant vector selectors without offsets
-//! (<https://prometheus.io/docs/prometheus/latest/querying/basics/>); `parse.rs` reads it. Regular expressions are those of the `regex` crate, which run in
-//! linear time like Prometheus' RE2.
+//! (<https://prometheus.io/docs/prometheus/latest/querying/basics/>); `parse.rs` reads it. Regular expressions are
+//! Prometheus' own, too: `re2.rs` translates them for the `regex` crate, which runs in linear time as well.
 //! Invariant: as in Prometheus, a selector has at least one matcher that does not match the
 //! empty value, so that no selector means "everything" by accident.
 
 mod parse;
+mod pattern;
+mod re2;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 
-use regex::{Regex, RegexBuilder};
-
 use self::parse::{Operator, ParsedMatcher};
+pub use self::pattern::Pattern;
 use super::Invalid;
 use super::series::{split_canonical, unescape_label_value};
 
@@ -21,9 +24,6 @@ pub const MAX_SELECTOR_BYTES: usize = 8 * 1024;
 
 /// The most matchers of one selector, its name included.
 pub const MAX_MATCHERS: usize = 64;
-
-/// The most memory that one compiled expression may take, in bytes.
-const MAX_REGEX_BYTES: usize = 256 * 1024;
 
 /// The label that means the metric name.
 const NAME_LABEL: &str = "__name__";
@@ -45,9 +45,9 @@ pub enum Condition {
     /// `!=`
     NotEqual(String),
     /// `=~`, anchored at both ends
-    Matches(Regex),
+    Matches(Pattern),
     /// `!~`, anchored at both ends
-    NotMatches(Regex),
+    NotMatches(Pattern),
 }
 
 impl Condition {
@@ -56,8 +56,8 @@ impl Condition {
         match self {
             Self::Equal(wanted) => value == wanted,
             Self::NotEqual(unwanted) => value != unwanted,
-            Self::Matches(regex) => regex.is_match(value),
-            Self::NotMatches(regex) => !regex.is_match(value),
+            Self::Matches(pattern) => pattern.matches(value),
+            Self::NotMatches(pattern) => !pattern.matches(value),
         }
     }
 }
@@ -101,8 +101,8 @@ impl SelectorText {
             let condition = match operator {
                 Operator::Equal => Condition::Equal(value),
                 Operator::NotEqual => Condition::NotEqual(value),
-                Operator::Matches => Condition::Matches(compile(&value)?),
-                Operator::NotMatches => Condition::NotMatches(compile(&value)?),
+                Operator::Matches => Condition::Matches(Pattern::compile(value)?),
+                Operator::NotMatches => Condition::NotMatches(Pattern::compile(value)?),
             };
             Ok(Matcher { label, condition })
         };
@@ -145,12 +145,23 @@ impl Selector {
         })
     }
 
-    /// Returns the metric name of all selected series, if the selector names one.
-    pub fn exact_name(&self) -> Option<&str> {
-        self.matchers.iter().find_map(|matcher| match &matcher.condition {
-            Condition::Equal(name) if matcher.label == NAME_LABEL => Some(name.as_str()),
-            _ => None,
-        })
+    /// Returns whether a series with this metric name can be selected.
+    pub fn matches_name(&self, name: &str) -> bool {
+        self.matchers
+            .iter()
+            .all(|matcher| matcher.label != NAME_LABEL || matcher.condition.holds(name))
+    }
+
+    /// Returns the metric names that all selected series have one of, if the selector lists them: by equality, or
+    /// as an expression of literal alternatives such as `a|b`.
+    pub fn names(&self) -> Option<Vec<&str>> {
+        let listed = self.matchers.iter().filter(|matcher| matcher.label == NAME_LABEL);
+        let listed = listed.filter_map(|matcher| match &matcher.condition {
+            Condition::Equal(name) => Some(vec![name.as_str()]),
+            Condition::Matches(pattern) => pattern.literals(),
+            Condition::NotEqual(_) | Condition::NotMatches(_) => None,
+        });
+        listed.min_by_key(Vec::len)
     }
 }
 
@@ -161,210 +172,5 @@ fn label_value<'a>(canonical_labels: &'a str, label: &str) -> Cow<'a, str> {
         None => Cow::Borrowed(""),
         Some((_, escaped)) if escaped.contains('\\') => Cow::Owned(unescape_label_value(escaped)),
         Some((_, plain)) => Cow::Borrowed(plain),
-    }
-}
-
-/// Compiles an expression as Prometheus does: anchored, and `.` matches line feeds too.
-fn compile(pattern: &str) -> Result<Regex, Invalid> {
-    let bad = |error: &dyn std::fmt::Display| {
-        Invalid::new(format!("an invalid regular expression: {error}"))
-    };
-    // Parsed on its own first: `a)|(b` is invalid, but would compile between the anchors, and then match
-    // without them.
-    regex_syntax::ast::parse::Parser::new().parse(pattern).map_err(|error| bad(&error))?;
-    RegexBuilder::new(&format!("^(?s:{pattern})$"))
-        .size_limit(MAX_REGEX_BYTES)
-        .dfa_size_limit(MAX_REGEX_BYTES)
-        .build()
-        .map_err(|error| bad(&error))
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::{Just, Strategy, prop_oneof};
-    use proptest::{prop_assert, prop_assert_eq, proptest};
-
-    use super::{Condition, MAX_MATCHERS, MAX_SELECTOR_BYTES, Selector, SelectorText};
-    use crate::model::series::{PointLimits, canonicalize};
-
-    fn selects(selector: &str, name: &str, labels: &str) -> bool {
-        Selector::parse(selector)
-            .unwrap_or_else(|error| panic!("{selector}: {error}"))
-            .matches(name, labels)
-    }
-
-    #[test]
-    fn every_spelling_of_a_selector_is_accepted() {
-        for text in [
-            "up",
-            " up ",
-            "job:rate5m",
-            "up{}",
-            "up{job=\"a\"}",
-            "up { job = 'a' , }",
-            "{__name__=~\"u.*\"}",
-            "{__name__=`up`,job!=\"\"}",
-            "up{job!~\"b|c\",\n\tinstance=\"\",}",
-            "{\"up\"}",
-            "{\"up\", \"job\"=\"a\"}",
-        ] {
-            assert!(selects(text, "up", "job=\"a\"") || text.starts_with("job:"), "{text}");
-        }
-    }
-
-    #[test]
-    fn other_text_is_refused() {
-        for text in [
-            "",
-            "  ",
-            "{}",
-            "{a=\"\"}",
-            "{a!=\"b\"}",
-            "{a=~\".*\"}",
-            "{a!~\".+\"}",
-            "up{",
-            "up}",
-            "up{a}",
-            "up{a=}",
-            "up{a=b}",
-            "up{,}",
-            "up{a=\"b\",,}",
-            "up{a=\"b\" c=\"d\"}",
-            "up{a==\"b\"}",
-            "up{a~\"b\"}",
-            "up{a=\"b}",
-            "up{a=\"b\n\"}",
-            "up{a='b\"}",
-            "up{a=\"\\d\"}",
-            "up{a=\"\\'\"}",
-            "up{a=\"\\x8\"}",
-            "up{a=\"\\xff\"}",
-            "up{a=\"\\ud800\"}",
-            "up{0a=\"b\"}",
-            "up{a:b=\"c\"}",
-            "0up",
-            "up offset 5m",
-            "up[5m]",
-            "up @ 5",
-            "up up",
-            "up{__name__=\"down\"}",
-            "{\"up\",\"down\"}",
-            "up{a=~\"(\"}",
-            "up{a=~\"a)|(b\"}",
-            "up{a=~\"((a{500}){500}){500}\"}",
-        ] {
-            assert!(Selector::parse(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn limits_are_enforced() {
-        let long = format!("up{{a=\"{}\"}}", "x".repeat(MAX_SELECTOR_BYTES));
-        assert!(Selector::parse(&long).is_err());
-        let many = |n: usize| format!("up{{{}}}", "a=\"b\",".repeat(n));
-        assert!(Selector::parse(&many(MAX_MATCHERS - 1)).is_ok());
-        assert!(Selector::parse(&many(MAX_MATCHERS)).is_err());
-    }
-
-    #[test]
-    fn expressions_are_counted_before_they_are_compiled_and_are_bounded() {
-        let text = SelectorText::parse("up{a=~\"(\",b!~\"c\",d=\"e\",f!=\"g\"}").expect("readable");
-        assert_eq!(text.regexes(), 2);
-        assert!(text.compile().is_err());
-        assert!(Selector::parse("up{a=~\"[a-z]{1000}\"}").is_ok());
-        // Half a MiB.
-        assert!(Selector::parse("up{a=~\"[a-z]{10000}\"}").is_err());
-    }
-
-    #[test]
-    fn an_absent_label_has_the_empty_value() {
-        assert!(selects("up{job=\"\"}", "up", ""));
-        assert!(selects("up{job!=\"a\"}", "up", ""));
-        assert!(selects("up{job=~\"a|\"}", "up", ""));
-        assert!(!selects("up{job!=\"\"}", "up", ""));
-        assert!(!selects("up{job=~\".+\"}", "up", "instance=\"job\""));
-    }
-
-    #[test]
-    fn expressions_are_anchored_and_match_line_feeds() {
-        assert!(!selects("up{a=~\"b\"}", "up", "a=\"abc\""));
-        assert!(!selects("up{a=~\"a|b\"}", "up", "a=\"ab\""));
-        assert!(selects("up{a=~\"a.b\"}", "up", "a=\"a\\nb\""));
-        assert!(selects("up{a!~\"b\"}", "up", "a=\"abc\""));
-    }
-
-    #[test]
-    fn escapes_are_those_of_go() {
-        let labels = "a=\"q\\\"b\\\\n\\n\u{e9}\u{1f600}\"";
-        assert!(selects(r#"up{a="q\"b\\n\n\u00e9\U0001f600"}"#, "up", labels));
-        assert!(selects(r#"up{a='q"\x62\134n\012é😀'}"#, "up", labels));
-        assert!(selects("up{a=`q\"b\\n\né😀`}", "up", labels));
-        assert!(selects(r#"up{a='\'\t\xc3\xa9'}"#, "up", "a=\"'\té\""));
-    }
-
-    #[test]
-    fn a_selector_returns_the_name_that_it_requires() {
-        let exact = |text| Selector::parse(text).expect("valid").exact_name().map(str::to_owned);
-        assert_eq!(exact("up{a=\"b\"}").as_deref(), Some("up"));
-        assert_eq!(exact("{a=\"b\",__name__=\"up\"}").as_deref(), Some("up"));
-        assert_eq!(exact("{__name__=~\"up\"}"), None);
-        assert_eq!(exact("{a=\"up\"}"), None);
-    }
-
-    /// Values that collide often, with all that is escaped.
-    fn value() -> impl Strategy<Value = String> {
-        prop_oneof![Just(String::new()), "[ab\"\\\\\n,={}é]{0,3}"]
-    }
-
-    fn quoted(value: &str) -> String {
-        format!("{value:?}").replace("\\u{e9}", "é")
-    }
-
-    proptest! {
-        #[test]
-        fn matching_agrees_with_a_naive_model(
-            series in [value(), value(), value()],
-            wanted in proptest::collection::vec(("[abcd]", 0_u8..4, value()), 1..5),
-        ) {
-            let mut labels: Vec<(&str, &str)> =
-                ["a", "b", "c"].into_iter().zip(series.iter().map(String::as_str)).collect();
-            let mut canonical = String::new();
-            canonicalize(&mut labels, &PointLimits::default(), &mut canonical).expect("valid");
-
-            let mut text = String::from("up{");
-            let mut expected = true;
-            for (label, operator, value) in &wanted {
-                let held = match label.as_str() {
-                    "a" => &series[0],
-                    "b" => &series[1],
-                    "c" => &series[2],
-                    _ => "",
-                };
-                expected &= (held == value) == operator.is_multiple_of(2);
-                let literal = if *operator < 2 { value.clone() } else { regex::escape(value) };
-                let operator = ["=", "!=", "=~", "!~"][usize::from(*operator)];
-                text.push_str(&format!("{label} {operator} {},", quoted(&literal)));
-            }
-            text.push('}');
-            let selector = Selector::parse(&text).expect("a selector");
-            prop_assert_eq!(selector.matches("up", &canonical), expected, "{} {}", text, canonical);
-            prop_assert!(!selector.matches("down", &canonical));
-        }
-
-        #[test]
-        fn a_string_reads_back_as_it_was_quoted(value in "\\PC*|[\\x00-\\x7f]{0,20}") {
-            let escaped: String = value.chars().map(|c| format!("\\U{:08x}", c as u32)).collect();
-            let text = format!("{{a=\"x{escaped}\"}}");
-            let selector = Selector::parse(&text).expect("a selector");
-            let Condition::Equal(read) = &selector.matchers[0].condition else {
-                panic!("an equality was written")
-            };
-            prop_assert_eq!(&read[1..], value);
-        }
-
-        #[test]
-        fn no_text_panics(text in "[a-b{}=~!\"'`\\\\,\n x0-9éu]{0,24}|\\PC{0,16}") {
-            let _ = Selector::parse(&text);
-        }
     }
 }

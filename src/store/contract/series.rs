@@ -85,7 +85,9 @@ pub enum Delta {
         changes: Vec<Change>,
         /// The cursor to continue from.
         next: Cursor,
-        /// More changes are available already.
+        /// The newest change when the delta was read, or the `up_to` of the caller.
+        head: Cursor,
+        /// More changes up to `head` are available already.
         more: bool,
     },
     /// Tombstones after this cursor have been trimmed, or the cursor is of another epoch. The
@@ -114,6 +116,9 @@ pub trait SeriesStore: Send + Sync {
     /// Reads the series that any of `selectors` matches (all when there is none), sorted by
     /// name and then canonical labels, after `after`, at most `limit`.
     ///
+    /// Writers don't wait for a scan, and a selector that names its metrics costs what these hold. A scan ends when
+    /// its future is dropped. [`ErrorKind::Throttled`](super::ErrorKind::Throttled) when too many run already.
+    ///
     /// A reader of several pages keeps the cursor of its *first* page: later pages may hold newer
     /// states, and the deltas after that cursor bring all pages to one state.
     async fn snapshot(
@@ -127,7 +132,15 @@ pub trait SeriesStore: Send + Sync {
     async fn cursor(&self) -> StoreResult<Cursor>;
 
     /// Reads what changed after `after`, oldest first, at most `limit` series.
-    async fn delta(&self, after: &Cursor, limit: usize) -> StoreResult<Delta>;
+    ///
+    /// With `up_to`, a cursor of the same store, the series that changed after that are left out, so a reader
+    /// of several parts that passes the `head` of the first one reads each series once.
+    async fn delta(
+        &self,
+        after: &Cursor,
+        up_to: Option<&Cursor>,
+        limit: usize,
+    ) -> StoreResult<Delta>;
 
     /// Returns a signal that changes whenever [`Self::delta`] may have something new.
     fn changes(&self) -> watch::Receiver<u64>;

@@ -64,19 +64,25 @@ impl Operation for EmbeddedOperation {
     }
 
     async fn status(&self) -> StoreResult<StoreStatus> {
-        let durable = self.durable.status()?;
-        let buffered = self.flusher.status();
-        let mut resources = self.series.status().to_vec();
-        resources.extend(durable.resources);
-        resources.push(self.cache.status());
-        Ok(StoreStatus {
-            resources,
-            unflushed: buffered.unflushed,
-            oldest_unflushed: buffered.oldest_unflushed,
-            flush_failures: buffered.flush_failures,
-            commits: durable.commits,
-            committed_writes: durable.committed_writes,
+        let (durable, flusher) = (Arc::clone(&self.durable), Arc::clone(&self.flusher));
+        let (series, cache) = (Arc::clone(&self.series), Arc::clone(&self.cache));
+        // The tables are locked for a moment each: async threads must not wait for that.
+        off_thread(move || {
+            let durable = durable.status()?;
+            let buffered = flusher.status();
+            let mut resources = series.status().to_vec();
+            resources.extend(durable.resources);
+            resources.push(cache.status());
+            Ok(StoreStatus {
+                resources,
+                unflushed: buffered.unflushed,
+                oldest_unflushed: buffered.oldest_unflushed,
+                flush_failures: buffered.flush_failures,
+                commits: durable.commits,
+                committed_writes: durable.committed_writes,
+            })
         })
+        .await
     }
 
     async fn close(&self) -> StoreResult<()> {

@@ -129,9 +129,9 @@ async fn follow(
     limit: usize,
 ) -> bool {
     loop {
-        match store.delta(cursor, limit).await.expect("the store works") {
+        match store.delta(cursor, None, limit).await.expect("the store works") {
             Delta::Gone => return false,
-            Delta::Changes { changes, next, more } => {
+            Delta::Changes { changes, next, more, .. } => {
                 assert!(changes.len() <= limit);
                 assert!(!more || changes.len() == limit, "more is promised, but there was room");
                 let mut keys: Vec<_> = changes.iter().map(change_key).collect();
@@ -201,7 +201,7 @@ pub(super) async fn an_expired_series_is_gone_from_every_read_and_is_a_deletion(
     assert_eq!(store.get(id).await.expect("the store works"), None);
     assert!(snapshot(store).await.points.is_empty());
     assert_eq!(store.delete(id, None).await.expect("the store works"), Fenced::Done(false));
-    let delta = store.delta(&before, 10).await.expect("the store works");
+    let delta = store.delta(&before, None, 10).await.expect("the store works");
     let Delta::Changes { changes, more: false, .. } = delta else { panic!("{delta:?}") };
     assert!(matches!(&changes[..], [Change::Deleted(key)] if key.id() == id), "{changes:?}");
     let again = counts(store, one("m", &[("a", "1")], 5.0, None)).await;

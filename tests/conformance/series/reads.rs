@@ -78,12 +78,12 @@ pub(in crate::conformance) async fn a_cursor_is_honoured_until_a_deletion_behind
         let straw = SeriesId::of("last", &format!("i=\"{labels}\""));
         assert_eq!(store.delete(straw, None).await.expect("the store works"), Fenced::Done(true));
     }
-    assert_eq!(store.delta(&old, 10).await.expect("the store works"), Delta::Gone);
+    assert_eq!(store.delta(&old, None, 10).await.expect("the store works"), Delta::Gone);
     let other = Cursor { epoch: old.epoch ^ 1, seqs: old.seqs.clone() };
-    assert_eq!(store.delta(&other, 10).await.expect("the store works"), Delta::Gone);
+    assert_eq!(store.delta(&other, None, 10).await.expect("the store works"), Delta::Gone);
     let ahead = store.cursor().await.expect("the store works");
     let ahead = Cursor { seqs: ahead.seqs.iter().map(|seq| seq + 1).collect(), ..ahead };
-    assert_eq!(store.delta(&ahead, 10).await.expect("the store works"), Delta::Gone);
+    assert_eq!(store.delta(&ahead, None, 10).await.expect("the store works"), Delta::Gone);
 }
 
 pub(in crate::conformance) async fn waiting_readers_are_woken_by_every_change(fixture: Fixture) {

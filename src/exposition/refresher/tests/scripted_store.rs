@@ -115,7 +115,12 @@ impl SeriesStore for ScriptedStore {
         Ok(self.state.lock().cursor())
     }
 
-    async fn delta(&self, after: &Cursor, limit: usize) -> StoreResult<Delta> {
+    async fn delta(
+        &self,
+        after: &Cursor,
+        _up_to: Option<&Cursor>,
+        limit: usize,
+    ) -> StoreResult<Delta> {
         self.respond().await?;
         let state = self.state.lock();
         if after.epoch != state.epoch {
@@ -137,7 +142,8 @@ impl SeriesStore for ScriptedStore {
                 None => Change::Deleted(key.clone()),
             })
             .collect();
-        Ok(Delta::Changes { changes, next: Cursor::single(after.epoch, seq), more })
+        let next = Cursor::single(after.epoch, seq);
+        Ok(Delta::Changes { changes, next, head: state.cursor(), more })
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

@@ -76,6 +76,13 @@ impl ExpiryWheel {
         series.set_bucket(slot, bucket);
     }
 
+    /// Returns whether [`Self::pop_due`] has nothing to do, not even to move entries.
+    pub(super) fn is_idle(&self, now_nanos: i64) -> bool {
+        let now = BucketRef::of(now_nanos).0;
+        self.buckets.first_key_value().is_none_or(|(bucket, _)| *bucket > now)
+            && self.current.last().is_none_or(|(due, _)| *due > now_nanos)
+    }
+
     /// Takes out one series that is due; `None` when there is none.
     pub(super) fn pop_due(&mut self, now_nanos: i64, series: &mut impl Expiring) -> Option<u32> {
         loop {

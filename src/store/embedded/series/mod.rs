@@ -1,12 +1,13 @@
 //! The series of the embedded backend: served from memory, and brought to disk by the flusher.
 //!
-//! One mutex guards the table; it is held for a batch, a chunk of a delta, a page of a snapshot
-//! with the scan that it takes, never across an await and never while the disk works. Async threads
-//! do small work themselves when the mutex is free, and leave the rest to others. A fenced write
-//! holds the latch of its lease around that mutex, so that a takeover can't become visible in its
-//! middle.
+//! One mutex guards the table; it is held for a batch, or for a bounded piece of a delta or of a scan,
+//! never across an await, never while the disk works and never while selectors are matched. Async threads
+//! do small work themselves when the mutex is free, and leave the rest to others: they never wait for it.
+//! A fenced write holds the latch of its lease around that mutex, so that a takeover can't become visible
+//! in its middle.
 
 mod core;
+mod created;
 mod expiry;
 mod labels;
 mod load;
@@ -16,7 +17,11 @@ mod names;
 mod read;
 mod record;
 mod rows;
+mod scan;
+mod snapshots;
 mod table;
+#[cfg(test)]
+mod tests;
 mod tombstones;
 
 use std::path::Path;
@@ -24,10 +29,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
+use self::read::TableDelta;
 pub(super) use self::rows::SeriesSet;
+use self::scan::LOOKED_AT;
+use self::snapshots::ScanTurns;
 use self::table::{Now, SeriesTable};
 use super::blocking::off_thread;
 use super::buffered::FlushSignal;
@@ -61,6 +69,7 @@ struct Shared {
     epoch: u64,
     changes: watch::Sender<u64>,
     flush: Arc<FlushSignal>,
+    turns: ScanTurns,
     closed: AtomicBool,
 }
 
@@ -87,6 +96,7 @@ impl EmbeddedSeries {
                 epoch: new_epoch()?,
                 changes: watch::Sender::new(head),
                 flush,
+                turns: ScanTurns::new(),
                 closed: AtomicBool::new(false),
             }),
         })
@@ -99,7 +109,8 @@ impl EmbeddedSeries {
         drop(self.shared.table.lock());
     }
 
-    /// Reports how many series are held, and how many deletions are remembered.
+    /// Reports how many series are held, and how many deletions are remembered. Waits for the table: not for
+    /// async threads.
     pub(super) fn status(&self) -> [ResourceStatus; 2] {
         let table = self.shared.table.lock();
         [
@@ -113,15 +124,17 @@ impl EmbeddedSeries {
     async fn small<T: Send + 'static>(
         &self,
         short: bool,
-        work: impl FnOnce(&Shared) -> StoreResult<T> + Send + 'static,
+        work: impl FnOnce(&Shared, Locked<'_>) -> StoreResult<T> + Send + 'static,
     ) -> StoreResult<T> {
-        if short && !self.shared.table.is_locked() {
-            return work(&self.shared);
+        if short && let Some(table) = self.shared.try_lock() {
+            return work(&self.shared, table);
         }
         let shared = Arc::clone(&self.shared);
-        off_thread(move || work(&shared)).await
+        off_thread(move || work(&shared, shared.table.lock())).await
     }
 }
+
+type Locked<'a> = MutexGuard<'a, SeriesTable>;
 
 /// Makes a number that no earlier epoch of any store has had: the change log is in memory
 /// only, so each start of the server begins a new epoch.
@@ -133,6 +146,12 @@ fn new_epoch() -> Result<u64, OpenError> {
 }
 
 impl Shared {
+    /// Locks the table when that needs no waiting, and nothing has to expire first.
+    fn try_lock(&self) -> Option<Locked<'_>> {
+        let table = self.table.try_lock()?;
+        table.wheel.is_idle(self.now().expiry.as_nanos()).then_some(table)
+    }
+
     /// Runs `change` on the table, in one step with the check of the fence, and wakes those who
     /// wait for changes.
     fn write<T>(
@@ -140,13 +159,7 @@ impl Shared {
         fence: Option<&Fence>,
         change: impl FnOnce(&mut SeriesTable, Now) -> T,
     ) -> StoreResult<Fenced<T>> {
-        let run = || {
-            let mut table = self.table.lock();
-            self.check_open()?;
-            let outcome = change(&mut table, self.now());
-            self.announce(&table);
-            Ok(Fenced::Done(outcome))
-        };
+        let run = || self.write_in(self.table.lock(), change).map(Fenced::Done);
         match fence {
             None => run(),
             Some(fence) => self
@@ -156,9 +169,29 @@ impl Shared {
         }
     }
 
+    /// As [`Self::write`], without a fence and on the table that the caller has locked.
+    fn write_in<T>(
+        &self,
+        mut table: Locked<'_>,
+        change: impl FnOnce(&mut SeriesTable, Now) -> T,
+    ) -> StoreResult<T> {
+        self.check_open()?;
+        let outcome = change(&mut table, self.now());
+        self.announce(&table);
+        Ok(outcome)
+    }
+
     /// Runs `read` on the table; what has expired is deleted first, hence `mut`.
     fn read<T>(&self, read: impl FnOnce(&mut SeriesTable) -> T) -> StoreResult<T> {
-        let mut table = self.table.lock();
+        self.read_in(self.table.lock(), read)
+    }
+
+    /// As [`Self::read`], on the table that the caller has locked.
+    fn read_in<T>(
+        &self,
+        mut table: Locked<'_>,
+        read: impl FnOnce(&mut SeriesTable) -> T,
+    ) -> StoreResult<T> {
         self.check_open()?;
         table.expire(self.now());
         let outcome = read(&mut table);
@@ -194,49 +227,32 @@ impl Shared {
         Cursor::single(self.epoch, seq)
     }
 
-    fn snapshot(
-        &self,
-        selectors: &[Selector],
-        after: Option<&SeriesKey>,
-        limit: usize,
-    ) -> StoreResult<Snapshot> {
-        self.read(|table| {
-            let (points, more) = table.snapshot(selectors, after, limit);
-            Snapshot { points, cursor: self.cursor(table.log.head()), more }
-        })
-    }
-
-    fn delta(&self, after: &Cursor, limit: usize) -> StoreResult<Delta> {
-        let Some(after) = after.as_single().filter(|_| after.epoch == self.epoch) else {
-            return Ok(Delta::Gone);
-        };
-        self.read(|table| match table.delta(after, limit) {
-            None => Delta::Gone,
-            Some(delta) => Delta::Changes {
-                changes: delta.changes,
-                next: self.cursor(delta.next),
-                more: delta.more,
-            },
-        })
-    }
-
-    fn delete_matching(
-        &self,
-        selectors: &[Selector],
-        dry_run: bool,
-        fence: Option<&Fence>,
-    ) -> StoreResult<Fenced<usize>> {
-        self.write(fence, |table, now| {
-            table.expire(now);
-            let slots = table.matching(selectors);
-            if !dry_run {
-                for slot in &slots {
-                    table.delete_slot(*slot, now);
-                }
-                table.trim();
+    /// Reads a delta piece by piece. All pieces end at the newest change of the first one, so no series is
+    /// read twice: one that changes meanwhile is beyond it.
+    fn delta(&self, after: &Cursor, up_to: Option<&Cursor>, limit: usize) -> StoreResult<Delta> {
+        let Some((mut after, mut up_to)) = self.seqs(after, up_to) else { return Ok(Delta::Gone) };
+        let mut all = Vec::new();
+        loop {
+            let room = (limit - all.len()).min(LOOKED_AT);
+            let piece = self.read(|table| table.delta(after, up_to, room))?;
+            let Some(mut piece) = piece else { return Ok(Delta::Gone) };
+            all.append(&mut piece.changes);
+            if !piece.more || all.len() == limit {
+                return Ok(self.changes_of(TableDelta { changes: all, ..piece }));
             }
-            slots.len()
-        })
+            (after, up_to) = (piece.next, Some(piece.head));
+        }
+    }
+
+    /// Returns the sequence numbers of cursors; `None` when they are not of this epoch.
+    fn seqs(&self, after: &Cursor, up_to: Option<&Cursor>) -> Option<(u64, Option<u64>)> {
+        let seq = |cursor: &Cursor| cursor.as_single().filter(|_| cursor.epoch == self.epoch);
+        Some((seq(after)?, up_to.map(seq).map_or(Some(None), |seq| seq.map(Some))?))
+    }
+
+    fn changes_of(&self, delta: TableDelta) -> Delta {
+        let TableDelta { changes, next, head, more } = delta;
+        Delta::Changes { changes, next: self.cursor(next), head: self.cursor(head), more }
     }
 }
 
@@ -247,13 +263,25 @@ impl SeriesStore for EmbeddedSeries {
         batch: PointBatch,
         fence: Option<Fence>,
     ) -> StoreResult<Fenced<UpsertOutcome>> {
-        let short = batch.len() <= INLINE_POINTS && fence.is_none();
-        let upsert = move |shared: &Shared| {
-            let outcome = shared.write(fence.as_ref(), |table, now| table.upsert(&batch, now));
-            Ok((outcome, batch))
+        let short = batch.len() <= INLINE_POINTS;
+        let (outcome, batch) = match fence {
+            None => {
+                let upsert = move |shared: &Shared, table: Locked<'_>| {
+                    let outcome = shared.write_in(table, |table, now| table.upsert(&batch, now));
+                    Ok((outcome.map(Fenced::Done), batch))
+                };
+                self.small(short, upsert).await?
+            }
+            Some(fence) => {
+                let shared = Arc::clone(&self.shared);
+                let upsert = move || {
+                    let change = |table: &mut SeriesTable, now| table.upsert(&batch, now);
+                    Ok((shared.write(Some(&fence), change), batch))
+                };
+                off_thread(upsert).await?
+            }
         };
-        let (outcome, batch) = self.small(short, upsert).await?;
-        if batch.len() > INLINE_POINTS {
+        if !short {
             // Freeing a large batch takes milliseconds, for which the caller should not wait.
             tokio::task::spawn_blocking(move || drop(batch));
         }
@@ -266,18 +294,37 @@ impl SeriesStore for EmbeddedSeries {
         after: Option<&SeriesKey>,
         limit: usize,
     ) -> StoreResult<Snapshot> {
-        let shared = Arc::clone(&self.shared);
-        let (selectors, after) = (selectors.to_vec(), after.cloned());
-        off_thread(move || shared.snapshot(&selectors, after.as_ref(), limit)).await
+        self.scan_snapshot(selectors, after, limit).await
     }
 
     async fn cursor(&self) -> StoreResult<Cursor> {
-        self.small(true, |shared| shared.read(|table| shared.cursor(table.log.head()))).await
+        let read = |shared: &Shared, table: Locked<'_>| {
+            shared.read_in(table, |table| shared.cursor(table.log.head()))
+        };
+        self.small(true, read).await
     }
 
-    async fn delta(&self, after: &Cursor, limit: usize) -> StoreResult<Delta> {
-        let after = after.clone();
-        self.small(limit <= INLINE_POINTS, move |shared| shared.delta(&after, limit)).await
+    async fn delta(
+        &self,
+        after: &Cursor,
+        up_to: Option<&Cursor>,
+        limit: usize,
+    ) -> StoreResult<Delta> {
+        if limit <= INLINE_POINTS
+            && let Some(table) = self.shared.try_lock()
+        {
+            let Some((after, up_to)) = self.shared.seqs(after, up_to) else {
+                return Ok(Delta::Gone);
+            };
+            match self.shared.read_in(table, |table| table.delta(after, up_to, limit))? {
+                None => return Ok(Delta::Gone),
+                // More than one piece is left to another thread.
+                Some(piece) if piece.more && piece.changes.len() < limit => {}
+                Some(piece) => return Ok(self.shared.changes_of(piece)),
+            }
+        }
+        let (shared, after, up_to) = (Arc::clone(&self.shared), after.clone(), up_to.cloned());
+        off_thread(move || shared.delta(&after, up_to.as_ref(), limit)).await
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
@@ -285,25 +332,28 @@ impl SeriesStore for EmbeddedSeries {
     }
 
     async fn get(&self, id: SeriesId) -> StoreResult<Option<Point>> {
-        self.small(true, move |shared| {
-            shared.read(|table| table.find_live(id).map(|slot| table.core.point(slot)))
-        })
-        .await
+        let read = move |shared: &Shared, table: Locked<'_>| {
+            let find =
+                |table: &mut SeriesTable| table.find_live(id).map(|slot| table.core.point(slot));
+            shared.read_in(table, find)
+        };
+        self.small(true, read).await
     }
 
     async fn delete(&self, id: SeriesId, fence: Option<Fence>) -> StoreResult<Fenced<bool>> {
-        self.small(fence.is_none(), move |shared| {
-            shared.write(fence.as_ref(), |table, now| {
-                table.expire(now);
-                let found = table.find_live(id);
-                if let Some(slot) = found {
-                    table.delete_slot(slot, now);
-                    table.trim();
-                }
-                found.is_some()
-            })
-        })
-        .await
+        let delete = move |table: &mut SeriesTable, now| table.delete(id, now);
+        match fence {
+            None => {
+                let write = move |shared: &Shared, table: Locked<'_>| {
+                    shared.write_in(table, delete).map(Fenced::Done)
+                };
+                self.small(true, write).await
+            }
+            Some(fence) => {
+                let shared = Arc::clone(&self.shared);
+                off_thread(move || shared.write(Some(&fence), delete)).await
+            }
+        }
     }
 
     async fn delete_matching(
@@ -312,9 +362,7 @@ impl SeriesStore for EmbeddedSeries {
         dry_run: bool,
         fence: Option<Fence>,
     ) -> StoreResult<Fenced<usize>> {
-        let shared = Arc::clone(&self.shared);
-        let selectors = selectors.to_vec();
-        off_thread(move || shared.delete_matching(&selectors, dry_run, fence.as_ref())).await
+        self.scan_and_delete(selectors, dry_run, fence).await
     }
 
     async fn expire(&self) -> StoreResult<usize> {

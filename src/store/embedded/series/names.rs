@@ -1,15 +1,17 @@
 //! The metric names in use, and for each name its series in the order of their labels.
 //!
-//! The order is made when it is read: a push only appends. Invariant: every series that
+//! The order is made when it is read, step by step: a push only appends. Invariant: every series that
 //! is live or a tombstone is in its name's list exactly once; forgotten ones are there
 //! until [`Names::purge`], and only then is their slot free.
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
 use super::record::{Slab, State};
+
+/// The most series that one step sorts: it is made while the table is locked.
+const SORTED_AT_ONCE: usize = 1024;
 
 /// All names.
 #[derive(Debug, Default)]
@@ -86,9 +88,12 @@ impl Names {
         self.ids.insert(name, id);
     }
 
-    /// Returns the numbers of the names from `first` on, in the order of the names.
-    pub(super) fn from(&self, first: Option<&str>) -> impl Iterator<Item = u32> {
-        let start = first.map_or(Bound::Unbounded, Bound::Included);
+    /// Returns the numbers of the names after `first`, in the order of the names; where it is `included`,
+    /// its own as well.
+    pub(super) fn from(&self, first: Option<(&str, bool)>) -> impl Iterator<Item = u32> {
+        let start = first.map_or(Bound::Unbounded, |(name, included)| {
+            if included { Bound::Included(name) } else { Bound::Excluded(name) }
+        });
         self.ids.range::<str, _>((start, Bound::Unbounded)).map(|(_, id)| *id)
     }
 
@@ -149,23 +154,71 @@ impl NameEntry {
         self.forgotten > 64 + self.slots.len() / 4 || self.forgotten == self.slots.len()
     }
 
-    /// Returns the series after `after`, in the order of their labels, forgotten ones included.
-    pub(super) fn sorted_after(&mut self, after: Option<&str>, slab: &Slab) -> &[u32] {
-        self.sort(slab);
-        let first = after.map_or(0, |after| {
-            self.slots.partition_point(|slot| &*slab.get(*slot).labels <= after)
-        });
-        &self.slots[first..]
+    /// Sorts some series more into the list, at most [`SORTED_AT_ONCE`]; returns whether all are sorted now.
+    pub(super) fn sort_some(&mut self, slab: &Slab) -> bool {
+        let labels = |slot: &u32| &*slab.get(*slot).labels;
+        let end = self.slots.len().min(self.sorted + SORTED_AT_ONCE);
+        let mut more: Vec<u32> = self.slots[self.sorted..end].to_vec();
+        // Finds the runs which are sorted already: most writers keep an order.
+        more.sort_by(|a, b| labels(a).cmp(labels(b)));
+        // Merged from the last one on, so that each series moves once.
+        let mut unmoved = self.sorted;
+        for (before, slot) in more.iter().enumerate().rev() {
+            let old = &self.slots[..unmoved];
+            // Where all are behind the last one, the first comparison tells.
+            let at = match old.last() {
+                Some(last) if labels(last) > labels(slot) => {
+                    old.partition_point(|other| labels(other) <= labels(slot))
+                }
+                _ => unmoved,
+            };
+            self.slots.copy_within(at..unmoved, at + before + 1);
+            self.slots[at + before] = *slot;
+            unmoved = at;
+        }
+        self.sorted = end;
+        self.sorted == self.slots.len()
     }
 
-    fn sort(&mut self, slab: &Slab) {
-        if self.sorted == self.slots.len() {
-            return;
+    /// Returns the sorted series after `after`, in the order of their labels, forgotten ones included.
+    pub(super) fn sorted_after(&self, after: Option<&str>, slab: &Slab) -> &[u32] {
+        let sorted = &self.slots[..self.sorted];
+        let first = after
+            .map_or(0, |after| sorted.partition_point(|slot| &*slab.get(*slot).labels <= after));
+        &sorted[first..]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::Record;
+    use super::*;
+
+    #[test]
+    fn series_are_sorted_step_by_step_whatever_their_order() {
+        let mut slab = Slab::default();
+        let mut entry = NameEntry::new("m".into(), false);
+        let mut state = 1_u64;
+        let mut expected = Vec::new();
+        for round in 0..3 {
+            for _ in 0..3 * SORTED_AT_ONCE / 2 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let labels = format!("{:08}-{round}", state >> 40);
+                expected.push(labels.clone());
+                let slot = slab.insert(Record::reserved(0, labels.into(), 0)).expect("room");
+                entry.add(slot);
+            }
+            let mut steps = 1;
+            while !entry.sort_some(&slab) {
+                steps += 1;
+            }
+            assert_eq!(steps, 2, "a step sorts a bounded number of series");
+            expected.sort();
+            let sorted = entry.sorted_after(None, &slab);
+            let found: Vec<_> = sorted.iter().map(|slot| &*slab.get(*slot).labels).collect();
+            assert_eq!(found, expected);
         }
-        let by_labels =
-            |a: &u32, b: &u32| -> Ordering { slab.get(*a).labels.cmp(&slab.get(*b).labels) };
-        // A merge sort that finds the runs which are sorted already: the old part is one.
-        self.slots.sort_by(by_labels);
-        self.sorted = self.slots.len();
+        let after = expected[100].clone();
+        assert_eq!(entry.sorted_after(Some(&after), &slab).len(), expected.len() - 101);
     }
 }

@@ -7,6 +7,7 @@
 //! change in the log; no batch is ever applied in part.
 
 use super::core::Core;
+use super::created::CreatedLog;
 use super::expiry::ExpiryWheel;
 use super::log::ChangeLog;
 use super::record::{BuildSlotHasher, NO_METADATA, NO_SLOT, Record, State};
@@ -29,6 +30,7 @@ pub(super) struct SeriesTable {
     pub(super) log: ChangeLog,
     pub(super) tombstones: Tombstones,
     pub(super) dirty: DirtySet<u32, BuildSlotHasher>,
+    pub(super) created: CreatedLog,
     pub(super) live: usize,
 }
 
@@ -67,6 +69,7 @@ impl SeriesTable {
             log: ChangeLog::default(),
             tombstones: Tombstones::default(),
             dirty: DirtySet::default(),
+            created: CreatedLog::default(),
             live: 0,
         }
     }
@@ -74,6 +77,7 @@ impl SeriesTable {
     /// Applies a batch, all or nothing.
     pub(super) fn upsert(&mut self, batch: &PointBatch, now: Now) -> UpsertOutcome {
         self.expire(now);
+        self.created.trim();
         let room = self.settings.max_series.saturating_sub(self.live);
         let (targets, new) = self.locate(batch, now, room);
         if new > room {
@@ -201,6 +205,7 @@ impl SeriesTable {
         // A sample that replaces a later one makes the series expire sooner than its entry says.
         if created || earlier {
             self.wheel.insert(slot, &mut self.core);
+            self.created.note(slot);
         }
         self.changed(slot, now);
     }
@@ -222,6 +227,17 @@ impl SeriesTable {
         self.live -= 1;
         self.changed(slot, now);
         self.tombstones.push(self.core.slab.get(slot).seq, slot);
+    }
+
+    /// Deletes a series; returns whether it was live.
+    pub(super) fn delete(&mut self, id: SeriesId, now: Now) -> bool {
+        self.expire(now);
+        let found = self.find_live(id);
+        if let Some(slot) = found {
+            self.delete_slot(slot, now);
+            self.trim();
+        }
+        found.is_some()
     }
 
     /// Deletes what has expired; returns how many series.

@@ -3,7 +3,7 @@
 //! Not a cache: a delta brings it up to date before each use. Invariant: it has the state at its position
 //! in the order of changes, or nothing after an update failed half-way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -152,13 +152,19 @@ impl LocalCopy {
         after: Option<&SeriesKey>,
         mut visit: impl FnMut(&'a Arc<str>, &'a Arc<str>, &'a Entry) -> bool,
     ) {
-        let exact: Option<Vec<&str>> = selectors.iter().map(Selector::exact_name).collect();
-        let exact = exact.filter(|names| !names.is_empty());
+        let listed: Option<Vec<Vec<&str>>> = selectors.iter().map(Selector::names).collect();
+        let listed: Option<BTreeSet<&str>> = listed
+            .filter(|listed| !listed.is_empty())
+            .map(|listed| listed.into_iter().flatten().collect());
         let from = after.map_or(Bound::Unbounded, |after| Bound::Included(&*after.name));
-        for (name, series) in self.names.range::<str, _>((from, Bound::Unbounded)) {
-            if exact.as_ref().is_some_and(|names| !names.contains(&&**name)) {
-                continue;
-            }
+        let range = (from, Bound::Unbounded);
+        let names: Box<dyn Iterator<Item = _>> = match &listed {
+            Some(listed) => Box::new(
+                listed.range::<str, _>(range).filter_map(|name| self.names.get_key_value(*name)),
+            ),
+            None => Box::new(self.names.range::<str, _>(range)),
+        };
+        for (name, series) in names {
             let after = after.filter(|after| after.name == *name);
             let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(&*after.labels));
             for (labels, entry) in series.range::<str, _>((from, Bound::Unbounded)) {

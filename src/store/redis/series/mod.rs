@@ -135,11 +135,20 @@ impl Inner {
         scripts::run(&self.shards, self.limits, shard, traffic, script, arguments).await
     }
 
-    async fn delta(&self, after: &Cursor, limit: usize) -> StoreResult<Delta> {
-        if after.seqs.len() != self.shards.count() {
+    async fn delta(
+        &self,
+        after: &Cursor,
+        up_to: Option<&Cursor>,
+        limit: usize,
+    ) -> StoreResult<Delta> {
+        let is_ours = |cursor: &Cursor| cursor.seqs.len() == self.shards.count();
+        if !is_ours(after) || up_to.is_some_and(|up_to| !is_ours(up_to)) {
             return Ok(Delta::Gone);
         }
         let mut reader = Reader::after(self, after.seqs.clone());
+        if let Some(up_to) = up_to {
+            reader.read_up_to(up_to.seqs.clone());
+        }
         let mut read: Vec<Chunk> = Vec::new();
         let mut left = limit;
         loop {
@@ -154,7 +163,8 @@ impl Inner {
             }
         }
         let changes = off_thread(limit - left, move || changes_of(&read)).await??;
-        Ok(Delta::Changes { changes, next: reader.position().cursor(), more: reader.more() })
+        let (next, head) = (reader.position().cursor(), reader.head().cursor());
+        Ok(Delta::Changes { changes, next, head, more: reader.more() })
     }
 
     /// Deletes series, each in its shard; returns how many existed. A refusal stands only where nothing was deleted.
@@ -277,8 +287,13 @@ impl SeriesStore for RedisSeries {
         Ok(self.inner.position().await?.cursor())
     }
 
-    async fn delta(&self, after: &Cursor, limit: usize) -> StoreResult<Delta> {
-        self.inner.delta(after, limit).await
+    async fn delta(
+        &self,
+        after: &Cursor,
+        up_to: Option<&Cursor>,
+        limit: usize,
+    ) -> StoreResult<Delta> {
+        self.inner.delta(after, up_to, limit).await
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

@@ -54,8 +54,9 @@ pub(super) struct Reader<'a> {
     fresh: bool,
     /// The sequence number that each shard was read to.
     next: Vec<u64>,
-    /// The sequence number that each shard is read to; empty before the first step.
+    /// The sequence number that each shard is read to; empty before the first step, unless the caller set it.
     heads: Vec<u64>,
+    /// Empty before the first step.
     epochs: Vec<u64>,
     more: Vec<bool>,
 }
@@ -76,6 +77,11 @@ impl<'a> Reader<'a> {
         Self { inner, fresh, next, heads: Vec::new(), epochs: Vec::new(), more }
     }
 
+    /// Ends the reading at these sequence numbers, instead of those of the first step.
+    pub(super) fn read_up_to(&mut self, heads: Vec<u64>) {
+        self.heads = heads;
+    }
+
     /// Returns whether there is more to read.
     pub(super) fn more(&self) -> bool {
         self.more.contains(&true)
@@ -86,12 +92,17 @@ impl<'a> Reader<'a> {
         Position { epochs: self.epochs.clone(), seqs: self.next.clone() }
     }
 
+    /// Returns the position that it is read to.
+    pub(super) fn head(&self) -> Position {
+        Position { epochs: self.epochs.clone(), seqs: self.heads.clone() }
+    }
+
     /// Reads at most `limit` series more; `None` when the position is gone.
     ///
     /// # Errors
     /// When a shard can't be read; nothing was read then.
     pub(super) async fn step(&mut self, limit: usize) -> StoreResult<Option<Chunk>> {
-        let first = self.heads.is_empty();
+        let first = self.epochs.is_empty();
         // The first step asks all shards, since it learns their epochs.
         let wanted: Vec<usize> = (0..self.next.len()).filter(|shard| self.more[*shard]).collect();
         let share = |index: usize| {
@@ -110,7 +121,9 @@ impl<'a> Reader<'a> {
         };
         let mut chunk = Chunk::default();
         if first {
-            self.heads = replies.iter().map(|reply| reply.head).collect();
+            if self.heads.is_empty() {
+                self.heads = replies.iter().map(|reply| reply.head).collect();
+            }
             self.epochs = replies.iter().map(|reply| reply.epoch).collect();
         }
         for reply in replies {

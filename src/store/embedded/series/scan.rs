@@ -1,0 +1,284 @@
+//! Scans: the live series that selectors match, in the order of their keys, read in pieces.
+//!
+//! The table is locked for one piece at a time; matching happens between the pieces, with the table
+//! free. What changed meanwhile is made up for: series that were created behind the scan's position are
+//! in the table's [`CreatedLog`](super::created::CreatedLog), and [`Scan::finish`] looks at all finds
+//! once more. Not asynchronous, and not bounded in number: [`super::snapshots`] is.
+//! Invariant: when `finish` returns true, the finds are exactly what the table has at that moment, up to
+//! the limit; and no lock is held for more than a bounded number of series.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::created::Mark;
+use super::record::State;
+use super::table::SeriesTable;
+use crate::model::selector::Selector;
+use crate::model::series::SeriesKey;
+
+/// The most series and names that are looked at while the table is locked once.
+pub(super) const LOOKED_AT: usize = 1024;
+
+/// The most created series that [`Scan::finish`] matches while the table is locked.
+const MATCHED_AT_THE_END: usize = 32;
+
+/// A scan.
+#[derive(Debug)]
+pub(super) struct Scan {
+    selectors: Vec<Selector>,
+    /// Only series after this one are wanted.
+    after: Option<SeriesKey>,
+    /// The scan may stop behind so many finds: one more than are wanted tells that more follow.
+    enough: usize,
+    names: NamesToScan,
+    /// The name whose series are being read, and the last labels that were read of it.
+    current: Option<(Arc<str>, Option<Arc<str>>)>,
+    /// The last series that was read, matching or not.
+    reached: Option<SeriesKey>,
+    /// Where the log of created series was read to; `None` before the first piece.
+    created: Option<(Arc<Mark>, u64)>,
+    found: BTreeMap<SeriesKey, u32>,
+    is_ready: bool,
+}
+
+/// The names that can match and were not read yet.
+#[derive(Debug)]
+struct NamesToScan {
+    queue: VecDeque<Arc<str>>,
+    /// Where the next names come from.
+    source: NameSource,
+}
+
+#[derive(Debug)]
+enum NameSource {
+    /// The selectors name all of them: all are in the queue.
+    Listed,
+    /// All names of the table, after this one (or from it on).
+    Table { from: Option<(Arc<str>, bool)>, at_end: bool },
+}
+
+/// What one lock of the table showed.
+#[derive(Debug)]
+pub(super) enum Piece {
+    /// Names of the table.
+    Names(Vec<Arc<str>>),
+    /// Series with their slots, in order unless they are created ones.
+    Series(Vec<(SeriesKey, u32)>),
+}
+
+impl Scan {
+    /// Makes a scan for the series that any of `selectors` matches (all when there is none), after `after`,
+    /// that stops when more than `limit` were found.
+    pub(super) fn new(selectors: Vec<Selector>, after: Option<SeriesKey>, limit: usize) -> Self {
+        let from = after.as_ref().map(|after| Arc::clone(&after.name));
+        let names = NamesToScan::new(&selectors, from);
+        Self {
+            selectors,
+            after,
+            enough: limit.saturating_add(1),
+            names,
+            current: None,
+            reached: None,
+            created: None,
+            found: BTreeMap::new(),
+            is_ready: false,
+        }
+    }
+
+    /// Returns whether [`Self::finish`] is to be called next.
+    pub(super) fn is_ready(&self) -> bool {
+        self.is_ready
+    }
+
+    /// Reads the next piece from the locked table. [`Self::take`] gets it when the table is free again.
+    pub(super) fn read_piece(&mut self, table: &mut SeriesTable) -> Piece {
+        if self.created.is_none() {
+            let mark = table.created.mark();
+            let start = mark.start();
+            self.created = Some((mark, start));
+        }
+        if !self.has_enough() {
+            return if self.current.is_some() || !self.names.queue.is_empty() {
+                Piece::Series(self.read_series(table))
+            } else {
+                Piece::Names(self.names.read(table))
+            };
+        }
+        let created = self.created_since(table, LOOKED_AT);
+        self.is_ready = self.has_read_all_created(table);
+        Piece::Series(created)
+    }
+
+    /// Matches a piece.
+    pub(super) fn take(&mut self, piece: Piece) {
+        match piece {
+            Piece::Names(names) => {
+                let can_match = |name: &Arc<str>| {
+                    self.selectors.is_empty()
+                        || self.selectors.iter().any(|selector| selector.matches_name(name))
+                };
+                self.names.queue.extend(names.into_iter().filter(can_match));
+            }
+            Piece::Series(series) => {
+                let wanted = |key: &SeriesKey| {
+                    self.after.as_ref().is_none_or(|after| key > after)
+                        && (self.selectors.is_empty()
+                            || self.selectors.iter().any(|s| s.matches(&key.name, &key.labels)))
+                };
+                self.found.extend(series.into_iter().filter(|(key, _)| wanted(key)));
+            }
+        }
+    }
+
+    /// Holds the finds against the locked table; returns whether they are what it has now. Otherwise
+    /// more pieces have to be read.
+    pub(super) fn finish(&mut self, table: &SeriesTable) -> bool {
+        self.is_ready = false;
+        let created = self.created_since(table, MATCHED_AT_THE_END);
+        self.take(Piece::Series(created));
+        if !self.has_read_all_created(table) {
+            return false;
+        }
+        self.found.retain(|key, slot| is_live(table, *slot, key));
+        // Deletions may have made room for series that were not reached.
+        self.has_enough()
+    }
+
+    /// Returns what was found, in order: one series more than the limit where more follow.
+    pub(super) fn found(&self) -> impl Iterator<Item = (&SeriesKey, u32)> {
+        self.found.iter().map(|(key, slot)| (key, *slot))
+    }
+
+    /// Returns how many series were found.
+    pub(super) fn count(&self) -> usize {
+        self.found.len()
+    }
+
+    /// Returns whether no more series have to be read: enough were found, or there are no more. Only those
+    /// up to the position count: between created ones beyond it, others may lie.
+    fn has_enough(&self) -> bool {
+        let enough_before = |reached: &SeriesKey| {
+            self.found.len() >= self.enough
+                && self.found.range(..=reached).nth(self.enough - 1).is_some()
+        };
+        self.has_read_all_names() || self.reached.as_ref().is_some_and(enough_before)
+    }
+
+    fn has_read_all_names(&self) -> bool {
+        self.current.is_none() && self.names.queue.is_empty() && self.names.source.at_end()
+    }
+
+    /// Reads the next series in order; none where a name's list had to be sorted first.
+    fn read_series(&mut self, table: &mut SeriesTable) -> Vec<(SeriesKey, u32)> {
+        // Without selectors everything matches, so no more are read than are wanted.
+        let missing = if self.selectors.is_empty() {
+            self.enough.saturating_sub(self.found.len())
+        } else {
+            LOOKED_AT
+        };
+        let most = missing.clamp(1, LOOKED_AT);
+        let mut series = Vec::new();
+        let mut looked_at = 0;
+        while looked_at < most {
+            let Some((name, after)) = self.take_current() else { break };
+            let core = &mut table.core;
+            let Some(id) = core.names.find(&name) else {
+                looked_at += 1;
+                continue;
+            };
+            let entry = core.names.get_mut(id);
+            if !entry.sort_some(&core.slab) {
+                self.current = Some((name, after));
+                break;
+            }
+            let slots = entry.sorted_after(after.as_deref(), &core.slab);
+            let piece = &slots[..slots.len().min(most - looked_at)];
+            // A name without series counts, too.
+            looked_at += piece.len().max(1);
+            let read = piece.iter().map(|slot| (core.slab.get(*slot), *slot));
+            let live = read.filter(|(record, _)| record.state == State::Live);
+            series.extend(live.map(|(record, slot)| {
+                let (name, labels) = (Arc::clone(&name), Arc::clone(&record.labels));
+                (SeriesKey { name, labels }, slot)
+            }));
+            let last = piece.last().map(|slot| Arc::clone(&core.slab.get(*slot).labels));
+            if let Some(labels) = &last {
+                self.reached =
+                    Some(SeriesKey { name: Arc::clone(&name), labels: Arc::clone(labels) });
+            }
+            if piece.len() < slots.len() {
+                self.current = Some((name, last.or(after)));
+            }
+        }
+        series
+    }
+
+    fn take_current(&mut self) -> Option<(Arc<str>, Option<Arc<str>>)> {
+        self.current.take().or_else(|| {
+            let name = self.names.queue.pop_front()?;
+            let after = self.after.as_ref().filter(|after| after.name == name);
+            let labels = after.map(|after| Arc::clone(&after.labels));
+            Some((name, labels))
+        })
+    }
+
+    /// Reads at most `limit` series that were created since this was last called, and are live.
+    fn created_since(&mut self, table: &SeriesTable, limit: usize) -> Vec<(SeriesKey, u32)> {
+        let Some((_, position)) = &mut self.created else { return Vec::new() };
+        let slots: Vec<u32> = table.created.since(*position).take(limit).collect();
+        *position += slots.len() as u64;
+        let live = slots.into_iter().filter(|slot| table.core.slab.get(*slot).state == State::Live);
+        live.map(|slot| (table.core.key(slot), slot)).collect()
+    }
+
+    fn has_read_all_created(&self, table: &SeriesTable) -> bool {
+        self.created.as_ref().is_none_or(|(_, position)| *position == table.created.end())
+    }
+}
+
+fn is_live(table: &SeriesTable, slot: u32, key: &SeriesKey) -> bool {
+    let record = table.core.slab.get(slot);
+    record.state == State::Live
+        && *record.labels == *key.labels
+        && *table.core.names.get(record.name).name == *key.name
+}
+
+impl NamesToScan {
+    fn new(selectors: &[Selector], from: Option<Arc<str>>) -> Self {
+        let listed: Option<Vec<Vec<&str>>> = selectors.iter().map(Selector::names).collect();
+        match listed {
+            Some(listed) if !selectors.is_empty() => {
+                let mut names: Vec<&str> = listed.into_iter().flatten().collect();
+                names.retain(|name| from.as_deref().is_none_or(|from| *name >= from));
+                names.sort_unstable();
+                names.dedup();
+                let queue = names.into_iter().map(Arc::from).collect();
+                Self { queue, source: NameSource::Listed }
+            }
+            _ => {
+                let from = from.map(|from| (from, true));
+                let source = NameSource::Table { from, at_end: false };
+                Self { queue: VecDeque::new(), source }
+            }
+        }
+    }
+
+    /// Reads the next names of the table.
+    fn read(&mut self, table: &SeriesTable) -> Vec<Arc<str>> {
+        let NameSource::Table { from, at_end } = &mut self.source else { return Vec::new() };
+        let start = from.as_ref().map(|(name, included)| (&**name, *included));
+        let names = table.core.names.from(start).take(LOOKED_AT);
+        let names: Vec<_> = names.map(|id| Arc::clone(&table.core.names.get(id).name)).collect();
+        *at_end = names.len() < LOOKED_AT;
+        if let Some(last) = names.last() {
+            *from = Some((Arc::clone(last), false));
+        }
+        names
+    }
+}
+
+impl NameSource {
+    fn at_end(&self) -> bool {
+        matches!(self, Self::Listed | Self::Table { at_end: true, .. })
+    }
+}
