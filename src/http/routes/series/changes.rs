@@ -3,24 +3,25 @@
 //! Invariant: a client that goes on with the cursor of the last response misses nothing; where that can't be
 //! promised, the response is 410 and never a shorter list.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::points::SeriesDeltaResponse;
+use super::parts::{EncoderBytes, PART_SERIES, Parts, Source, respond};
+use super::points::{SeriesDeltaResponse, write_change};
+use crate::engine::Engine;
 use crate::engine::series::Changes;
 use crate::http::admission::{RunningPermit, WaitFor};
-use crate::http::extract::{Json, Query, json_response};
-use crate::http::offload::offload;
+use crate::http::extract::{Json, Query};
 use crate::http::problem::{Code, Problem};
 use crate::http::routes::shared::HandlerResult;
 use crate::http::state::AppState;
 use crate::http::wire::{Count, Span, given};
 use crate::model::cursor::Cursor;
-
-/// Deltas with at least this many changes are written as JSON off the threads that serve connections.
-const MANY: usize = 2000;
+use crate::store::Change;
 
 /// A cursor.
 #[derive(Serialize, ToSchema)]
@@ -61,6 +62,7 @@ pub(crate) struct DeltaQuery {
     responses((status = 200, description = "The changes", body = SeriesDeltaResponse)))]
 pub(crate) async fn get_series_delta(
     State(state): State<AppState>,
+    encoder: EncoderBytes,
     Query(query): Query<DeltaQuery>,
     permit: RunningPermit,
 ) -> Result<Response, Problem> {
@@ -70,21 +72,65 @@ pub(crate) async fn get_series_delta(
     if !wait.is_zero() {
         permit.wait_for(WaitFor::Changes)?;
     }
-    let series = &state.engine()?.series;
+    let engine = Arc::clone(state.engine()?);
     let changes = tokio::select! {
         biased;
-        changes = series.delta(&cursor, limit, wait) => changes?.ok_or_else(cursor_gone)?,
+        changes = engine.series.delta(&cursor, limit.min(PART_SERIES), wait) => {
+            changes?.ok_or_else(cursor_gone)?
+        }
         // As if the wait had ended: the client's next request reaches the next server.
         () = state.stop.cancelled(), if !wait.is_zero() => {
-            Changes { changes: Vec::new(), next: cursor.clone(), more: false }
+            let (next, head) = (cursor.clone(), cursor);
+            Changes { changes: Vec::new(), next, head, more: false }
         }
     };
-    let json = if changes.changes.len() < MANY {
-        changes_json(&changes)
-    } else {
-        offload("writing a delta as JSON", move || changes_json(&changes)).await?
-    };
-    Ok(json_response(json))
+    let Changes { changes, next, head, more } = changes;
+    let left = limit.saturating_sub(changes.len());
+    let source = DeltaSource { engine, next, head, left, more };
+    let parts = Parts::new(source, changes, "{\"events\":[");
+    // In a box, so that requests that wait don't have the room for it.
+    Box::pin(respond(parts, &state.budget, encoder)).await
+}
+
+/// What is left of a delta whose first part was read.
+struct DeltaSource {
+    engine: Arc<Engine>,
+    next: Cursor,
+    /// Where all parts end, so that no series is in two of them.
+    head: Cursor,
+    /// How many more series may be read.
+    left: usize,
+    more: bool,
+}
+
+impl Source for DeltaSource {
+    type Item = Change;
+
+    async fn read(&mut self) -> Result<Vec<Change>, Problem> {
+        let limit = self.left.min(PART_SERIES);
+        let read = self.engine.series.rest_of_delta(&self.next, Some(&self.head), limit);
+        let part = read.await?.ok_or_else(cursor_gone)?;
+        self.left = self.left.saturating_sub(part.changes.len());
+        (self.next, self.more) = (part.next, part.more);
+        Ok(part.changes)
+    }
+
+    fn at_end(&self) -> bool {
+        self.left == 0 || !self.more
+    }
+
+    fn write(change: &Change, out: &mut Vec<u8>) {
+        write_change(change, out);
+    }
+
+    fn tail(&self) -> String {
+        delta_tail(&self.next, self.more)
+    }
+}
+
+/// Returns the text of a delta behind its last event.
+pub(super) fn delta_tail(next: &Cursor, more: bool) -> String {
+    format!("],\"next_cursor\":\"{next}\",\"more\":{more}}}")
 }
 
 pub(super) fn parse_cursor(text: &str) -> Result<Cursor, Problem> {
@@ -95,11 +141,4 @@ pub(super) fn parse_cursor(text: &str) -> Result<Cursor, Problem> {
 pub(super) fn cursor_gone() -> Problem {
     Problem::new(Code::CursorGone)
         .detail("the changes after this cursor are no longer known: read a new snapshot")
-}
-
-pub(super) fn changes_json(changes: &Changes) -> Vec<u8> {
-    let mut out = Vec::with_capacity(128 + 384 * changes.changes.len());
-    // Writing to memory can't fail, and neither can text and finite numbers as JSON.
-    let _ = serde_json::to_writer(&mut out, &SeriesDeltaResponse::new(changes));
-    out
 }

@@ -2,6 +2,7 @@
 
 mod changes;
 mod delete;
+mod parts;
 mod points;
 mod push;
 mod read;

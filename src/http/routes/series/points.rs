@@ -6,24 +6,15 @@
 //! Invariant: a value reads back to the bit.
 
 use std::borrow::Cow;
-use std::convert::Infallible;
 use std::fmt::Display;
 
-use axum::body::Body;
-use bytes::Bytes;
-use futures_util::stream;
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
-use crate::engine::series::Changes;
-use crate::model::cursor::Cursor;
 use crate::model::number::special_text;
 use crate::model::series::{Point, SeriesId, split_canonical, unescape_label_value};
 use crate::model::time::Timestamp;
 use crate::store::Change;
-
-/// How much text is made at a time.
-const CHUNK_BYTES: usize = 64 << 10;
 
 /// One series at its newest state.
 #[derive(Serialize, ToSchema)]
@@ -132,77 +123,30 @@ impl<'a> SeriesEvent<'a> {
 }
 
 /// What changed.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct SeriesDeltaResponse<'a> {
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what `DeltaSource` writes")]
+pub(crate) struct SeriesDeltaResponse {
     /// The series that changed, each once, at its newest state.
-    #[serde(serialize_with = "events")]
-    #[schema(value_type = Vec<SeriesEvent>)]
-    events: &'a [Change],
+    events: Vec<SeriesEvent<'static>>,
     /// The `cursor` of the next request.
-    #[serde(serialize_with = "as_text")]
-    #[schema(value_type = String)]
-    next_cursor: &'a Cursor,
+    next_cursor: String,
     /// Whether more changes are there already.
     more: bool,
-}
-
-impl<'a> SeriesDeltaResponse<'a> {
-    /// Makes the JSON form of a delta.
-    pub(super) fn new(changes: &'a Changes) -> Self {
-        Self { events: &changes.changes, next_cursor: &changes.next, more: changes.more }
-    }
-}
-
-fn events<S: Serializer>(changes: &[Change], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(changes.iter().map(SeriesEvent::new))
 }
 
 fn as_text<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
 }
 
-/// Makes the body `{"points": [...]<tail>}`, written while it is sent.
-pub(crate) fn points_body(points: Vec<Point>, tail: String) -> Body {
-    let mut chunks = PointChunks { points: points.into_iter(), tail: Some(tail), begun: false };
-    let first = chunks.next().unwrap_or_default();
-    if chunks.tail.is_none() {
-        return Body::from(first);
-    }
-    let all = std::iter::once(first).chain(chunks).map(Ok::<_, Infallible>);
-    Body::from_stream(stream::iter(all))
+/// Writes a series as JSON.
+pub(super) fn write_point(point: &Point, out: &mut Vec<u8>) {
+    // Writing to memory can't fail, and neither can text and finite numbers as JSON.
+    let _ = serde_json::to_writer(out, &SeriesPoint::new(point));
 }
 
-struct PointChunks {
-    points: std::vec::IntoIter<Point>,
-    tail: Option<String>,
-    begun: bool,
-}
-
-impl Iterator for PointChunks {
-    type Item = Bytes;
-
-    fn next(&mut self) -> Option<Bytes> {
-        self.tail.as_ref()?;
-        let room = CHUNK_BYTES.min(256 + 256 * self.points.len());
-        let mut out = Vec::with_capacity(room);
-        if !self.begun {
-            out.extend_from_slice(b"{\"points\":[");
-        }
-        while out.len() < CHUNK_BYTES {
-            let Some(point) = self.points.next() else {
-                out.push(b']');
-                out.extend_from_slice(self.tail.take()?.as_bytes());
-                out.push(b'}');
-                break;
-            };
-            if std::mem::replace(&mut self.begun, true) {
-                out.push(b',');
-            }
-            // Writing to memory can't fail, and neither can text and finite numbers as JSON.
-            let _ = serde_json::to_writer(&mut out, &SeriesPoint::new(&point));
-        }
-        Some(out.into())
-    }
+/// Writes a change as JSON.
+pub(super) fn write_change(change: &Change, out: &mut Vec<u8>) {
+    let _ = serde_json::to_writer(out, &SeriesEvent::new(change));
 }
 
 #[cfg(test)]
@@ -264,31 +208,18 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn long_responses_are_made_in_chunks() {
-        for count in [0, 1, 5000] {
-            let points = vec![point(&[("a", "1")], 1.0); count];
-            let body = points_body(points, ",\"cursor\":\"c\"".to_owned());
-            let bytes = axum::body::to_bytes(body, usize::MAX).await.expect("a body");
-            let json: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
-            assert_eq!(json["points"].as_array().map(Vec::len), Some(count));
-            assert_eq!(json["cursor"], "c");
-        }
-    }
-
     #[test]
-    fn a_delta_names_the_series_that_were_deleted() {
+    fn a_change_says_whether_its_series_was_deleted() {
         let kept = point(&[], 1.0);
-        let changes = Changes {
-            changes: vec![Change::Deleted(kept.key.clone()), Change::Upserted(kept)],
-            next: Cursor::single(1, 7),
-            more: true,
+        let read = |change: &Change| {
+            let mut out = Vec::new();
+            write_change(change, &mut out);
+            serde_json::from_slice::<serde_json::Value>(&out).expect("JSON")
         };
-        let json = serde_json::to_value(SeriesDeltaResponse::new(&changes)).expect("JSON");
-        assert_eq!(json["events"][0]["deleted"], true);
-        assert_eq!(json["events"][0].get("point"), None);
-        assert_eq!(json["events"][1]["point"]["name"], "up");
-        assert_eq!(json["next_cursor"], "0000000000000001-7");
-        assert_eq!(json["more"], true);
+        let deleted = read(&Change::Deleted(kept.key.clone()));
+        assert_eq!((&deleted["deleted"], deleted.get("point")), (&true.into(), None));
+        assert_eq!(deleted["id"], kept.key.id().to_string());
+        let json = read(&Change::Upserted(kept));
+        assert_eq!((&json["deleted"], &json["point"]["name"]), (&false.into(), &"up".into()));
     }
 }

@@ -1,21 +1,26 @@
 //! Reading series: a snapshot page by page, or one series.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::parse_id;
-use super::points::{SeriesPoint, points_body};
+use super::parts::{EncoderBytes, PART_SERIES, Parts, Source, respond};
+use super::points::{SeriesPoint, write_point};
 use super::selectors::parse_selectors;
-use crate::http::extract::{Json, Path, Query, json_response};
+use crate::engine::Engine;
+use crate::http::extract::{Json, Path, Query};
 use crate::http::problem::Problem;
 use crate::http::routes::shared::unknown_page;
 use crate::http::state::AppState;
 use crate::http::wire::{Count, given};
 use crate::model::cursor::Cursor;
 use crate::model::hex;
-use crate::model::series::SeriesKey;
+use crate::model::selector::Selector;
+use crate::model::series::{Point, SeriesKey};
 
 /// Which series to read.
 #[derive(Deserialize, IntoParams)]
@@ -37,12 +42,12 @@ pub(crate) struct SeriesQuery {
 
 /// A page of a snapshot.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "describes what `points_body` writes")]
+#[expect(dead_code, reason = "describes what `PageSource` writes")]
 pub(crate) struct SeriesPageResponse {
     /// The series, sorted by name and labels.
     points: Vec<SeriesPoint<'static>>,
-    /// The cursor of the moment when the first page was read. A client that applies the changes after it to all pages
-    /// has a consistent state.
+    /// The cursor of the moment when the first series were read. Series further back may be newer. A client that
+    /// applies the changes after the cursor to all pages has a consistent state.
     cursor: String,
     /// The `page` of the next request; absent on the last page.
     #[schema(required = false, nullable = false)]
@@ -55,22 +60,66 @@ pub(crate) struct SeriesPageResponse {
     responses((status = 200, description = "A page of the snapshot", body = SeriesPageResponse)))]
 pub(crate) async fn list_series(
     State(state): State<AppState>,
+    encoder: EncoderBytes,
     Query(query): Query<SeriesQuery>,
 ) -> Result<Response, Problem> {
     let limit = state.page_items(query.limit)?;
     let selectors = parse_selectors(&query.matches, "match[]", &state).await?;
     let page = query.page.as_deref().map(Page::parse).transpose()?;
-    let after = page.as_ref().map(|page| &page.after);
-    let snapshot = state.engine()?.series.snapshot(&selectors, after, limit).await?;
-    let more = snapshot.more;
-    let last = snapshot.points.last().filter(|_| more).map(|point| point.key.clone());
-    let cursor = page.map_or(snapshot.cursor, |page| page.cursor);
-    let mut tail = format!(",\"cursor\":\"{cursor}\"");
-    if let Some(after) = last {
-        let next_page = Page { cursor, after }.print();
-        tail.push_str(&format!(",\"next_page\":\"{next_page}\""));
+    let (cursor, after) = page.map(|page| (page.cursor, page.after)).unzip();
+    let engine = Arc::clone(state.engine()?);
+    let source = PageSource { engine, selectors, cursor, after, left: limit, more: true };
+    let parts = Parts::new(source, Vec::new(), "{\"points\":[");
+    respond(parts, &state.budget, encoder).await
+}
+
+/// The series of one page.
+struct PageSource {
+    engine: Arc<Engine>,
+    selectors: Vec<Selector>,
+    /// The cursor of the first page; `None` before its first series are read.
+    cursor: Option<Cursor>,
+    /// The last series that was read.
+    after: Option<SeriesKey>,
+    /// How many more the page may have.
+    left: usize,
+    more: bool,
+}
+
+impl Source for PageSource {
+    type Item = Point;
+
+    async fn read(&mut self) -> Result<Vec<Point>, Problem> {
+        let limit = self.left.min(PART_SERIES);
+        let read = self.engine.series.snapshot(&self.selectors, self.after.as_ref(), limit);
+        let snapshot = read.await?;
+        self.cursor.get_or_insert(snapshot.cursor);
+        self.left = self.left.saturating_sub(snapshot.points.len());
+        self.more = snapshot.more;
+        if let Some(last) = snapshot.points.last() {
+            self.after = Some(last.key.clone());
+        }
+        Ok(snapshot.points)
     }
-    Ok(json_response(points_body(snapshot.points, tail)))
+
+    fn at_end(&self) -> bool {
+        self.left == 0 || !self.more
+    }
+
+    fn write(point: &Point, out: &mut Vec<u8>) {
+        write_point(point, out);
+    }
+
+    fn tail(&self) -> String {
+        let Some(cursor) = &self.cursor else { return "]}".to_owned() };
+        match self.after.as_ref().filter(|_| self.more) {
+            Some(after) => {
+                let next_page = Page { cursor: cursor.clone(), after: after.clone() }.print();
+                format!("],\"cursor\":\"{cursor}\",\"next_page\":\"{next_page}\"}}")
+            }
+            None => format!("],\"cursor\":\"{cursor}\"}}"),
+        }
+    }
 }
 
 /// Where the next page begins, and the cursor of the first page.

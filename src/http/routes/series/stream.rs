@@ -16,15 +16,19 @@ use futures_util::stream;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::changes::{changes_json, cursor_gone, parse_cursor};
+use super::changes::{cursor_gone, delta_tail, parse_cursor};
+use super::parts::{PART_SERIES, Parts, Source, cover_sending};
+use super::points::write_change;
 use crate::engine::Engine;
 use crate::engine::series::Changes;
 use crate::http::admission::{RunningPermit, WaitFor};
+use crate::http::body::Share;
 use crate::http::extract::Query;
 use crate::http::problem::Problem;
 use crate::http::state::AppState;
 use crate::http::wire::{Count, given};
 use crate::model::cursor::Cursor;
+use crate::store::Change;
 
 /// Where to begin.
 #[derive(Deserialize, IntoParams)]
@@ -34,7 +38,7 @@ pub(crate) struct StreamQuery {
     /// The cursor to start after. The header `Last-Event-ID` takes precedence.
     #[param(required = false, nullable = false)]
     cursor: Option<String>,
-    /// The maximum number of changes in one event.
+    /// The maximum number of changes in one event; the server may send fewer.
     #[serde(default, deserialize_with = "given")]
     #[param(value_type = Option<i64>, required = false, nullable = false, minimum = 1)]
     limit: Option<Count>,
@@ -63,12 +67,18 @@ pub(crate) async fn stream_series(
     let cursor = parse_cursor(text)?;
     permit.wait_for(WaitFor::Changes)?;
     // The first read happens before the stream begins, so that a cursor that is gone is a status.
+    let limit = limit.min(PART_SERIES);
     let first = engine.series.delta(&cursor, limit, Duration::ZERO).await?;
-    let first = Some(first.ok_or_else(cursor_gone)?);
-    let feed = Feed { state, engine, cursor, limit, first, ended: false };
-    let events = stream::unfold(feed, |mut feed| async move {
-        let event = feed.next().await?;
-        Some((Ok::<_, Infallible>(event), feed))
+    let first = first.ok_or_else(cursor_gone)?;
+    let mut feed = Feed { state, engine, cursor, limit, event: None, ended: false };
+    // Before the stream begins, so that a lack of memory is a status, too.
+    let begin = feed.begin(first).await?;
+    let events = stream::unfold((Some(begin), feed), |(begin, mut feed)| async move {
+        let text = match begin {
+            Some(begin) => begin,
+            None => feed.next().await?,
+        };
+        Some((Ok::<_, Infallible>(text), (None, feed)))
     });
     let mut response = Response::new(Body::from_stream(events));
     let headers = response.headers_mut();
@@ -84,27 +94,19 @@ struct Feed {
     engine: Arc<Engine>,
     cursor: Cursor,
     limit: usize,
-    first: Option<Changes>,
+    /// The event that is being sent, when it has more than one chunk.
+    event: Option<(Parts<EventSource>, Share)>,
     ended: bool,
 }
 
 impl Feed {
-    /// Returns the next event; `None` at the end.
+    /// Returns the next text; `None` at the end.
     async fn next(&mut self) -> Option<Bytes> {
-        if self.ended || self.state.stop.is_cancelled() {
+        if self.ended {
             return None;
         }
-        if let Some(first) = self.first.take() {
-            return Some(self.event(&first));
-        }
-        let heartbeat = self.state.settings.timeouts.heartbeat;
-        let found = tokio::select! {
-            biased;
-            () = self.state.stop.cancelled() => return None,
-            found = self.engine.series.delta(&self.cursor, self.limit, heartbeat) => found,
-        };
-        match found.map_err(Problem::from).and_then(|found| found.ok_or_else(cursor_gone)) {
-            Ok(changes) => Some(self.event(&changes)),
+        match self.try_next().await {
+            Ok(text) => text,
             Err(problem) => {
                 self.ended = true;
                 Some([b"event: error\ndata: ", &problem.to_json()[..], b"\n\n"].concat().into())
@@ -112,13 +114,68 @@ impl Feed {
         }
     }
 
-    fn event(&mut self, changes: &Changes) -> Bytes {
-        self.cursor = changes.next.clone();
-        if changes.changes.is_empty() {
-            return Bytes::from_static(b": heartbeat\n\n");
+    async fn try_next(&mut self) -> Result<Option<Bytes>, Problem> {
+        if let Some((event, _)) = &mut self.event {
+            let chunk = event.next().await?;
+            if event.has_ended() {
+                self.event = None;
+            }
+            return Ok(Some(chunk.into()));
+        }
+        let heartbeat = self.state.settings.timeouts.heartbeat;
+        let found = tokio::select! {
+            biased;
+            () = self.state.stop.cancelled() => return Ok(None),
+            found = self.engine.series.delta(&self.cursor, self.limit, heartbeat) => found,
+        };
+        self.begin(found?.ok_or_else(cursor_gone)?).await.map(Some)
+    }
+
+    /// Returns the first text of an event. Where that is not the whole event, it keeps the rest.
+    ///
+    /// # Errors
+    /// 503 when the budget of bytes is spent.
+    async fn begin(&mut self, changes: Changes) -> Result<Bytes, Problem> {
+        let Changes { changes, next, more, .. } = changes;
+        self.cursor = next.clone();
+        if changes.is_empty() {
+            return Ok(Bytes::from_static(b": heartbeat\n\n"));
         }
         // JSON text contains no line feed.
-        let head = format!("event: change\nid: {}\ndata: ", changes.next);
-        [head.as_bytes(), &changes_json(changes), b"\n\n"].concat().into()
+        let text = format!("event: change\nid: {next}\ndata: {{\"events\":[");
+        let mut event = Parts::new(EventSource { next, more }, changes, text);
+        let first = event.next().await?;
+        let budget = &self.state.budget;
+        if event.has_ended() {
+            return budget.cover_response(first.len())?.hold(first);
+        }
+        self.event = Some((event, cover_sending(budget)?));
+        Ok(first.into())
+    }
+}
+
+/// The changes of one event, which were all read: its id is the cursor behind them.
+struct EventSource {
+    next: Cursor,
+    more: bool,
+}
+
+impl Source for EventSource {
+    type Item = Change;
+
+    async fn read(&mut self) -> Result<Vec<Change>, Problem> {
+        Ok(Vec::new())
+    }
+
+    fn at_end(&self) -> bool {
+        true
+    }
+
+    fn write(change: &Change, out: &mut Vec<u8>) {
+        write_change(change, out);
+    }
+
+    fn tail(&self) -> String {
+        format!("{}\n\n", delta_tail(&self.next, self.more))
     }
 }
