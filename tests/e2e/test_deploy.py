@@ -1,11 +1,14 @@
 """The files in deploy/ and the compose file say what their readers understand, and work together."""
 
+import fnmatch
 import json
+import os
 import re
 import shutil
 import signal
 import subprocess
 import urllib.request
+from pathlib import Path
 
 import pytest
 import yaml
@@ -61,24 +64,62 @@ def test_the_compose_file_names_what_is_there():
             assert image_checks or "healthcheck" in services[other], f"{other} says how it is"
 
 
-def test_the_image_is_small_in_what_it_may_and_built_from_what_is_copied(run, tmp_path):
+def in_context(path: str, rules: list[str]) -> bool:
+    """Whether .dockerignore leaves a file in the build context: the last rule that matches it, or a folder that it is
+    in, decides. Of the patterns only `*` is known here."""
+    parts = path.split("/")
+    kept = True
+    for rule in rules:
+        pattern = rule.removeprefix("!").strip("/").split("/")
+        folder = parts[: len(pattern)]
+        if len(folder) == len(pattern) and all(map(fnmatch.fnmatchcase, folder, pattern)):
+            kept = rule.startswith("!")
+    return kept
+
+
+def test_the_build_context_has_what_its_rules_leave():
+    rules = ["*", "!src", "!benches/*.rs", "src/secret.rs"]
+    kept = ["src/main.rs", "src/a/b.rs", "benches/x.rs"]
+    left_out = ["README.md", "benches/deep/x.rs", "benches/x.py", "src/secret.rs", "target/src/x"]
+    assert [path for path in kept + left_out if in_context(path, rules)] == kept
+
+
+def test_the_image_is_built_from_what_is_in_its_build_context(run, tmp_path):
     lines = (REPOSITORY / "deploy" / "Dockerfile").read_text().splitlines()
     assert "USER holdall" in lines
     assert any(line.startswith("HEALTHCHECK") and '"healthcheck"' in line for line in lines)
+    # 1. The context: what Docker sends of the files that are committed.
+    rules = [rule for rule in (REPOSITORY / ".dockerignore").read_text().split() if rule[0] != "#"]
+    context, image = tmp_path / "context", tmp_path / "image"
+    for path in run("git", "-C", REPOSITORY, "ls-files").splitlines():
+        if in_context(path, rules):
+            (context / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / path, context / path)
+    # 2. The image: what COPY takes from it.
+    image.mkdir()
     stage = lines[: lines.index("FROM debian:bookworm-slim")]
     for line in stage:
         if line.startswith("COPY"):
             *sources, target = line.split()[1:]
             for source in sources:
-                for found in sorted(REPOSITORY.glob(source)):
+                found_any = sorted(context.glob(source))
+                assert found_any, f"{source} is not in the build context"
+                for found in found_any:
                     # As COPY does: of a folder what is in it.
                     if found.is_dir():
-                        shutil.copytree(found, tmp_path / target, dirs_exist_ok=True)
+                        shutil.copytree(found, image / target, dirs_exist_ok=True)
                     else:
-                        (tmp_path / target).mkdir(exist_ok=True)
-                        shutil.copy(found, tmp_path / target)
-    # Every file that the manifest names is there, and the lock file belongs to it.
-    run("cargo", "metadata", "--locked", "--no-deps", "--format-version=1", cwd=tmp_path)
+                        (image / target).mkdir(exist_ok=True)
+                        shutil.copy(found, image / target)
+    settings = Path(".cargo", "config.toml")
+    assert (image / settings).exists() == (REPOSITORY / settings).exists(), "with the same settings"
+    # 3. The command, with its own flags; but it checks where the image compiles for a release, and the dependencies
+    # are those that the tests have built.
+    (command,) = [line for line in stage if line.startswith("RUN cargo build")]
+    flags = [word for word in command.split()[3:] if word != "--release"]
+    assert "--locked" in flags
+    shared = {**os.environ, "CARGO_TARGET_DIR": str(REPOSITORY / "target")}
+    run("cargo", "check", *flags, cwd=image, env=shared, timeout=900)
 
 
 def test_prometheus_scrapes_the_services_of_the_compose_file():
