@@ -6,7 +6,8 @@
 //! every replica decides alike. A histogram or summary that would contradict the text
 //! format is split into families of one name each, so that no sample is ever lost.
 //!
-//! Only names with the same *base name*, the name without all its suffixes, can belong to one family.
+//! Only names with the same *base name*, the name without all its suffixes, can belong to one family. Within these, the
+//! family of a name depends only on its [`neighbourhood`].
 //! Invariant: every name belongs to exactly one family, and no name of a family, including those
 //! reserved for its suffixes, belongs to another.
 
@@ -32,6 +33,38 @@ pub(super) fn base_name(name: &str) -> &str {
     base
 }
 
+/// The suffixes by which the names of histograms and summaries follow from that of their family.
+const COMPOSITE_SUFFIXES: [&str; 3] = ["_bucket", "_sum", "_count"];
+
+/// How many suffixes away from a name those names are, in each direction, on which its family can depend.
+///
+/// A name belongs to the family of its own name, or to that of its name without one suffix. Whether that is a histogram
+/// or summary depends on the votes of its members, which have one suffix more; and whether it keeps its names, on the
+/// families with one suffix more or less, and on their members.
+const REACH: usize = 2;
+
+/// Returns the names, existing or not, whose families may change with the votes of `name`; `name` is among them.
+pub(super) fn neighbourhood(name: &str) -> BTreeSet<String> {
+    let mut ancestors = vec![name];
+    for _ in 0..REACH {
+        let shorter = ancestors.last().and_then(|last| {
+            COMPOSITE_SUFFIXES.iter().find_map(|suffix| last.strip_suffix(suffix))
+        });
+        ancestors.extend(shorter.filter(|shorter| !shorter.is_empty()));
+    }
+    let mut found = BTreeSet::new();
+    for ancestor in ancestors {
+        let mut level = vec![ancestor.to_owned()];
+        for _ in 0..=REACH {
+            let longer =
+                level.iter().flat_map(|name| COMPOSITE_SUFFIXES.map(|s| format!("{name}{s}")));
+            let longer = longer.collect();
+            found.extend(std::mem::replace(&mut level, longer));
+        }
+    }
+    found
+}
+
 /// A name, and the number of its series with each metadata. Series without metadata have no vote.
 #[derive(Debug, Clone)]
 pub(super) struct NameVotes {
@@ -49,7 +82,8 @@ pub(super) struct FamilyPlan {
     pub(super) members: Vec<Arc<str>>,
 }
 
-/// Decides the families of all names with one base name.
+/// Decides the families of all names with one base name; or of some of them, which is right for each name whose whole
+/// [`neighbourhood`] is among them.
 pub(super) fn plan_families(names: &[NameVotes]) -> Vec<FamilyPlan> {
     let by_name: BTreeMap<&str, &NameVotes> = names.iter().map(|n| (&*n.name, n)).collect();
     // 1. Histograms and summaries, which have samples of several names.

@@ -38,6 +38,9 @@ pub struct Mirror {
     skipped: u64,
 }
 
+/// Names for which votes changed, by base name.
+type ChangedNames = BTreeMap<Arc<str>, BTreeSet<Arc<str>>>;
+
 /// A change of a series, with its metadata interned.
 struct SeriesChange {
     key: SeriesKey,
@@ -104,8 +107,8 @@ impl Mirror {
         // again wherever votes have changed, which may move lines once more.
         let new_names = self.add_new_names(&runs);
         let changed = self.write_lines(&runs, &new_names, &mut ids);
-        for base in changed {
-            self.update_families(&base);
+        for (base, names) in changed {
+            self.update_families(&base, &names);
         }
         self.metadata.sweep(ids);
     }
@@ -141,7 +144,7 @@ impl Mirror {
     /// these names.
     fn add_new_names(&mut self, runs: &[&[SeriesChange]]) -> HashSet<Arc<str>> {
         let mut new_names = HashSet::new();
-        let mut bases = BTreeSet::new();
+        let mut bases: ChangedNames = BTreeMap::new();
         for run in runs {
             if self.knows(run) {
                 continue;
@@ -158,10 +161,10 @@ impl Mirror {
             let related = self.names.entry(Arc::clone(&base)).or_default();
             related.names.insert(Arc::clone(&first.key.name), name);
             new_names.insert(Arc::clone(&first.key.name));
-            bases.insert(base);
+            bases.entry(base).or_default().insert(Arc::clone(&first.key.name));
         }
-        for base in bases {
-            self.update_families(&base);
+        for (base, names) in bases {
+            self.update_families(&base, &names);
         }
         new_names
     }
@@ -176,14 +179,14 @@ impl Mirror {
         }
     }
 
-    /// Writes the lines of all changes into their families, and counts the votes. Returns the base
+    /// Writes the lines of all changes into their families, and counts the votes. Returns the
     /// names for which votes changed.
     fn write_lines(
         &mut self,
         runs: &[&[SeriesChange]],
         new_names: &HashSet<Arc<str>>,
         ids: &mut BTreeSet<MetadataId>,
-    ) -> BTreeSet<Arc<str>> {
+    ) -> ChangedNames {
         // A family may have several names: their changes are applied together, so that each of its pages is
         // written once.
         let mut by_family: BTreeMap<Arc<str>, Vec<&[SeriesChange]>> = BTreeMap::new();
@@ -198,8 +201,10 @@ impl Mirror {
             let Some(family) = &name.family else { continue };
             by_family.entry(Arc::clone(family)).or_default().push(run);
         }
-        let mut changed: BTreeSet<Arc<str>> =
-            new_names.iter().map(|name| self.base_of(name)).collect();
+        let mut changed: ChangedNames = BTreeMap::new();
+        for name in new_names {
+            changed.entry(self.base_of(name)).or_default().insert(Arc::clone(name));
+        }
         for (family, runs) in by_family {
             let Some(family) = self.families.get_mut(&family) else { continue };
             let family = Arc::make_mut(family);
@@ -220,16 +225,16 @@ impl Mirror {
         update: &LineUpdate<'_>,
         previous: Option<MetadataId>,
         ids: &mut BTreeSet<MetadataId>,
-        changed: &mut BTreeSet<Arc<str>>,
+        changed: &mut ChangedNames,
     ) {
         let now = update.value.map(|(_, id)| id);
         if previous == now {
             return;
         }
-        let Ok(name) = std::str::from_utf8(update.name) else { return };
-        let base = base_name(name);
+        let Ok(name_text) = std::str::from_utf8(update.name) else { return };
+        let base = base_name(name_text);
         let Some(related) = self.names.get_mut(base) else { return };
-        let Some(name) = related.names.get_mut(name) else { return };
+        let Some(name) = related.names.get_mut(name_text) else { return };
         if let Some(id) = previous {
             name.remove_vote(id);
             if now.is_none() {
@@ -247,15 +252,16 @@ impl Mirror {
             self.metadata.add(id);
             self.series += 1;
         }
-        if !changed.contains(base) {
-            changed.insert(Arc::from(base));
+        // Looked up first: mostly there are many series of few names, and no text is allocated again.
+        if changed.get(base).is_none_or(|names| !names.contains(name_text)) {
+            changed.entry(Arc::from(base)).or_default().insert(Arc::from(name_text));
         }
     }
 
-    /// Decides the families of the names with this base name again.
-    fn update_families(&mut self, base: &Arc<str>) {
+    /// Decides the families again that depend on these names, which have this base name.
+    fn update_families(&mut self, base: &Arc<str>, names: &BTreeSet<Arc<str>>) {
         let Some(related) = self.names.get_mut(base) else { return };
-        related.update_families(&mut self.families, &self.metadata, &mut self.scratch);
+        related.update_families(names, &mut self.families, &self.metadata, &mut self.scratch);
         if related.names.is_empty() {
             self.names.remove(base);
         }

@@ -7,11 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::family_plan::{FamilyPlan, NameVotes, plan_families};
+use super::family_plan::{FamilyPlan, NameVotes, neighbourhood, plan_families};
 use super::metadata_table::MetadataTable;
 use crate::exposition::family::Family;
 use crate::exposition::family::line::{LineParts, has_unreadable_bound};
 use crate::exposition::family::page::{LineUpdate, LineValue, MetadataId, Scratch};
+
+/// With more related names than this, only those near a change are looked at. A histogram has at most eight names.
+const FEW_NAMES: usize = 8;
 
 /// All families, by name.
 pub(super) type Families = BTreeMap<Arc<str>, Arc<Family>>;
@@ -20,8 +23,6 @@ pub(super) type Families = BTreeMap<Arc<str>, Arc<Family>>;
 #[derive(Debug, Default)]
 pub(super) struct RelatedNames {
     pub(super) names: BTreeMap<Arc<str>, MirroredName>,
-    /// The families of these names, as of the last update.
-    families: BTreeSet<Arc<str>>,
 }
 
 /// What the series of one name say.
@@ -69,17 +70,27 @@ impl MirroredName {
 }
 
 impl RelatedNames {
-    /// Forgets names without series, decides the families again, and moves lines where the
-    /// decision has changed.
+    /// Forgets names without series, decides the families again that the names in `changed` may affect, and moves lines
+    /// where the decision has changed. The cost does not grow with the number of other related names.
     pub(super) fn update_families(
         &mut self,
+        changed: &BTreeSet<Arc<str>>,
         families: &mut Families,
         metadata: &MetadataTable,
         scratch: &mut Scratch,
     ) {
+        let affected = self.near(changed);
+        // The present families of these names: those that are not planned again have no lines any more.
+        let former: BTreeSet<Arc<str>> =
+            affected.iter().filter_map(|name| self.names.get(name)?.family.clone()).collect();
         // Every series has a vote, if only for "no metadata": without votes there are no series.
-        self.names.retain(|_, name| !name.votes.is_empty());
-        let plans = plan_families(&self.votes(metadata));
+        for name in &affected {
+            if self.names.get(name).is_some_and(|name| name.votes.is_empty()) {
+                self.names.remove(name);
+            }
+        }
+        let mut plans = plan_families(&self.votes(&self.near(&affected), metadata));
+        plans.retain(|plan| plan.members.iter().any(|member| affected.contains(member)));
         self.move_lines(&plans, families, scratch);
         // Now each planned family holds its lines or does not exist yet. Headers may still differ.
         for plan in &plans {
@@ -97,20 +108,33 @@ impl RelatedNames {
             }
         }
         let planned: BTreeSet<_> = plans.iter().map(|p| Arc::clone(&p.header.name)).collect();
-        for removed in self.families.difference(&planned) {
+        for removed in former.difference(&planned) {
             families.remove(removed);
         }
-        self.families = planned;
     }
 
-    fn votes(&self, metadata: &MetadataTable) -> Vec<NameVotes> {
+    /// Returns the names whose families may change with the votes of `names`. Of few names it returns all.
+    pub(super) fn near(&self, names: &BTreeSet<Arc<str>>) -> BTreeSet<Arc<str>> {
+        if self.names.len() <= FEW_NAMES {
+            return self.names.keys().cloned().collect();
+        }
+        let existing = |name: &String| self.names.get_key_value(name.as_str());
+        names
+            .iter()
+            .flat_map(|name| neighbourhood(name))
+            .filter_map(|name| existing(&name).map(|(name, _)| Arc::clone(name)))
+            .collect()
+    }
+
+    fn votes(&self, names: &BTreeSet<Arc<str>>, metadata: &MetadataTable) -> Vec<NameVotes> {
         // The id for "no metadata" is not in the table, and so is no vote.
         let votes_of = |name: &MirroredName| {
             let votes = name.votes.iter();
             votes.filter_map(|(&id, &n)| Some((Arc::clone(metadata.get(id)?), n))).collect()
         };
-        self.names
+        names
             .iter()
+            .filter_map(|name| self.names.get_key_value(name))
             .map(|(name, mirrored)| NameVotes {
                 name: Arc::clone(name),
                 votes: votes_of(mirrored),

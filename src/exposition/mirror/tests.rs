@@ -196,6 +196,10 @@ fn any_change() -> impl Strategy<Value = Change> {
         Just("x_count_bucket"),
         Just("x_total"),
         Just("x_sum_count"),
+        Just("x_sum_sum"),
+        Just("x_sum_count_bucket"),
+        Just("x_sum_count_bucket_count"),
+        Just("x_bucket_sum_count_sum"),
         Just("x_info"),
         Just("y"),
         Just("y_sum"),
@@ -363,4 +367,26 @@ fn a_published_exposition_does_not_change() {
     mirror.apply(vec![upsert("up", "", 0.0, None)]);
     let _ = mirror.publish();
     assert_eq!(page.exposition.text.concat(), b"# TYPE up untyped\nup 1\n");
+}
+
+#[test]
+fn a_change_costs_the_families_near_its_name() {
+    // All these names have the same base name.
+    let suffixes = ["_bucket", "_sum", "_count"];
+    let name = |mut i: u32| {
+        let mut name = "x".to_owned();
+        for _ in 0..8 {
+            name += suffixes[(i % 3) as usize];
+            i /= 3;
+        }
+        name
+    };
+    let mut mirror = Mirror::new(Arc::default());
+    let gauge = metadata(MetricType::Gauge, "");
+    mirror.apply((0..6000).map(|i| upsert(&name(i), "", 1.0, Some(&gauge))).collect());
+    let names: BTreeSet<Arc<str>> = [name(77).into()].into();
+    let related = &mirror.names["x"];
+    assert_eq!(related.names.len(), 6000);
+    let near = related.near(&related.near(&names));
+    assert!(near.contains(&*name(77)) && near.len() < 200, "{}", near.len());
 }
