@@ -35,6 +35,25 @@ async fn assert_survived(launch: &Launch, name: &str) {
 }
 
 #[tokio::test]
+async fn every_task_is_started_and_repeated() {
+    let launch = ["FLUSH", "GC", "REFRESH"].into_iter().fold(Launch::new(), |launch, section| {
+        launch.env(&format!("HOLDALL_{section}__INTERVAL"), "20ms")
+    });
+    let launch = launch.env("HOLDALL_GENERATIONS__CLEANUP_INTERVAL", "20ms");
+    let server = launch.start().await;
+    let last_success = async |task: &str| {
+        let page = server.get("/metrics").await.text();
+        let series = format!("holdall_task_last_success_timestamp_seconds{{task=\"{task}\"}} ");
+        let value = page.lines().find_map(|line| line.strip_prefix(&series)?.parse::<f64>().ok());
+        value.unwrap_or_else(|| panic!("{task} was not started:\n{page}"))
+    };
+    for task in ["flush", "gc", "watch", "clock", "cleanup"] {
+        let first = last_success(task).await;
+        eventually(task, async || (last_success(task).await > first.max(1.0)).then_some(())).await;
+    }
+}
+
+#[tokio::test]
 async fn weak_writes_reach_the_disk_with_the_interval() {
     let launch = Launch::new().env("HOLDALL_FLUSH__INTERVAL", "20ms");
     let server = launch.start().await;

@@ -4,6 +4,7 @@
 //! more connections, finish the running requests, end the tasks, flush, close the store. Invariant: a server that
 //! can't do its work ends and says why; it never goes on with a part missing.
 
+mod background;
 mod file_limit;
 mod logging;
 mod memory;
@@ -13,7 +14,6 @@ mod watch;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
@@ -23,19 +23,16 @@ use tokio_util::sync::CancellationToken;
 pub use self::logging::start_tracing;
 pub use self::memory::return_memory_promptly;
 use self::tasks::Tasks;
-use self::watch::{watch_clock, while_healthy};
+use self::watch::while_healthy;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::exposition::{CacheRegistry, OwnMetrics, Pages, Refresher};
 use crate::http::{self, Access, Readiness, RouterParts};
-use crate::store::{Operation, backends};
+use crate::store::backends;
 
 /// The exit code that shells use for a program that SIGINT ended.
 const INTERRUPTED: i32 = 130;
-
-/// How often the backend is checked for what others may have done to it.
-const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Serves until SIGTERM or SIGINT; a second one ends the process at once.
 ///
@@ -152,12 +149,11 @@ async fn work(
     pages: Arc<Pages>,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut tasks = Tasks::default();
-    collect_garbage(&mut tasks, config, &engine.operation, stop);
-    flush(&mut tasks, config, &engine.operation, stop);
-    check_backend(&mut tasks, &engine.operation, stop);
-    clean_up_generations(&mut tasks, config, &engine, stop);
-    watch_clock(&mut tasks, clock, pages.own(), stop);
+    let own = pages.own();
+    let mut tasks = Tasks::new(Arc::clone(&clock), Arc::clone(own));
+    for task in background::all(config, &engine, &clock, own) {
+        tasks.repeat(task, stop.clone());
+    }
     refresh(&mut tasks, config, &engine, &pages, stop);
     let mut stopped = pin!(tasks.until_stopped(stop));
     tokio::select! {
@@ -191,74 +187,4 @@ fn refresh(
     let refresher = Refresher::new(series, operation, Arc::clone(pages), caches);
     let (interval, stop) = (config.exposition.refresh.interval, stop.clone());
     tasks.run(async move { refresher.run(interval, stop).await });
-}
-
-fn collect_garbage(
-    tasks: &mut Tasks,
-    config: &Config,
-    operation: &Arc<dyn Operation>,
-    stop: &CancellationToken,
-) {
-    let operation = Arc::clone(operation);
-    tasks.every("gc", config.store.gc.interval, stop.clone(), move || {
-        let operation = Arc::clone(&operation);
-        async move {
-            let removed = operation.collect_garbage().await?;
-            tracing::debug!(removed, "purged expired entries");
-            Ok(())
-        }
-    });
-}
-
-fn check_backend(tasks: &mut Tasks, operation: &Arc<dyn Operation>, stop: &CancellationToken) {
-    let operation = Arc::clone(operation);
-    tasks.every("watch", WATCH_INTERVAL, stop.clone(), move || {
-        let operation = Arc::clone(&operation);
-        async move {
-            operation.check_backend().await?;
-            Ok(())
-        }
-    });
-}
-
-fn flush(
-    tasks: &mut Tasks,
-    config: &Config,
-    operation: &Arc<dyn Operation>,
-    stop: &CancellationToken,
-) {
-    let (waited_on, flushed) = (Arc::clone(operation), Arc::clone(operation));
-    let wanted = move || {
-        let operation = Arc::clone(&waited_on);
-        async move { operation.flush_wanted().await }
-    };
-    tasks.every_or_when("flush", config.store.flush.interval, wanted, stop.clone(), move || {
-        let operation = Arc::clone(&flushed);
-        async move {
-            operation.flush().await?;
-            Ok(())
-        }
-    });
-}
-
-/// Deletes the generations that are no longer bumped, unless the cleanup is switched off.
-fn clean_up_generations(
-    tasks: &mut Tasks,
-    config: &Config,
-    engine: &Arc<Engine>,
-    stop: &CancellationToken,
-) {
-    let settings = &config.engine.generations;
-    let (Some(interval), Some(retention)) = (settings.cleanup_interval, settings.retention) else {
-        return;
-    };
-    let engine = Arc::clone(engine);
-    tasks.every("cleanup", interval, stop.clone(), move || {
-        let engine = Arc::clone(&engine);
-        async move {
-            let removed = engine.generations.cleanup(retention).await?;
-            tracing::debug!(removed, "deleted generations that were no longer bumped");
-            Ok(())
-        }
-    });
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::tasks::Tasks;
+use super::tasks::{Task, seconds};
 use crate::clock::SharedClock;
 use crate::exposition::OwnMetrics;
 
@@ -43,16 +43,11 @@ pub(super) async fn while_healthy(
 
 /// Reports in the own metrics how far the system's clock was set since the start, and logs each step of more than a
 /// second.
-pub(super) fn watch_clock(
-    tasks: &mut Tasks,
-    clock: SharedClock,
-    own: &Arc<OwnMetrics>,
-    stop: &CancellationToken,
-) {
+pub(super) fn watch_clock(clock: SharedClock, own: &Arc<OwnMetrics>) -> Task {
     let own = Arc::clone(own);
     let start = clock.read().offset_nanos();
     let mut last = 0.0;
-    tasks.every("clock", CLOCK_INTERVAL, stop.clone(), move || {
+    Task::new("clock", CLOCK_INTERVAL, move || {
         let offset = seconds(clock.read().offset_nanos().saturating_sub(start));
         own.clock_offset.set(offset);
         let step_seconds = offset - last;
@@ -61,12 +56,7 @@ pub(super) fn watch_clock(
         }
         last = offset;
         std::future::ready(Ok(()))
-    });
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a metric needs microseconds at most")]
-fn seconds(nanos: i64) -> f64 {
-    nanos as f64 / 1e9
+    })
 }
 
 #[cfg(test)]

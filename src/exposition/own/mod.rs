@@ -58,6 +58,10 @@ pub struct OwnMetrics {
     pub mirror_clashes: IntCounter,
     /// How far the system's clock was set forward since the start; negative when it was set back.
     pub clock_offset: Gauge,
+    /// When each background task last succeeded, by `task`, in seconds since 1970; 0 before.
+    pub task_last_success: GaugeVec,
+    /// Ticks of background tasks that failed, by `task`.
+    pub task_failures: IntCounterVec,
     /// Cache hits, by `cache` and `namespace`. The cache `values` has the namespaces of the clients; all other
     /// caches are internal and have none.
     pub cache_hits: IntCounterVec,
@@ -144,6 +148,18 @@ impl OwnMetrics {
             clock_offset: r.gauge(
                 "holdall_clock_offset_seconds",
                 "How far the system's clock was set forward since the start of the server; negative when it was set back.",
+            )?,
+            task_last_success: r.add(GaugeVec::new(
+                Opts::new(
+                    "holdall_task_last_success_timestamp_seconds",
+                    "When the background task last succeeded, since 1970; 0 before its first success.",
+                ),
+                &["task"],
+            )?)?,
+            task_failures: r.counters(
+                "holdall_task_failures_total",
+                "Runs of the background task that failed; it is tried again after its interval.",
+                &["task"],
             )?,
             cache_hits: r.counters(
                 "holdall_cache_hits_total",
