@@ -168,6 +168,35 @@ async fn roles_and_sources_are_guarded_also_without_tokens() {
 }
 
 #[tokio::test]
+async fn a_table_of_guards_of_ones_own_replaces_the_default_one() {
+    let guards = r#"{ collector = ["probe", "import"], archivist = ["import"] }"#;
+    let launch = Launch::new()
+        .env("HOLDALL_SERIES__GUARDS", guards)
+        .env("HOLDALL_SERIES__LEADER_ROLE", "collector");
+    let server = launch.start().await;
+    let push = async |role: &str, source: &str| {
+        let points = json!([{"name": "m", "labels": {}, "value": 1}]);
+        server.post("/v1/series", &json!({"role": role, "source": source, "points": points})).await
+    };
+    for (role, source, allowed) in [
+        ("collector", "probe", true),
+        ("collector", "import", true),
+        ("archivist", "import", true),
+        ("archivist", "probe", false),
+        ("leader", "leader_scrape", false),
+        ("collector", "leader_scrape", false),
+    ] {
+        let response = push(role, source).await;
+        assert_eq!(response.status == 200, allowed, "{role} {source}: {}", response.text());
+        if !allowed {
+            // What would be allowed is named.
+            response.expect_problem(403);
+            assert!(response.text().contains("import") || response.text().contains("archivist"));
+        }
+    }
+}
+
+#[tokio::test]
 async fn metrics_are_for_the_addresses_that_are_listed() {
     let others = Launch::new().env("HOLDALL_ACCESS__METRICS_ALLOW", "192.0.2.0/24").start().await;
     others.get("/metrics").await.expect_problem(403);

@@ -51,13 +51,14 @@ impl Roles {
             return refuse(format!("this token writes as {bound:?} only"));
         }
         let Some(sources) = self.guards.get(role) else {
-            return refuse("the role is not known".to_owned());
+            let known: Vec<&str> = self.guards.keys().map(String::as_str).collect();
+            return refuse(format!("the role is not known; there are {}", known.join(", ")));
         };
-        if !self.guards.values().flatten().any(|known| known == source) {
-            return refuse("the source is not known".to_owned());
-        }
         if !sources.iter().any(|allowed| allowed == source) {
-            return refuse(format!("the role {role:?} may not write this source"));
+            let known = self.guards.values().flatten().any(|known| known == source);
+            let why = if known { "may not be written by this role" } else { "is not known" };
+            let allowed = sources.join(", ");
+            return refuse(format!("the source {why}; {role:?} may write {allowed}"));
         }
         if role == self.leader_role { self.check_leader_fence(fence) } else { Ok(()) }
     }

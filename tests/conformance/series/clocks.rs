@@ -51,3 +51,14 @@ pub(crate) async fn a_clock_that_is_set_back_freezes_no_series(fixture: Fixture)
     fixture.pass(NANO).await;
     assert_eq!(held(&fixture).await, None);
 }
+
+pub(crate) async fn a_sample_that_is_older_by_a_nanosecond_is_stale(fixture: Fixture) {
+    let newer = fixture.clock.now().saturating_sub(Duration::from_secs(1));
+    let older = newer.saturating_sub(NANO);
+    push(&fixture, 1.0, Some(newer)).await;
+    assert_eq!(push(&fixture, 2.0, Some(older)).await, STALE);
+    assert_eq!(held(&fixture).await, Some((1.0, newer)));
+    let newest = newer.saturating_add(NANO);
+    assert_eq!(push(&fixture, 3.0, Some(newest)).await, UPDATED);
+    assert_eq!(held(&fixture).await, Some((3.0, newest)));
+}

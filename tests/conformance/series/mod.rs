@@ -20,7 +20,8 @@ use holdall::store::{
 };
 
 pub(super) use self::clocks::{
-    a_clock_that_is_set_back_freezes_no_series, a_sample_too_far_ahead_wins_against_nothing,
+    a_clock_that_is_set_back_freezes_no_series, a_sample_that_is_older_by_a_nanosecond_is_stale,
+    a_sample_too_far_ahead_wins_against_nothing,
 };
 pub(super) use self::model::{
     any_order_of_steps_equals_a_plain_model,
@@ -41,6 +42,7 @@ macro_rules! cases {
             a_point_past_the_retention_is_stale_and_creates_nothing,
             a_point_without_a_time_is_not_older_than_one_of_the_same_millisecond,
             a_sample_too_far_ahead_wins_against_nothing,
+            a_sample_that_is_older_by_a_nanosecond_is_stale,
             a_clock_that_is_set_back_freezes_no_series,
             an_expired_series_is_gone_from_every_read_and_is_a_deletion,
             expired_series_do_not_use_up_the_budget,

@@ -11,7 +11,7 @@ use proptest::prelude::{any, prop, proptest};
 use tokio_util::sync::CancellationToken;
 
 use self::scripted_store::{Script, ScriptedStore};
-use super::Refresher;
+use super::{MAX_BATCHES, Refresher};
 use crate::clock::ManualClock;
 use crate::exposition::mirror::tests::upsert;
 use crate::exposition::{CacheRegistry, Format, OwnMetrics, Pages, ScrapeBody};
@@ -106,6 +106,8 @@ async fn the_last_pages_stay_when_the_store_fails() {
     s.refresher.tick().await.expect("the store works");
     s.store.state.lock().fails = true;
     s.clock.advance(Duration::from_secs(7));
+    // An age is not measured by a clock that can be set.
+    s.clock.set_system(Timestamp::from_nanos(0));
     assert!(s.refresher.tick().await.is_err());
     assert_eq!(s.samples().await, ["up 1"]);
     let page = s.page(Format::Text).await;
@@ -119,6 +121,37 @@ async fn the_last_pages_stay_when_the_store_fails() {
     s.refresher.tick().await.expect("the store works");
     assert_eq!(s.samples().await, ["up 0"]);
     assert_eq!(value(&s.page(Format::Text).await, "holdall_page_age_seconds"), Some(0.0));
+}
+
+#[tokio::test]
+async fn pages_are_as_new_as_the_delta_with_no_more_changes_behind_it() {
+    let s = setup();
+    s.refresher.tick().await.expect("the store works");
+    // More than one refresh reads: it publishes what it has, but has not caught up.
+    let batches = MAX_BATCHES + 1;
+    for i in 0..batches * s.refresher.batch_series {
+        s.store.set(&format!("m{i}"), 1.0);
+    }
+    s.clock.advance(Duration::from_secs(5));
+    s.refresher.tick().await.expect("the store works");
+    let age = async || value(&s.page(Format::Text).await, "holdall_page_age_seconds");
+    assert_eq!(s.samples().await.len(), MAX_BATCHES * s.refresher.batch_series);
+    assert_eq!(age().await, Some(5.0));
+    s.refresher.tick().await.expect("the store works");
+    assert_eq!(s.samples().await.len(), batches * s.refresher.batch_series);
+    assert_eq!(age().await, Some(0.0));
+}
+
+#[tokio::test]
+async fn a_page_is_complete_only_with_the_metrics_of_the_store() {
+    let s = setup();
+    s.store.set("up", 1.0);
+    s.store.state.lock().has_no_status = true;
+    assert!(s.refresher.tick().await.is_err());
+    assert!(!s.pages.is_complete());
+    s.store.state.lock().has_no_status = false;
+    s.refresher.tick().await.expect("the store works");
+    assert!(s.pages.is_complete());
 }
 
 #[tokio::test]

@@ -32,6 +32,8 @@ pub(super) struct Script {
     pub(super) seq: u64,
     pub(super) fails: bool,
     pub(super) hangs: bool,
+    /// Only the status fails.
+    pub(super) has_no_status: bool,
     /// Changes that are written one by one, each after a read of the snapshot.
     pub(super) during_reads: Vec<Change>,
 }
@@ -205,6 +207,9 @@ impl Operation for ScriptedStore {
 
     async fn status(&self) -> StoreResult<StoreStatus> {
         self.respond().await?;
+        if self.state.lock().has_no_status {
+            return Err(StoreError::new(ErrorKind::Timeout, "scripted to have no status"));
+        }
         let series = self.state.lock().points.len() as u64;
         let resources = vec![ResourceStatus::counted("series", series)];
         Ok(StoreStatus { resources, commits: series, ..StoreStatus::default() })

@@ -190,3 +190,15 @@ async fn a_key_can_have_the_name_of_a_verb() {
         assert_eq!(api.get(&path).await.json["repo"], key);
     }
 }
+
+#[tokio::test]
+async fn responses_are_compressed_with_zstd_for_clients_that_prefer_it() {
+    let router = api().router;
+    let plain = ask(&router, get("/openapi.json")).await;
+    let request =
+        send("GET", "/openapi.json", &[("accept-encoding", "gzip;q=0.5, zstd")], Body::empty());
+    let seen = ask(&router, request).await;
+    assert_eq!(seen.headers["content-encoding"], "zstd");
+    assert!(seen.bytes.len() < plain.bytes.len() / 2);
+    assert_eq!(zstd::decode_all(&seen.bytes[..]).expect("a whole stream"), plain.bytes);
+}
