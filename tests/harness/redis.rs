@@ -157,11 +157,26 @@ impl Cluster {
         }
     }
 
+    /// Returns the ports of the masters.
+    pub(crate) fn masters(&self) -> Vec<u16> {
+        self.held.ports.iter().copied().filter(|port| is_master(*port)).collect()
+    }
+
     /// Ends the node at `port` at once, as a crash does.
     pub(crate) fn kill(&self, port: u16) {
+        self.signal(port, rustix::process::Signal::KILL);
+    }
+
+    /// Stops the node at `port` (SIGSTOP), or lets it go on.
+    pub(crate) fn pause(&self, port: u16, pause: bool) {
+        use rustix::process::Signal;
+        self.signal(port, if pause { Signal::STOP } else { Signal::CONT });
+    }
+
+    fn signal(&self, port: u16, signal: rustix::process::Signal) {
         let index = self.held.ports.iter().position(|p| *p == port).expect("one of ours");
         let pid = rustix::process::Pid::from_raw(self.held.pids[index]).expect("a process id");
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it is ours");
+        rustix::process::kill_process(pid, signal).expect("it is ours");
     }
 }
 

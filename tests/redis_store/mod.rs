@@ -13,6 +13,7 @@ mod lost_past;
 mod masters;
 mod partial;
 mod replica;
+mod slots;
 
 use std::time::Duration;
 

@@ -5,18 +5,20 @@
 //! whether the command was sent, since a command that was not can be sent again whatever it does.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use redis::aio::{ConnectionLike as _, MultiplexedConnection};
 use redis::cluster::{ClusterClient, ClusterClientBuilder};
 use redis::cluster_async::ClusterConnection;
+use redis::cluster_routing::SingleNodeRoutingInfo;
 use redis::io::tcp::TcpSettings;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionInfo, IntoConnectionInfo, ProtocolVersion,
     PushInfo, PushKind, RedisError, ServerErrorKind, TlsCertificates, Value,
 };
 
+use super::errors;
 use crate::model::settings::Secret;
 use crate::store::redis::core::settings::RedisSettings;
 use crate::store::{ErrorKind, StoreError, StoreResult};
@@ -35,6 +37,8 @@ pub(super) enum Failure {
     NotDone(RedisError),
     /// The command was sent, or may have been.
     Sent(RedisError),
+    /// The command was sent, or may have been, and no reply came by the deadline.
+    NoReply,
 }
 
 enum Peer {
@@ -48,11 +52,22 @@ enum Connection {
     Cluster(ClusterConnection),
 }
 
+/// A connection, and which one of its connector it is.
+#[derive(Clone)]
+struct Numbered {
+    number: u64,
+    connection: Connection,
+}
+
 /// The current connection, and how to make another one.
 pub(super) struct Connector {
     peer: Peer,
     connect_timeout: Duration,
-    current: parking_lot::Mutex<Option<Connection>>,
+    current: parking_lot::Mutex<Option<Numbered>>,
+    /// The number of the newest connection.
+    numbers: AtomicU64,
+    /// Whether a connection to a cluster is being made beside the current one.
+    renewing: AtomicBool,
     /// Locked while connecting; when and how the last attempt failed.
     attempts: tokio::sync::Mutex<Option<(Instant, RedisError)>>,
 }
@@ -62,54 +77,87 @@ impl Connector {
     ///
     /// # Errors
     /// When the settings are invalid.
-    pub(super) fn new(settings: &RedisSettings) -> StoreResult<Self> {
-        Ok(Self {
+    pub(super) fn new(settings: &RedisSettings) -> StoreResult<Arc<Self>> {
+        Ok(Arc::new(Self {
             peer: peer(settings)?,
             connect_timeout: settings.connect_timeout,
             current: parking_lot::Mutex::default(),
+            numbers: AtomicU64::new(0),
+            renewing: AtomicBool::new(false),
             attempts: tokio::sync::Mutex::default(),
-        })
+        }))
     }
 
-    /// Sends a command, and waits for its reply.
-    pub(super) async fn send(&self, command: &Cmd) -> Result<Value, Failure> {
-        let reply = match self.connection().await.map_err(Failure::NotSent)? {
-            Connection::Server { mut connection, closed } => {
-                if closed.load(Ordering::Acquire) {
-                    return Err(Failure::Closed);
-                }
-                connection.req_packed_command(command).await
-            }
-            Connection::Cluster(mut connection) => connection.req_packed_command(command).await,
+    /// Sends a command, and waits for its reply until `deadline`.
+    pub(super) async fn send(
+        self: &Arc<Self>,
+        command: &Cmd,
+        deadline: Instant,
+    ) -> Result<Value, Failure> {
+        let connecting = tokio::time::timeout_at(deadline.into(), self.connection()).await;
+        let connection = connecting.unwrap_or_else(|_| Err(timed_out()));
+        let Numbered { number, connection } = connection.map_err(Failure::NotSent)?;
+        let replying = tokio::time::timeout_at(deadline.into(), request(connection, command)).await;
+        let Ok(reply) = replying else {
+            // The reply may still come: a connection in this state is not used again.
+            self.leave(number);
+            return Err(Failure::NoReply);
         };
-        reply.and_then(Value::extract_error).map_err(|error| {
-            use redis::ErrorKind::{ClusterConnectionNotFound, Server};
-            let not_done = matches!(
-                error.kind(),
-                ClusterConnectionNotFound
-                    | Server(
-                        ServerErrorKind::Moved
-                            | ServerErrorKind::Ask
-                            | ServerErrorKind::TryAgain
-                            | ServerErrorKind::ClusterDown
-                            | ServerErrorKind::MasterDown
-                            | ServerErrorKind::BusyLoading
-                            | ServerErrorKind::ReadOnly
-                    )
-            );
-            if not_done && matches!(self.peer, Peer::Cluster(_)) {
+        reply.map_err(|error| {
+            let Some(error) = error else {
+                self.leave(number);
+                return Failure::Closed;
+            };
+            if self.is_cluster() && errors::not_done(&error) {
                 return Failure::NotDone(error);
+            }
+            if errors::leaves(&error) {
+                self.leave(number);
             }
             Failure::Sent(error)
         })
     }
 
-    /// Makes the next command use a new connection. Those that are under way stay on the old one.
-    pub(super) fn give_up(&self) {
-        self.current.lock().take();
+    /// Returns how often a connection was replaced.
+    pub(super) fn replaced(&self) -> u64 {
+        self.numbers.load(Ordering::Acquire)
     }
 
-    async fn connection(&self) -> Result<Connection, RedisError> {
+    fn is_cluster(&self) -> bool {
+        matches!(self.peer, Peer::Cluster(_))
+    }
+
+    /// Replaces the connection of that number, unless it was replaced already: the error of an old one says nothing of
+    /// the new one. Commands that are under way stay on the old one.
+    fn leave(self: &Arc<Self>, number: u64) {
+        let mut current = self.current.lock();
+        if current.as_ref().is_none_or(|current| current.number != number) {
+            return;
+        }
+        if !self.is_cluster() {
+            current.take();
+            return;
+        }
+        // One node hangs or is gone, and the others go on: the old connection serves them until the new one is made.
+        if !self.renewing.swap(true, Ordering::AcqRel) {
+            let connector = Arc::clone(self);
+            tokio::spawn(async move {
+                if let Ok(connection) = connector.connect().await {
+                    connector.set(connection);
+                }
+                connector.renewing.store(false, Ordering::Release);
+            });
+        }
+    }
+
+    fn set(&self, connection: Connection) -> Numbered {
+        let number = self.numbers.fetch_add(1, Ordering::AcqRel) + 1;
+        let numbered = Numbered { number, connection };
+        *self.current.lock() = Some(numbered.clone());
+        numbered
+    }
+
+    async fn connection(&self) -> Result<Numbered, RedisError> {
         if let Some(current) = self.current.lock().clone() {
             return Ok(current);
         }
@@ -124,8 +172,7 @@ impl Connector {
         match self.connect().await {
             Ok(connection) => {
                 *attempts = None;
-                *self.current.lock() = Some(connection.clone());
-                Ok(connection)
+                Ok(self.set(connection))
             }
             Err(error) => {
                 *attempts = Some((Instant::now(), error.clone()));
@@ -157,10 +204,53 @@ impl Connector {
             }
         };
         let in_time = tokio::time::timeout(self.connect_timeout * 2, connecting).await;
-        in_time.unwrap_or_else(|_| {
-            Err(RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut)))
-        })
+        in_time.unwrap_or_else(|_| Err(timed_out()))
     }
+}
+
+/// Sends a command on a connection; no error where the connection had been closed before.
+async fn request(connection: Connection, command: &Cmd) -> Result<Value, Option<RedisError>> {
+    let reply = match connection {
+        Connection::Server { closed, .. } if closed.load(Ordering::Acquire) => return Err(None),
+        Connection::Server { mut connection, .. } => connection.req_packed_command(command).await,
+        Connection::Cluster(mut connection) => {
+            let reply = connection.req_packed_command(command).await.and_then(Value::extract_error);
+            match reply {
+                Err(error) => match asked_node(&error) {
+                    Some(node) => ask(&mut connection, command, node).await,
+                    None => Err(error),
+                },
+                reply => reply,
+            }
+        }
+    };
+    reply.and_then(Value::extract_error).map_err(Some)
+}
+
+/// Returns the node that a slot is moving to, and that has the command's keys already.
+fn asked_node(error: &RedisError) -> Option<SingleNodeRoutingInfo> {
+    if error.kind() != redis::ErrorKind::Server(ServerErrorKind::Ask) {
+        return None;
+    }
+    let (host, port) = error.redirect_node()?.0.rsplit_once(':')?;
+    Some(SingleNodeRoutingInfo::ByAddress { host: host.to_owned(), port: port.parse().ok()? })
+}
+
+/// Sends a command to the node that its slot is moving to. Both commands go together, since ASKING counts for the next
+/// command of the connection, which others use as well.
+async fn ask(
+    connection: &mut ClusterConnection,
+    command: &Cmd,
+    node: SingleNodeRoutingInfo,
+) -> Result<Value, RedisError> {
+    let mut commands = redis::pipe();
+    commands.cmd("ASKING").add_command(command.clone());
+    let replies = connection.route_pipeline(commands, 0, 2, node).await?;
+    replies.into_iter().last().ok_or_else(timed_out)
+}
+
+fn timed_out() -> RedisError {
+    RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut))
 }
 
 fn unusable(error: RedisError) -> StoreError {

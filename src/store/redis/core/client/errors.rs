@@ -54,6 +54,24 @@ pub(super) fn leaves(error: &RedisError) -> bool {
         || matches!(code(error), Some("READONLY" | "NOREPLICAS" | "MASTERDOWN"))
 }
 
+/// Returns whether a node of a cluster did not carry the command out, because the slot is moving or has no master.
+pub(super) fn not_done(error: &RedisError) -> bool {
+    use redis::ErrorKind::{ClusterConnectionNotFound, Server};
+    matches!(
+        error.kind(),
+        ClusterConnectionNotFound
+            | Server(
+                ServerErrorKind::Moved
+                    | ServerErrorKind::Ask
+                    | ServerErrorKind::TryAgain
+                    | ServerErrorKind::ClusterDown
+                    | ServerErrorKind::MasterDown
+                    | ServerErrorKind::BusyLoading
+                    | ServerErrorKind::ReadOnly
+            )
+    )
+}
+
 /// Returns the code of an error, such as `OOM`.
 fn code(error: &RedisError) -> Option<&str> {
     match error.code() {

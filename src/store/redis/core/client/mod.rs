@@ -25,8 +25,9 @@ pub(crate) const ROUND_TRIP_SECONDS: [f64; 10] =
     [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0];
 
 /// The pauses before a command is sent again that a node of a cluster did not carry out because its
-/// slot is moving or has no master: about a second together.
-const PAUSES_MS: [u64; 7] = [5, 10, 25, 60, 150, 300, 500];
+/// slot is moving or has no master. After them the last one is repeated, until the caller's deadline.
+const PAUSES_MS: [u64; 6] = [5, 10, 25, 60, 150, 300];
+const LAST_PAUSE_MS: u64 = 500;
 
 /// What a call transfers, which selects its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,9 +55,9 @@ pub(crate) struct Totals {
 
 /// The client.
 pub(crate) struct Client {
-    small: Connector,
-    values: Connector,
-    bulk: Connector,
+    small: Arc<Connector>,
+    values: Arc<Connector>,
+    bulk: Arc<Connector>,
     timeout: Duration,
     clocks: ServerClocks,
     totals: Totals,
@@ -143,52 +144,40 @@ impl Client {
 
     async fn send(
         &self,
-        connector: &Connector,
+        connector: &Arc<Connector>,
         command: &Cmd,
         deadline: Instant,
     ) -> Result<Value, CallError> {
         let mut pauses_ms = PAUSES_MS.into_iter();
         loop {
-            let in_time = tokio::time::timeout_at(deadline.into(), connector.send(command)).await;
-            let Ok(reply) = in_time else {
-                // The reply may still come: a connection in this state is not used again.
-                self.give_up(connector);
-                return Err(CallError::no_reply(self.timeout));
-            };
+            let before = connector.replaced();
+            let reply = connector.send(command, deadline).await;
+            // Another server may be behind the address, whose clock is not known.
+            if connector.replaced() != before {
+                self.clocks.forget();
+            }
             return match reply {
                 Ok(value) => Ok(value),
                 // The connection was closed before anything was sent.
-                Err(Failure::Closed) => {
-                    self.give_up(connector);
-                    continue;
-                }
+                Err(Failure::Closed) => continue,
                 Err(Failure::NotSent(error)) => Err(CallError::Store(StoreError::caused_by(
                     ErrorKind::Unavailable,
                     "there is no connection to redis",
                     error,
                 ))),
-                Err(Failure::NotDone(error)) => match pauses_ms.next() {
-                    Some(pause_ms) => {
-                        let pause = Instant::now() + Duration::from_millis(pause_ms);
-                        tokio::time::sleep_until(pause.min(deadline).into()).await;
+                Err(Failure::NotDone(error)) => {
+                    let pause = Duration::from_millis(pauses_ms.next().unwrap_or(LAST_PAUSE_MS));
+                    let again = Instant::now() + pause;
+                    if again < deadline {
+                        tokio::time::sleep_until(again.into()).await;
                         continue;
-                    }
-                    None => Err(CallError::of(error)),
-                },
-                Err(Failure::Sent(error)) => {
-                    if errors::leaves(&error) {
-                        self.give_up(connector);
                     }
                     Err(CallError::of(error))
                 }
+                Err(Failure::Sent(error)) => Err(CallError::of(error)),
+                Err(Failure::NoReply) => Err(CallError::no_reply(self.timeout)),
             };
         }
-    }
-
-    /// Leaves a connection. Another server may be behind the address when it is replaced, whose clock is not known.
-    fn give_up(&self, connector: &Connector) {
-        connector.give_up();
-        self.clocks.forget();
     }
 }
 

@@ -1,0 +1,183 @@
+//! A cluster of which a part is away or moves: what lies elsewhere is served as before, and what moves is served where it
+//! is, or waits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use holdall::model::locks::{LockKey, LockKind};
+use holdall::store::redis::{RedisSettings, open};
+use holdall::store::{StoreResult, Stores};
+
+use super::replica::SHARDS;
+use super::store_settings;
+use crate::harness::eventually;
+use crate::harness::redis::{Cluster, cli};
+
+const NAMESPACE: &str = "slots";
+
+fn replica(cluster: &Cluster, timeout: Duration) -> Stores {
+    let settings = RedisSettings { timeout, ..RedisSettings::for_tests(cluster.urls(), NAMESPACE) };
+    open(&settings, &store_settings()).expect("the settings make sense")
+}
+
+fn lock(n: usize) -> LockKey {
+    LockKey::parse(LockKind::Job, n.to_string()).expect("valid")
+}
+
+async fn acquire(stores: &Stores, n: usize) -> StoreResult<()> {
+    stores.locks.acquire(vec![lock(n)], Duration::from_secs(600)).await.map(drop)
+}
+
+/// The shard of a slot, the node that has it, and another node.
+struct Slot {
+    key: String,
+    number: String,
+    from: u16,
+    to: u16,
+}
+
+impl Slot {
+    fn of(cluster: &Cluster, shard: usize) -> Self {
+        let masters = cluster.masters();
+        let key = format!("{{{NAMESPACE}:{shard}}}:locks");
+        let number = cli(masters[0], &["cluster", "keyslot", &key]).trim().to_owned();
+        let has = |port: &&u16| {
+            cli(**port, &["cluster", "countkeysinslot", &number]).trim().parse() != Ok(0)
+        };
+        let from = *masters.iter().find(has).expect("some node has it");
+        let to = *masters.iter().find(|port| **port != from).expect("there are three");
+        Self { key, number, from, to }
+    }
+
+    /// Returns the command `cluster setslot`.
+    fn set(&self, port: u16, how: &[&str]) {
+        let mut command = vec!["cluster", "setslot", &self.number];
+        command.extend(how);
+        assert_eq!(cli(port, &command).trim(), "OK", "{how:?}");
+    }
+
+    /// Lets the slot move: from now on one node has some of its keys, and the other one the rest.
+    fn open(&self) {
+        let id = |port| cli(port, &["cluster", "myid"]).trim().to_owned();
+        self.set(self.to, &["importing", &id(self.from)]);
+        self.set(self.from, &["migrating", &id(self.to)]);
+    }
+
+    fn close(&self) {
+        self.set(self.to, &["stable"]);
+        self.set(self.from, &["stable"]);
+    }
+
+    /// Moves all keys that the slot has now.
+    fn migrate(&self) {
+        let keys = cli(self.from, &["cluster", "getkeysinslot", &self.number, "100"]);
+        let to = self.to.to_string();
+        let mut command = vec!["migrate", "127.0.0.1", &to, "", "0", "10000", "keys"];
+        command.extend(keys.lines());
+        assert_eq!(cli(self.from, &command).trim(), "OK");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_moved_is_served_at_the_other_node_and_what_moves_waits() {
+    let cluster = Cluster::start();
+    let stores = replica(&cluster, Duration::from_secs(20));
+    for n in 0..40 {
+        acquire(&stores, n).await.expect("the store works");
+    }
+    let slot = Slot::of(&cluster, 1);
+    let held: Vec<String> = cli(slot.from, &["zrange", &slot.key, "0", "-1"])
+        .lines()
+        .filter_map(|member| member.strip_prefix("job:").map(str::to_owned))
+        .collect();
+    let moved = LockKey::parse(LockKind::Job, held[0].clone()).expect("valid");
+    slot.open();
+    slot.migrate();
+    // The slot is still open: the node that has it sends to the other one.
+    let end = stores.locks.get(&moved).await.expect("it is asked for at the other node");
+    assert!(end.is_some(), "it is held there");
+    // A script that needs keys of which some do not exist can run on neither node. It waits.
+    let waiting = {
+        let stores = stores.clone();
+        tokio::spawn(async move { stores.operation.status().await })
+    };
+    eventually("the shard waits", async || {
+        let stats = cli(slot.to, &["info", "errorstats"]);
+        stats.contains("errorstat_TRYAGAIN").then_some(())
+    })
+    .await;
+    let id = cli(slot.to, &["cluster", "myid"]);
+    for port in cluster.masters() {
+        slot.set(port, &["node", id.trim()]);
+    }
+    waiting.await.expect("does not panic").expect("it has waited until the slot had moved");
+    let end = stores.locks.get(&moved).await.expect("the store works");
+    assert!(end.is_some(), "it is held there");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_that_is_open_and_closed_again_loses_nothing() {
+    let cluster = Cluster::start();
+    let stores = replica(&cluster, Duration::from_secs(20));
+    stores.operation.status().await.expect("the store works");
+    for n in 0..40 {
+        acquire(&stores, n).await.expect("the store works");
+    }
+    let slot = Slot::of(&cluster, 2);
+    slot.open();
+    let snapshot = {
+        let stores = stores.clone();
+        tokio::spawn(async move { stores.series.snapshot(&[], None, 10).await })
+    };
+    eventually("the shard waits", async || {
+        let stats =
+            cli(slot.from, &["info", "errorstats"]) + &cli(slot.to, &["info", "errorstats"]);
+        stats.contains("errorstat_TRYAGAIN").then_some(())
+    })
+    .await;
+    slot.close();
+    snapshot.await.expect("does not panic").expect("it has waited");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_hangs_costs_only_its_own_shards() {
+    let cluster = Cluster::start();
+    let timeout = Duration::from_secs(5);
+    let stores = replica(&cluster, timeout);
+    for n in 0..40 {
+        acquire(&stores, n).await.expect("the store works");
+    }
+    let hung = Slot::of(&cluster, 0).from;
+    let elsewhere = (1..SHARDS).map(|shard| Slot::of(&cluster, shard)).find(|s| s.from != hung);
+    let elsewhere = elsewhere.expect("the shards are on several nodes");
+    let of = |slot: &Slot| {
+        let held = cli(slot.from, &["zrange", &slot.key, "0", "-1"]);
+        let first = held.lines().find_map(|member| member.strip_prefix("job:")).map(str::to_owned);
+        LockKey::parse(LockKind::Job, first.expect("some are held")).expect("valid")
+    };
+    let (there, here) = (of(&Slot::of(&cluster, 0)), of(&elsewhere));
+    cluster.pause(hung, true);
+    let over = Arc::new(AtomicBool::new(false));
+    let others = {
+        let (stores, over) = (stores.clone(), Arc::clone(&over));
+        tokio::spawn(async move {
+            let mut served = 0;
+            while !over.load(Ordering::Acquire) {
+                stores.locks.get(&here).await.map_err(|error| error.with_causes())?;
+                served += 1;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Ok::<usize, String>(served)
+        })
+    };
+    // Its replica takes over, and is found, though the old connection to the node that hangs never ends.
+    eventually("the shards of the node that hangs are back", async || {
+        stores.locks.get(&there).await.ok()
+    })
+    .await;
+    over.store(true, Ordering::Release);
+    let served = others.await.expect("does not panic").expect("no other shard failed");
+    assert!(served > 0);
+    cluster.pause(hung, false);
+}
