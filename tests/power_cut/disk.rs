@@ -23,11 +23,33 @@ enum Call {
     Create(u64, String),
     Write(u64, usize, Vec<u8>),
     Truncate(u64, usize),
-    Sync(u64),
+    Sync(u64, Synced),
+    FailedSync(u64),
     SyncFolder,
     Unlink(String),
     Rename(String, String),
     Nothing,
+}
+
+/// What a sync covered.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Synced {
+    /// Commits in a write-ahead log since its last sync.
+    pub(super) commits: usize,
+    /// Whether it was `fdatasync`.
+    pub(super) data_only: bool,
+}
+
+impl Record {
+    /// Returns what it synced, if it was a sync of a file that succeeded.
+    pub(super) fn synced(&self) -> Option<Synced> {
+        if let Call::Sync(_, synced) = self.call { Some(synced) } else { None }
+    }
+
+    /// Returns whether it was a sync that failed.
+    pub(super) fn is_failed_sync(&self) -> bool {
+        matches!(self.call, Call::FailedSync(_))
+    }
 }
 
 /// Reads a trace; a record that is cut off at its end is left out.
@@ -53,7 +75,9 @@ fn read_one(trace: &[u8], at: usize) -> Option<(Call, usize)> {
         b'C' => Call::Create(file, text(data)),
         b'W' => Call::Write(file, offset, data.to_vec()),
         b'T' => Call::Truncate(file, offset),
-        b'S' => Call::Sync(file),
+        b'S' => Call::Sync(file, Synced { commits: offset, data_only: false }),
+        b's' => Call::Sync(file, Synced { commits: offset, data_only: true }),
+        b'F' => Call::FailedSync(file),
         b'D' => Call::SyncFolder,
         b'U' => Call::Unlink(text(data)),
         b'R' => {
@@ -140,12 +164,14 @@ impl Disk {
             Call::Truncate(file, size) => {
                 self.files.entry(*file).or_default().pending.push_back(Change::Truncate(*size));
             }
-            Call::Sync(file) => {
+            Call::Sync(file, _) => {
                 let file = self.files.entry(*file).or_default();
                 for change in std::mem::take(&mut file.pending) {
                     change.apply(&mut file.durable);
                 }
             }
+            // The kernel holds these pages to be clean: no later sync writes them.
+            Call::FailedSync(file) => self.files.entry(*file).or_default().pending.clear(),
             Call::SyncFolder => self.keep_names(usize::MAX),
             Call::Unlink(name) => {
                 self.seen.remove(name);
@@ -231,13 +257,28 @@ mod tests {
         let synced = [
             Call::Create(1, "a".into()),
             Call::Write(1, 0, b"old".to_vec()),
-            Call::Sync(1),
+            Call::Sync(1, Synced::default()),
             Call::SyncFolder,
             Call::Write(1, 0, b"new".to_vec()),
         ];
         let seen: Vec<_> = (0..64).map(|seed| after(&synced, seed)["a"].clone()).collect();
         assert!(seen.contains(&b"old".to_vec()) && seen.contains(&b"new".to_vec()));
-        let without_folder = [Call::Create(1, "a".into()), Call::Sync(1)];
+        let without_folder = [Call::Create(1, "a".into()), Call::Sync(1, Synced::default())];
         assert!((0..64).any(|seed| after(&without_folder, seed).is_empty()));
+    }
+
+    #[test]
+    fn what_a_failed_sync_should_have_written_is_lost_for_good() {
+        let calls = [
+            Call::Create(1, "a".into()),
+            Call::SyncFolder,
+            Call::Write(1, 0, b"lost".to_vec()),
+            Call::FailedSync(1),
+            Call::Write(1, 4, b"kept".to_vec()),
+            Call::Sync(1, Synced::default()),
+        ];
+        for seed in 0..16 {
+            assert_eq!(after(&calls, seed)["a"], b"\0\0\0\0kept");
+        }
     }
 }

@@ -3,6 +3,9 @@
  *
  * POWER_CUT_DIR      the folder; nothing else is recorded
  * POWER_CUT_TRACE    the file that records are appended to
+ * POWER_CUT_FAIL     a file; while it exists, one sync fails with EIO, and then it is removed: the next sync of files
+ *                    whose names end as the file says, at best one that covers several commits. With * in it, all
+ *                    syncs of files fail for as long as it exists
  *
  * A record is: operation (1 byte), file (8 bytes, the inode), offset or size (8 bytes), length of the data
  * (4 bytes), the data; numbers in the machine's byte order. One write(2) each, so records never mix.
@@ -24,6 +27,10 @@
 
 #define MAX_FD 4096
 static char tracked[MAX_FD]; /* 1: a file, 2: a folder */
+static char named[MAX_FD][64]; /* how its name ends */
+static int commits[MAX_FD];    /* commits in a write-ahead log that are not synced */
+static const char *fail;
+static int passed; /* syncs that could have failed */
 static const char *dir;
 static size_t dir_len;
 static int trace = -1;
@@ -37,6 +44,7 @@ __attribute__((constructor)) static void start(void) {
     const char *path = getenv("POWER_CUT_TRACE");
     if (!dir || !path) return;
     dir_len = strlen(dir);
+    fail = getenv("POWER_CUT_FAIL");
     trace = REAL(open)(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
 }
 
@@ -67,6 +75,9 @@ static int opened(int fd, const char *path, int existed) {
     struct stat st;
     if (fstat(fd, &st) != 0) return fd;
     tracked[fd] = S_ISDIR(st.st_mode) ? 2 : 1;
+    commits[fd] = 0;
+    size_t len = strlen(name);
+    strcpy(named[fd], name + (len < sizeof named[fd] ? 0 : len - sizeof named[fd] + 1));
     if (tracked[fd] == 1) record(existed ? 'O' : 'C', st.st_ino, 0, name, strlen(name));
     return fd;
 }
@@ -114,12 +125,24 @@ int close(int fd) {
 
 static int is_file(int fd) { return trace >= 0 && fd >= 0 && fd < MAX_FD && tracked[fd] == 1; }
 
+static int ends_with(const char *name, const char *end) {
+    size_t len = strlen(name), of_end = strlen(end);
+    return len >= of_end && strcmp(name + len - of_end, end) == 0;
+}
+
+/* The header of a frame is written by itself; that of a commit has the size of the file. */
+static void count_commit(int fd, const char *data, size_t len) {
+    static const char none[4];
+    if (len == 24 && ends_with(named[fd], "-wal") && memcmp(data + 4, none, 4) != 0) commits[fd]++;
+}
+
 #define PWRITE(name, type)                                                   \
     ssize_t name(int fd, const void *data, size_t len, type at) {            \
         if (!is_file(fd)) return REAL(name)(fd, data, len, at);              \
         pthread_mutex_lock(&order);                                          \
         ssize_t done = REAL(name)(fd, data, len, at);                        \
         if (done > 0) record('W', inode(fd), at, data, done);                \
+        count_commit(fd, data, len);                                         \
         pthread_mutex_unlock(&order);                                        \
         return done;                                                         \
     }
@@ -148,17 +171,34 @@ ssize_t write(int fd, const void *data, size_t len) {
 TRUNCATE(ftruncate, off_t)
 TRUNCATE(ftruncate64, off64_t)
 
+/* Whether this sync fails. One that covers several commits does at once; where none comes, another one does. */
+static int fails(int fd) {
+    char end[64] = "";
+    int file = fail && tracked[fd] == 1 ? REAL(open)(fail, O_RDONLY | O_CLOEXEC) : -1;
+    if (file < 0) return 0;
+    ssize_t len = read(file, end, sizeof end - 1);
+    REAL(close)(file);
+    if (end[0] == '*') return 1;
+    if (len <= 0 || !ends_with(named[fd], end)) return 0;
+    if (ends_with(end, "-wal") && (commits[fd] == 0 || (commits[fd] < 2 && ++passed % 16 != 0))) return 0;
+    REAL(unlink)(fail);
+    return 1;
+}
+
 /* What is synced is what was written before the call: the record stands at the call's begin, under the lock,
  * and the sync itself is not needed, since nobody cuts the power. */
-static int synced(int fd) {
+static int synced(int fd, char op) {
     if (trace < 0 || fd < 0 || fd >= MAX_FD || !tracked[fd]) return 0;
     pthread_mutex_lock(&order);
-    record(tracked[fd] == 2 ? 'D' : 'S', inode(fd), 0, NULL, 0);
+    int failed = fails(fd);
+    record(failed ? 'F' : tracked[fd] == 2 ? 'D' : op, inode(fd), commits[fd], NULL, 0);
+    commits[fd] = 0;
     pthread_mutex_unlock(&order);
-    return 0;
+    if (failed) errno = EIO;
+    return -failed;
 }
-int fsync(int fd) { return synced(fd); }
-int fdatasync(int fd) { return synced(fd); }
+int fsync(int fd) { return synced(fd, 'S'); }
+int fdatasync(int fd) { return synced(fd, 's'); }
 
 int unlink(const char *path) {
     const char *name = inside(path);

@@ -21,10 +21,10 @@ mod sqlite;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use self::buffered::{FlushSignal, Flusher};
+use self::buffered::{BufferedSet, FlushSignal, Flusher};
 use self::cache::EmbeddedCache;
 use self::checkpoints::Checkpoints;
 use self::durable::{DurableStore, Tables};
@@ -33,7 +33,7 @@ use self::generations::Generations;
 use self::locks::Locks;
 use self::operation::EmbeddedOperation;
 use self::series::{EmbeddedSeries, SeriesSet};
-use self::sqlite::FolderLock;
+use self::sqlite::{CheckedFile, FolderLock};
 pub use self::sqlite::{OpenError, SyncMode};
 use super::{CacheSettings, StoreSettings, Stores};
 use crate::clock::{LastCommit, RetentionClock, SharedClock, SystemClock};
@@ -84,6 +84,27 @@ fn durable_tables(settings: &StoreSettings) -> Tables {
         .with(Generations)
 }
 
+/// Both files, when they were found to be sound.
+struct Files {
+    durable: CheckedFile,
+    buffered: CheckedFile,
+}
+
+impl Files {
+    fn check(
+        folder: &Path,
+        lock: &FolderLock,
+        tables: &Tables,
+        sets: &[Arc<dyn BufferedSet>],
+    ) -> Result<Self, OpenError> {
+        let missing = lock.missing();
+        Ok(Self {
+            durable: DurableStore::check(&folder.join("durable.db"), tables, missing)?,
+            buffered: Flusher::check(&folder.join("buffered.db"), sets, missing)?,
+        })
+    }
+}
+
 /// Opens the backend: takes the folder, recovers and checks both files, reads everything.
 ///
 /// Blocks for as long as that takes (a second or two for a million series): not for async threads.
@@ -109,8 +130,16 @@ pub fn open_with(
 ) -> Result<(Stores, SharedClock), OpenError> {
     let folder = settings.path.as_deref();
     let lock = folder.map(FolderLock::take).transpose()?;
-    let path = folder.map(|folder| folder.join("durable.db"));
-    let loaded = DurableStore::load(path.as_deref(), settings.sync, durable_tables(store))?;
+    let tables = durable_tables(store);
+    let series = Arc::new(SeriesSet::new(store.series));
+    let sets = vec![Arc::clone(&series) as Arc<dyn BufferedSet>];
+    // Both are looked at, and then both are read, before a byte of either is changed.
+    let files = match (folder, &lock) {
+        (Some(folder), Some(lock)) => Some(Files::check(folder, lock, &tables, &sets)?),
+        _ => None,
+    };
+    let file = files.as_ref().map(|files| &files.durable);
+    let loaded = DurableStore::load(file, settings.sync, tables)?;
     let last_commit = loaded.last_commit();
     let clock = start_clock(last_commit.as_ref());
     // Of another boot, the steady time does not say how long ago that was, and the system's clock is believed.
@@ -120,18 +149,17 @@ pub fn open_with(
         store.series.retention,
         before.unwrap_or_else(|| clock.read()),
     );
+    let signal = Arc::new(FlushSignal::new(store.flush.threshold));
+    let file = files.as_ref().map(|files| &files.buffered);
+    let (wake, now) = (Arc::clone(&signal), Arc::clone(&clock));
+    let flusher = Arc::new(Flusher::open(file, settings.sync, sets, wake, now)?);
+    if let (Some(folder), Some(lock)) = (folder, &lock) {
+        let whole = loaded.make_whole().and_then(|()| flusher.make_whole());
+        whole.map_err(|error| OpenError::failed(folder, error))?;
+        lock.begin(settings.sync)?;
+    }
     let latches = Arc::new(FenceLatches::default());
     let durable = loaded.serve(Arc::clone(&clock), Arc::clone(&latches) as _)?;
-
-    let signal = Arc::new(FlushSignal::new(store.flush.threshold));
-    let series = Arc::new(SeriesSet::new(store.series));
-    let flusher = Arc::new(Flusher::open(
-        folder.map(|folder| folder.join("buffered.db")).as_deref(),
-        settings.sync,
-        vec![Arc::clone(&series) as _],
-        Arc::clone(&signal),
-        Arc::clone(&clock),
-    )?);
     let fences = Fences::new(Arc::clone(&durable), latches);
     let series = EmbeddedSeries::new(&series, fences, signal, Arc::clone(&clock), retention)?;
     let series = Arc::new(series);

@@ -14,7 +14,9 @@ use tokio::sync::Notify;
 
 use super::set::{BufferedSet, FlushBatch, Unflushed};
 use crate::clock::SharedClock;
-use crate::store::embedded::sqlite::{self, OpenError, SchemaPart, SyncMode, failed_to};
+use crate::store::embedded::sqlite::{
+    CheckedFile, Missing, OpenError, SyncMode, WalCheckpoints, failed_to, is_failed_sync,
+};
 use crate::store::{ErrorKind, StoreError, StoreResult};
 
 const WHAT: &str = "buffered database";
@@ -22,6 +24,9 @@ const WHAT: &str = "buffered database";
 /// After a flush failed, the next one waits this long, and twice as long after each further failure.
 pub(super) const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
+
+/// So many frames in SQLite's log are written into the file.
+const LOG_FRAMES: i64 = 1_000;
 
 /// Wakes the flusher before its time.
 pub(in crate::store::embedded) struct FlushSignal {
@@ -47,7 +52,7 @@ impl FlushSignal {
 enum File {
     /// There is none: everything stays in memory.
     Memory,
-    Open(Connection),
+    Open(Connection, WalCheckpoints),
     Closed,
 }
 
@@ -83,29 +88,41 @@ pub(in crate::store::embedded) struct Flusher {
 }
 
 impl Flusher {
-    /// Opens the file at `path`, makes it where it is missing, and fills the sets from it; without a
-    /// path, everything stays in memory. A set may refer to those that are listed before it.
+    /// Looks at the file at `path`, which is to hold `sets`, without changing it.
+    ///
+    /// # Errors
+    /// When the file can't be served.
+    pub(in crate::store::embedded) fn check(
+        path: &Path,
+        sets: &[Arc<dyn BufferedSet>],
+        missing: Missing,
+    ) -> Result<CheckedFile, OpenError> {
+        let parts = sets.iter().map(|set| set.schema()).collect();
+        CheckedFile::look_at(path, WHAT, parts, missing)
+    }
+
+    /// Opens the file, makes it where it is missing, and fills the sets from it; without a file,
+    /// everything stays in memory. A set may refer to those that are listed before it.
     ///
     /// Blocks while it reads.
     ///
     /// # Errors
     /// When the file can't be served; it is left as it was.
     pub(in crate::store::embedded) fn open(
-        path: Option<&Path>,
+        file: Option<&CheckedFile>,
         sync: SyncMode,
         sets: Vec<Arc<dyn BufferedSet>>,
         signal: Arc<FlushSignal>,
         clock: SharedClock,
     ) -> Result<Self, OpenError> {
-        let file = match path {
+        let file = match file {
             None => File::Memory,
-            Some(path) => {
-                let parts: Vec<SchemaPart> = sets.iter().map(|set| set.schema()).collect();
-                let conn = sqlite::open(Some(path), WHAT, &parts, sync)?;
+            Some(file) => {
+                let conn = file.open(sync)?;
                 for set in &sets {
-                    set.load(&conn).map_err(|error| OpenError::unreadable(WHAT, path, error))?;
+                    set.load(&conn).map_err(|error| file.unreadable(error))?;
                 }
-                File::Open(conn)
+                File::Open(conn, WalCheckpoints::of(file.path()))
             }
         };
         Ok(Self {
@@ -116,6 +133,17 @@ impl Flusher {
             failures: AtomicU64::new(0),
             backoff: Mutex::default(),
         })
+    }
+
+    /// Brings to disk what an earlier process left in the log.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(in crate::store::embedded) fn make_whole(&self) -> StoreResult<()> {
+        match &*self.file.lock() {
+            File::Open(_, wal) => wal.make_whole(),
+            File::Memory | File::Closed => Ok(()),
+        }
     }
 
     /// Waits until a set holds as many marks as make a flush worthwhile, or until a failed flush
@@ -141,11 +169,11 @@ impl Flusher {
             File::Closed => {
                 return Err(StoreError::new(ErrorKind::Unavailable, "the store is closed"));
             }
-            File::Memory | File::Open(_) => self.drain(),
+            File::Memory | File::Open(..) => self.drain(),
         };
         let rows: usize = batches.iter().map(|batch| batch.len()).sum();
         let outcome = match &mut *file {
-            File::Open(conn) if rows > 0 => write(conn, &batches).map(|()| rows as u64),
+            File::Open(conn, wal) if rows > 0 => write(conn, wal, &batches).map(|()| rows as u64),
             _ => Ok(0),
         };
         for batch in batches {
@@ -211,21 +239,36 @@ impl Flusher {
         self.flush()?;
         match std::mem::replace(&mut *self.file.lock(), File::Closed) {
             File::Memory | File::Closed => Ok(()),
-            File::Open(conn) => {
-                conn.close().map_err(|(_, error)| failed_to("close the buffered database")(error))
-            }
+            File::Open(conn, wal) => wal.close(conn),
         }
     }
 }
 
 /// Writes all batches in one transaction: parents before their children, and deletes children
 /// before their parents.
-fn write(conn: &mut Connection, batches: &[Box<dyn FlushBatch>]) -> StoreResult<()> {
-    let mut write = || {
-        let txn = conn.transaction()?;
+///
+/// In `full`, the transaction before is on disk when one begins. Where a sync fails, the log is copied into
+/// the file and begins anew, so that nothing is written behind pages that are perhaps not on disk.
+fn write(
+    conn: &mut Connection,
+    wal: &mut WalCheckpoints,
+    batches: &[Box<dyn FlushBatch>],
+) -> StoreResult<()> {
+    let outcome = conn.transaction().and_then(|txn| {
         batches.iter().try_for_each(|batch| batch.upsert(&txn))?;
         batches.iter().rev().try_for_each(|batch| batch.delete(&txn))?;
         txn.commit()
-    };
-    write().map_err(failed_to("flush the buffered data"))
+    });
+    match outcome {
+        Ok(()) => wal.run_above(conn, LOG_FRAMES),
+        Err(error) => {
+            let sync_failed = is_failed_sync(&error);
+            let error = failed_to("flush the buffered data")(error);
+            if sync_failed {
+                // Its own failure says nothing more: the next flush tries again.
+                drop(wal.run(conn));
+            }
+            Err(error)
+        }
+    }
 }

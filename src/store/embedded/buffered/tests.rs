@@ -1,7 +1,6 @@
 //! Two sets in one flusher: parents, and children that refer to them.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -15,7 +14,7 @@ use super::{
 };
 use crate::clock::ManualClock;
 use crate::model::time::{SteadyTime, Timestamp};
-use crate::store::embedded::sqlite::{SchemaPart, SyncMode};
+use crate::store::embedded::sqlite::{Missing, SchemaPart, SyncMode};
 use crate::store::{ErrorKind, StoreResult};
 
 const PARENTS: SchemaPart = SchemaPart {
@@ -147,13 +146,16 @@ impl Fixture {
     fn open(folder: tempfile::TempDir) -> Self {
         let (parents, children) = (Shared::default(), Shared::default());
         let signal = Arc::new(FlushSignal::new(3));
+        let sets: Vec<Arc<dyn BufferedSet>> = vec![
+            Arc::new(Set(PARENTS, Arc::clone(&parents))),
+            Arc::new(Set(CHILDREN, Arc::clone(&children))),
+        ];
+        let path = folder.path().join("buffered.db");
+        let file = Flusher::check(&path, &sets, Missing::Nothing).expect("is sound");
         let flusher = Flusher::open(
-            Some(&folder.path().join("buffered.db")),
+            Some(&file),
             SyncMode::Normal,
-            vec![
-                Arc::new(Set(PARENTS, Arc::clone(&parents))),
-                Arc::new(Set(CHILDREN, Arc::clone(&children))),
-            ],
+            sets,
             Arc::clone(&signal),
             Arc::new(ManualClock::at(
                 Timestamp::from_nanos(0).saturating_add(Duration::from_secs(9)),
@@ -298,7 +300,7 @@ async fn the_threshold_wakes_the_flusher_and_a_failure_lets_it_back_off() {
 fn without_a_file_nothing_waits_for_the_disk() {
     let parents = Shared::default();
     let flusher = Flusher::open(
-        None::<&Path>,
+        None,
         SyncMode::Normal,
         vec![Arc::new(Set(PARENTS, Arc::clone(&parents)))],
         Arc::new(FlushSignal::new(1)),

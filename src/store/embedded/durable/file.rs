@@ -18,7 +18,9 @@ use super::paged::Readers;
 use super::table::TableForm;
 use super::tables::Tables;
 use crate::store::StoreResult;
-use crate::store::embedded::sqlite::{self, OpenError, SchemaPart, SyncMode, failed_to};
+use crate::store::embedded::sqlite::{
+    self, CheckedFile, Missing, OpenError, SchemaPart, SyncMode, WalCheckpoints, failed_to,
+};
 
 const WHAT: &str = "durable database";
 
@@ -53,6 +55,7 @@ const CLOSING_ROWS: usize = 10_000;
 #[derive(Debug)]
 pub(in crate::store::embedded) struct DurableFile {
     conn: Connection,
+    wal: WalCheckpoints,
     sync: SyncMode,
     /// How every table stands in the file.
     tables: Vec<TableForm>,
@@ -68,22 +71,33 @@ pub(in crate::store::embedded) struct DurableFile {
     compaction: Option<Compaction>,
     /// A commit failed, and nothing was written over what it may have left in the log.
     must_void: bool,
+    /// The sync of a commit failed, and the log was not copied since.
+    sync_failed: bool,
 }
 
 impl DurableFile {
+    /// Looks at the file at `path` without changing it.
+    pub(super) fn check(
+        path: &Path,
+        tables: &Tables,
+        missing: Missing,
+    ) -> Result<CheckedFile, OpenError> {
+        let parts = std::iter::once(JOURNAL).chain(tables.schema()).collect();
+        CheckedFile::look_at(path, WHAT, parts, missing)
+    }
+
     /// Opens the file, and reads all that it holds into `tables`.
     pub(super) fn open(
-        path: &Path,
+        file: &CheckedFile,
         sync: SyncMode,
         tables: &mut Tables,
     ) -> Result<Self, OpenError> {
-        let parts: Vec<_> = std::iter::once(JOURNAL).chain(tables.schema()).collect();
-        let conn = sqlite::open(Some(path), WHAT, &parts, sync)?;
-        let readers = Arc::new(Readers::new(path));
-        let extent = load(&conn, &readers, tables)
-            .map_err(|error| OpenError::unreadable(WHAT, path, error))?;
+        let conn = file.open(sync)?;
+        let readers = Arc::new(Readers::new(file.path()));
+        let extent = load(&conn, &readers, tables).map_err(|error| file.unreadable(error))?;
         Ok(Self {
             conn,
+            wal: WalCheckpoints::of(file.path()),
             sync,
             tables: tables.forms(),
             readers,
@@ -94,7 +108,13 @@ impl DurableFile {
             log_pages: 0,
             compaction: None,
             must_void: false,
+            sync_failed: false,
         })
+    }
+
+    /// Brings to disk what an earlier process left in the log.
+    pub(super) fn make_whole(&self) -> StoreResult<()> {
+        self.wal.make_whole()
     }
 
     /// Appends an entry, and moves up to `rows` rows of the journal into the tables in the same
@@ -121,7 +141,15 @@ impl DurableFile {
         self.commit(None, rows)
     }
 
+    /// Writes over what a failed transaction may have left.
+    ///
+    /// After a failed sync, the log is copied into the file first, and so begins anew. Then nothing is
+    /// written behind pages that are perhaps not on disk, nor to the blocks that failed.
     fn void(&mut self) -> StoreResult<()> {
+        if self.sync_failed {
+            self.checkpoint()?;
+            self.sync_failed = false;
+        }
         if self.must_void {
             self.commit(Some(Entry::new()), 0)?;
             self.must_void = false;
@@ -136,7 +164,12 @@ impl DurableFile {
     fn commit(&mut self, entry: Option<Entry>, rows: usize) -> StoreResult<()> {
         let bytes = entry.map(|entry| entry.seal(self.next_seq));
         let piece = if rows > 0 { self.next_piece(rows)? } else { None };
-        self.write(bytes.as_deref(), piece.as_ref()).map_err(failed_to("commit"))?;
+        self.write(bytes.as_deref(), piece.as_ref()).map_err(|error| {
+            if sqlite::is_failed_sync(&error) {
+                (self.sync_failed, self.must_void) = (true, true);
+            }
+            failed_to("commit")(error)
+        })?;
         // Only now: what failed leaves its number to the next entry, and its rows to the next piece.
         if let Some(bytes) = bytes {
             if self.backlog_bytes == 0 {
@@ -235,25 +268,19 @@ impl DurableFile {
 
     /// Writes SQLite's log into the file.
     pub(super) fn checkpoint(&mut self) -> StoreResult<()> {
-        self.checkpoint_wal("PASSIVE")
+        self.wal.run(&self.conn)?;
+        self.log_pages = 0;
+        Ok(())
     }
 
     /// Compacts all, and leaves one file without a log.
     pub(super) fn close(mut self) -> StoreResult<()> {
+        self.void()?;
         while self.backlog_bytes > 0 {
             self.compact(CLOSING_ROWS)?;
         }
         self.readers.close();
-        self.checkpoint_wal("TRUNCATE")?;
-        self.conn.close().map_err(|(_, error)| failed_to("close the durable database")(error))
-    }
-
-    fn checkpoint_wal(&mut self, mode: &str) -> StoreResult<()> {
-        self.conn
-            .query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))
-            .map_err(failed_to("write the log into the durable database"))?;
-        self.log_pages = 0;
-        Ok(())
+        self.wal.close(self.conn)
     }
 
     /// Lets every commit carry a piece of a compaction with it until the journal is empty.

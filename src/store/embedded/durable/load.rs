@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use rusqlite::Connection;
-use rusqlite::config::DbConfig;
 
 use super::journal::{self, Effect};
 use super::paged::Readers;
@@ -32,11 +31,6 @@ pub(super) fn load(
     readers: &Arc<Readers>,
     tables: &mut Tables,
 ) -> StoreResult<JournalExtent> {
-    let failed = || failed_to("set up the connection");
-    // Compaction does it at leisure: SQLite would do it within a commit.
-    conn.pragma_update(None, "wal_autocheckpoint", 0).map_err(failed())?;
-    // When what follows fails, closing the connection must not write the log into the file.
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(failed())?;
     let compacted_seq: i64 = conn
         .query_row("SELECT seq FROM compacted", [], |row| row.get(0))
         .map_err(failed_to("read the journal"))?;
@@ -46,9 +40,7 @@ pub(super) fn load(
             load_table(conn, tables, form)?;
         }
     }
-    let extent = load_journal(conn, tables, compacted_seq)?;
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(failed())?;
-    Ok(extent)
+    load_journal(conn, tables, compacted_seq)
 }
 
 fn load_table(conn: &Connection, tables: &mut Tables, form: TableForm) -> StoreResult<()> {

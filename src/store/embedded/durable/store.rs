@@ -21,7 +21,7 @@ use super::transaction::Txn;
 use super::writer::Writer;
 use crate::clock::{LastCommit, Moment, SharedClock};
 use crate::model::time::SteadyTime;
-use crate::store::embedded::sqlite::{OpenError, SyncMode};
+use crate::store::embedded::sqlite::{CheckedFile, Missing, OpenError, SyncMode};
 use crate::store::{ErrorKind, ResourceStatus, StoreError, StoreResult};
 
 /// How many rows of each table one command of a purge removes.
@@ -40,6 +40,14 @@ impl Loaded {
     /// [`crate::clock::SystemClock::resume`] needs.
     pub(in crate::store::embedded) fn last_commit(&self) -> Option<LastCommit> {
         last_commit(&self.tables)
+    }
+
+    /// Brings to disk what an earlier process left in the log.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(in crate::store::embedded) fn make_whole(&self) -> StoreResult<()> {
+        self.file.as_ref().map_or(Ok(()), DurableFile::make_whole)
     }
 
     /// Starts to serve, in a new epoch.
@@ -82,17 +90,29 @@ pub(in crate::store::embedded) struct DurableStore {
 }
 
 impl DurableStore {
-    /// Reads the file at `path` into `tables`, and makes it where it is missing; without a path,
-    /// everything stays in memory. Blocks while it reads.
+    /// Looks at the file at `path`, which is to hold `tables`, without changing it.
+    ///
+    /// # Errors
+    /// When the file can't be served.
+    pub(in crate::store::embedded) fn check(
+        path: &Path,
+        tables: &Tables,
+        missing: Missing,
+    ) -> Result<CheckedFile, OpenError> {
+        DurableFile::check(path, tables, missing)
+    }
+
+    /// Reads a file into `tables`, and makes it where it is missing; without a file, everything stays
+    /// in memory. Blocks while it reads.
     ///
     /// # Errors
     /// When the file can't be served; it is left as it was.
     pub(in crate::store::embedded) fn load(
-        path: Option<&Path>,
+        file: Option<&CheckedFile>,
         sync: SyncMode,
         mut tables: Tables,
     ) -> Result<Loaded, OpenError> {
-        let file = path.map(|path| DurableFile::open(path, sync, &mut tables)).transpose()?;
+        let file = file.map(|file| DurableFile::open(file, sync, &mut tables)).transpose()?;
         Ok(Loaded { tables, file })
     }
 

@@ -2,16 +2,18 @@
 //!
 //! Invariant: no byte of the file, nor of its write-ahead log, is changed.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use super::error::{OpenError, kind};
+use super::error::{OpenError, is_busy, kind};
 use super::format::{APPLICATION_ID, BUSY_TIMEOUT, open_flags, with_suffix};
 use super::schema::{self, SchemaPart};
+use super::wal::{self, Missing};
 use crate::store::ErrorKind;
 
 /// Where SQLite's header holds the application id (<https://sqlite.org/fileformat.html>).
@@ -19,29 +21,90 @@ const APPLICATION_ID_AT: usize = 68;
 const HEADER_BYTES: usize = 100;
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
-/// Refuses a file that this version can't serve.
-pub(super) fn check(
-    path: &Path,
-    what: &'static str,
-    parts: &[SchemaPart],
-) -> Result<(), OpenError> {
-    check_header(path, what)?;
-    let log = with_suffix(path, "-wal");
-    let had_log = log.try_exists().unwrap_or(true);
-    let outcome = inspect(path, parts);
-    if !had_log && fs::metadata(&log).is_ok_and(|log| log.len() == 0) {
-        // SQLite makes an empty log when it opens a file in WAL mode.
-        fs::remove_file(&log).map_err(|error| OpenError::failed(&log, error))?;
-    }
-    let damaged = |why| OpenError::Damaged { what, path: path.to_owned(), why };
-    match outcome {
-        Ok(Inspection { newer: Some(why), .. }) => {
-            Err(OpenError::Newer { what, path: path.to_owned(), why })
+/// A file that was found to be sound, or to be missing.
+#[derive(Debug)]
+pub(in crate::store::embedded) struct CheckedFile {
+    pub(super) path: PathBuf,
+    pub(super) what: &'static str,
+    pub(super) parts: Vec<SchemaPart>,
+    pub(super) exists: bool,
+}
+
+impl CheckedFile {
+    /// Looks at the file at `path`, whose schema is `parts`.
+    ///
+    /// # Errors
+    /// When this version can't serve the file, or when its log lacks more than `missing`.
+    pub(in crate::store::embedded) fn look_at(
+        path: &Path,
+        what: &'static str,
+        parts: Vec<SchemaPart>,
+        missing: Missing,
+    ) -> Result<Self, OpenError> {
+        let exists = path.try_exists().map_err(|error| OpenError::failed(path, error))?;
+        let this = Self { path: path.to_owned(), what, parts, exists };
+        if exists {
+            this.check(missing)?
+        } else {
+            this.check_absence()?
         }
-        Ok(Inspection { verdict, .. }) if verdict == "ok" => Ok(()),
-        Ok(Inspection { verdict, .. }) => Err(damaged(verdict)),
-        Err(error) if kind(&error) == ErrorKind::Corrupt => Err(damaged(error.to_string())),
-        Err(error) => Err(OpenError::failed(path, error)),
+        Ok(this)
+    }
+
+    /// Makes the error of a file whose content could not be read.
+    pub(in crate::store::embedded) fn unreadable(
+        &self,
+        error: crate::store::StoreError,
+    ) -> OpenError {
+        OpenError::unreadable(self.what, &self.path, error)
+    }
+
+    /// Returns the path.
+    pub(in crate::store::embedded) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn check(&self, missing: Missing) -> Result<(), OpenError> {
+        let Self { path, what, .. } = self;
+        check_header(path, what)?;
+        let log = with_suffix(path, "-wal");
+        check_writable(path, what)?;
+        // Before SQLite sees the log: it would silently leave out what stands behind a damaged frame.
+        wal::verify(&log, missing)
+            .map_err(|error| OpenError::failed(&log, error))?
+            .map_err(|why| self.damaged(why))?;
+        let had_log = log.try_exists().unwrap_or(true);
+        let outcome = inspect(path, &self.parts);
+        if !had_log && fs::metadata(&log).is_ok_and(|log| log.len() == 0) {
+            // SQLite makes an empty log when it opens a file in WAL mode.
+            fs::remove_file(&log).map_err(|error| OpenError::failed(&log, error))?;
+        }
+        match outcome {
+            Ok(Inspection { newer: Some(why), .. }) => {
+                Err(OpenError::Newer { what, path: path.clone(), why })
+            }
+            Ok(Inspection { verdict, .. }) if verdict == "ok" => Ok(()),
+            Ok(Inspection { verdict, .. }) => Err(self.damaged(verdict)),
+            Err(error) if kind(&error) == ErrorKind::Corrupt => {
+                Err(self.damaged(error.to_string()))
+            }
+            Err(error) => Err(OpenError::failed(path, error)),
+        }
+    }
+
+    /// Refuses a log that was left alone: its file held data.
+    fn check_absence(&self) -> Result<(), OpenError> {
+        for log in ["-wal", "-journal"].map(|suffix| with_suffix(&self.path, suffix)) {
+            if fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
+                let why = format!("it is missing, but its log {} is there", log.display());
+                return Err(self.damaged(why));
+            }
+        }
+        Ok(())
+    }
+
+    fn damaged(&self, why: String) -> OpenError {
+        OpenError::Damaged { what: self.what, path: self.path.clone(), why }
     }
 }
 
@@ -65,6 +128,18 @@ fn check_header(path: &Path, what: &'static str) -> Result<(), OpenError> {
     Ok(())
 }
 
+/// SQLite would open a read-only file, and fail later with an error that does not say why.
+fn check_writable(path: &Path, what: &'static str) -> Result<(), OpenError> {
+    for file in [path.to_owned(), with_suffix(path, "-wal")] {
+        if file.exists()
+            && let Err(source) = OpenOptions::new().write(true).open(&file)
+        {
+            return Err(OpenError::NotWritable { what, path: file, source });
+        }
+    }
+    Ok(())
+}
+
 struct Inspection {
     newer: Option<String>,
     /// What SQLite's own check says.
@@ -73,12 +148,25 @@ struct Inspection {
 
 /// Reads the versions of the schema, and asks SQLite whether the file is whole.
 fn inspect(path: &Path, parts: &[SchemaPart]) -> rusqlite::Result<Inspection> {
+    // An exclusive connection keeps the log's index in its own memory instead of a file. Where another
+    // process has the file open, that file is there already.
+    match inspect_as("EXCLUSIVE", Duration::ZERO, path, parts) {
+        Err(error) if is_busy(&error) => inspect_as("NORMAL", BUSY_TIMEOUT, path, parts),
+        outcome => outcome,
+    }
+}
+
+fn inspect_as(
+    locking_mode: &str,
+    timeout: Duration,
+    path: &Path,
+    parts: &[SchemaPart],
+) -> rusqlite::Result<Inspection> {
     let conn = Connection::open_with_flags(path, open_flags())?;
-    conn.busy_timeout(BUSY_TIMEOUT)?;
-    // An exclusive connection keeps the log's index in its own memory instead of a file, and
-    // without a WAL checkpoint at its end it leaves both the file and the log alone.
+    conn.busy_timeout(timeout)?;
+    // Without a WAL checkpoint at its end, it leaves both the file and the log alone.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    conn.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    conn.pragma_update(None, "locking_mode", locking_mode)?;
     let newer = schema::newer(&conn, parts)?;
     let verdict = conn.pragma_query_value(None, "quick_check", |row| row.get(0))?;
     Ok(Inspection { newer, verdict })

@@ -53,6 +53,18 @@ pub enum OpenError {
         /// The folder.
         path: PathBuf,
     },
+    /// The file is read-only for this process.
+    #[error("the {what} can't be written: {} is read-only for this server. Make it writable, or \
+             set store.path to another folder", path.display())]
+    NotWritable {
+        /// What the file is.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
     /// The operating system or SQLite refused.
     #[error("cannot open {}", path.display())]
     Failed {
@@ -91,6 +103,19 @@ impl OpenError {
 /// Makes what [`Result::map_err`] needs where SQLite fails; `action` says what could not be done.
 pub(in crate::store::embedded) fn failed_to(action: &'static str) -> impl Fn(Error) -> StoreError {
     move |error| StoreError::caused_by(kind(&error), format!("cannot {action}"), error)
+}
+
+/// Returns whether another connection had what was needed.
+pub(super) fn is_busy(error: &Error) -> bool {
+    matches!(error, Error::SqliteFailure(failure, _)
+        if [ffi::SQLITE_BUSY, ffi::SQLITE_LOCKED].contains(&(failure.extended_code & 0xff)))
+}
+
+/// Returns whether the operating system failed to sync a file: what was written before may never reach the
+/// disk, although it reads back.
+pub(in crate::store::embedded) fn is_failed_sync(error: &Error) -> bool {
+    matches!(error, Error::SqliteFailure(failure, _)
+        if [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_DIR_FSYNC].contains(&failure.extended_code))
 }
 
 /// Makes the error of a file that does not hold what it should.

@@ -5,17 +5,24 @@
 //! was, while what a killed server left behind (a write-ahead log) is recovered.
 
 mod check;
+mod checkpoint;
 mod error;
 mod folder;
 mod format;
 mod open;
 mod schema;
+mod sync;
 #[cfg(test)]
 mod tests;
+mod wal;
+#[cfg(test)]
+mod wal_tests;
 
+pub(super) use self::check::CheckedFile;
+pub(super) use self::checkpoint::WalCheckpoints;
 pub use self::error::OpenError;
-pub(super) use self::error::{corrupt, failed_to};
+pub(super) use self::error::{corrupt, failed_to, is_failed_sync};
 pub(super) use self::folder::FolderLock;
-pub use self::open::SyncMode;
-pub(super) use self::open::open;
 pub(super) use self::schema::SchemaPart;
+pub use self::sync::SyncMode;
+pub(super) use self::wal::Missing;

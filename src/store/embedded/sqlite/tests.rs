@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use super::{FolderLock, OpenError, SchemaPart, SyncMode, open};
+use super::{CheckedFile, FolderLock, Missing, OpenError, SchemaPart, SyncMode};
 
 const SCHEMA: &[SchemaPart] = &[SchemaPart {
     name: "t",
@@ -14,7 +14,12 @@ const SCHEMA: &[SchemaPart] = &[SchemaPart {
 }];
 
 fn open_file(path: &Path) -> Result<Connection, OpenError> {
-    open(Some(path), "test database", SCHEMA, SyncMode::Normal)
+    open(path, SCHEMA)
+}
+
+fn open(path: &Path, parts: &[SchemaPart]) -> Result<Connection, OpenError> {
+    CheckedFile::look_at(path, "test database", parts.to_vec(), Missing::Nothing)?
+        .open(SyncMode::Normal)
 }
 
 fn fill(conn: &Connection) {
@@ -130,7 +135,7 @@ fn each_part_of_a_schema_is_migrated_on_its_own() {
         SchemaPart { name: "u", migrations: &["CREATE TABLE u (k INTEGER PRIMARY KEY) STRICT"] },
     ];
     for _ in 0..2 {
-        let conn = open(Some(&path), "test database", &parts, SyncMode::Normal).expect("opens");
+        let conn = open(&path, &parts).expect("opens");
         conn.execute_batch("SELECT w FROM t; SELECT k FROM u").expect("both are there");
     }
     assert!(matches!(open_file(&path), Err(OpenError::Newer { .. })));

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use super::durable::{DurableFile, DurableStore, Loaded};
 use super::durable_tables;
 use super::fences::{FenceLatches, Fences};
-use super::sqlite::{OpenError, SyncMode};
+use super::sqlite::{Missing, OpenError, SyncMode};
 use crate::clock::ManualClock;
 use crate::model::leases::{Holder, Lease, LeaseName};
 use crate::model::locks::{LockKey, LockKind};
@@ -102,7 +102,10 @@ impl Fixture {
 fn load(folder: Option<&Path>) -> Result<Loaded, OpenError> {
     let path = folder.map(|folder| folder.join("durable.db"));
     let settings = StoreSettings::for_tests();
-    DurableStore::load(path.as_deref(), SyncMode::Normal, durable_tables(&settings))
+    let tables = durable_tables(&settings);
+    let check = |path| DurableStore::check(path, &tables, Missing::Nothing);
+    let file = path.as_deref().map(check).transpose()?;
+    DurableStore::load(file.as_ref(), SyncMode::Normal, tables)
 }
 
 fn serve(loaded: Loaded, clock: &Arc<ManualClock>) -> (Arc<DurableStore>, Fences) {

@@ -26,7 +26,7 @@ use crate::store::embedded::durable::table::DurableTable;
 use crate::store::embedded::durable::{
     Changes, DurableFile, DurableStore, PublishGuard, PublishHook, Tables, Txn,
 };
-use crate::store::embedded::sqlite::SyncMode;
+use crate::store::embedded::sqlite::{Missing, SyncMode};
 use crate::store::{ErrorKind, ResourceStatus, StoreResult};
 
 type Key = (String, i64);
@@ -195,7 +195,9 @@ fn set(txn: &mut Txn<'_>, key: &Key, row: Option<Item>) -> StoreResult<()> {
 fn open(folder: Option<&Path>, clock: &Arc<ManualClock>, cache_bytes: u64) -> Arc<DurableStore> {
     let path = folder.map(|folder| folder.join("durable.db"));
     let tables = Tables::new().with_paged::<Items>(cache_bytes).with(ItemsInMemory);
-    let loaded = DurableStore::load(path.as_deref(), SyncMode::Normal, tables).expect("opens");
+    let check = |path| DurableStore::check(path, &tables, Missing::Nothing).expect("is sound");
+    let file = path.as_deref().map(check);
+    let loaded = DurableStore::load(file.as_ref(), SyncMode::Normal, tables).expect("opens");
     loaded.serve(Arc::clone(clock) as _, Arc::new(NoHook)).expect("a thread")
 }
 
