@@ -2,8 +2,11 @@
 
 import gzip
 import itertools
+import json
 import math
 import subprocess
+import urllib.request
+from random import Random
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
@@ -130,3 +133,76 @@ def pushed_lines(page: bytes) -> list[str]:
     """The lines that no request changes: all but holdall's own."""
     own = ("holdall_", "# HELP holdall_", "# TYPE holdall_", "# UNIT holdall_")
     return [line for line in page.decode().splitlines() if not line.startswith(own)]
+
+
+BOUNDS = ["0.5", "1", "1.0", "+Inf", "inf", "NaN", "-NaN", "+nan", "1e999", "0x1p4", "junk"]
+TYPES = ["counter", "gauge", "histogram", "summary", "info", "stateset", "untyped"]
+NAMES = ["x", "x_bucket", "x_sum", "x_count", "x_total", "x_created", "x_info", "y", "y_sum_count"]
+VALUES = ["0", "1", "-1.5", "3", "NaN", "+Inf"]
+
+
+def random_push(random: Random) -> tuple[str, dict[expositions.Series, float]]:
+    """Some lines of a text body, with a type for some of their families, and the samples in them."""
+    lines = [f"# TYPE {family} {random.choice(TYPES)}" for family in ("x", "x_total", "y", "x_info")]
+    lines = random.sample(lines, random.randrange(len(lines) + 1))
+    samples = {}
+    for _ in range(random.randrange(1, 20)):
+        labels = {
+            name: random.choice(values)
+            for name, values in {"a": ["1", "2"], "le": BOUNDS, "quantile": BOUNDS}.items()
+            if random.random() < 0.4
+        }
+        name, value = random.choice(NAMES), random.choice(VALUES)
+        series = frozenset((labels | {"__name__": name}).items())
+        if series not in samples:
+            text = ",".join(f'{label}="{labels[label]}"' for label in labels)
+            lines.append(f"{name}{{{text}}} {value}")
+            samples[series] = float(value)
+    return "\n".join(lines) + "\n", samples
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_any_changes_lead_to_pages_that_strict_readers_read(start_holdall, seed):
+    random = Random(seed)
+    # So few deletions are remembered that the pages are built anew again and again.
+    holdall = start_holdall(HOLDALL_SERIES__MAX_TOMBSTONES="2", HOLDALL_REFRESH__INTERVAL="10ms")
+    held: dict[expositions.Series, float] = {}
+    for number in range(25):
+        body, samples = random_push(random)
+        expositions.push(holdall, body.encode())
+        held |= samples
+        if random.random() < 0.5:
+            name = random.choice(NAMES)
+            delete(holdall, f'{{__name__="{name}", a="1"}}')
+            gone = {("__name__", name), ("a", "1")}
+            held = {series: value for series, value in held.items() if not gone <= series}
+        marker = frozenset({("__name__", "marker"), ("round", str(number))})
+        expositions.push(holdall, f'marker{{round="{number}"}} 1\n'.encode())
+        held[marker] = 1.0
+        expositions.wait_for(holdall, marker)
+        text, _ = get(holdall.url("/metrics"), Accept=TEXT)
+        shown = expositions.read(text.decode()).samples
+        pushed = {s: v for s, v in shown.items() if not dict(s)["__name__"].startswith("holdall_")}
+        assert pushed.keys() == held.keys()
+        assert all(is_same(pushed[series], value) for series, value in held.items())
+        assert promtool(text).returncode in (0, 3), text.decode()
+        openmetrics, _ = get(holdall.url("/metrics"), Accept=OPENMETRICS)
+        families = read_openmetrics(openmetrics.decode())
+        values = [
+            str(float(sample.value))
+            for family in families
+            for sample in family.samples
+            if not family.name.startswith("holdall_")
+        ]
+        assert sorted(values) == sorted(map(str, held.values()))
+
+
+def delete(holdall, selector: str) -> None:
+    """Deletes the series that a selector finds."""
+    request = urllib.request.Request(
+        holdall.url("/v1/series/delete"),
+        data=json.dumps({"match": [selector]}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as response:
+        assert response.status == 200
