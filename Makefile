@@ -4,6 +4,7 @@
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 VENV := target/venv
 NPM := target/npm
+VALKEY := target/valkey
 PYTEST := E2E_BINARY=$(TARGET)/debug/holdall $(VENV)/bin/python -B -m pytest
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # `cargo build` with the features of a test build, since examples (there are none) may use dev-dependencies:
@@ -40,11 +41,16 @@ fmt: ## Formats the code
 	cargo fmt
 
 .PHONY: test
-test: setup-test test-rust test-e2e ## Runs all tests; installs the programs they need
+test: setup-test test-rust test-valkey test-e2e ## Runs all tests; installs the programs they need
 
 .PHONY: test-rust
 test-rust: ## Runs the tests written in Rust
 	cargo test --locked
+
+.PHONY: test-valkey
+test-valkey: $(VALKEY)/.installed ## Tests the Redis store on a Valkey; needs a Debian to get it from
+	REDIS_SERVER=$(abspath $(VALKEY))/usr/bin/valkey-server REDIS_CLI=$(abspath $(VALKEY))/usr/bin/valkey-cli \
+		cargo test --locked --test holdall -- redis_ conformance::redis
 
 .PHONY: test-e2e
 test-e2e: setup-test ## Tests the binary with a real Prometheus and generated clients
@@ -96,6 +102,10 @@ $(VENV)/.installed: tests/e2e/requirements.txt
 	mkdir -p target
 	python3 -m venv --clear $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+$(VALKEY)/.installed: tests/harness/get-valkey
+	tests/harness/get-valkey $(VALKEY)
 	touch $@
 
 $(NPM)/.installed: tests/e2e/typescript/package.json tests/e2e/typescript/package-lock.json

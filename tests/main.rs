@@ -20,6 +20,7 @@ mod loading;
 mod power_cut;
 mod redis_access;
 mod redis_faults;
+mod redis_histories;
 mod redis_replicas;
 mod redis_series;
 mod redis_store;

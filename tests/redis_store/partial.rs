@@ -79,7 +79,7 @@ async fn a_push_that_one_shard_refuses_says_what_the_others_applied() {
     assert_eq!(deleted.expect("the store works"), Fenced::Done(ITEMS));
     let command = stand.later_holder(&fence);
     let port = stand.redis.port();
-    // After the pass was issued and all shards have checked the push.
+    // After the pass was issued and all shards have checked the push: they have too little room to go without.
     stand.pauses.after_steps(1 + SHARDS, async move {
         let command: Vec<&str> = command.iter().map(String::as_str).collect();
         crate::harness::redis::cli(port, &command);

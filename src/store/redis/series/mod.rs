@@ -8,6 +8,7 @@ mod codec;
 mod local_copy;
 mod piece_size;
 mod reader;
+mod room;
 pub(super) mod scripts;
 mod signal;
 mod split;
@@ -24,6 +25,7 @@ use self::codec::{Interner, Records};
 use self::local_copy::LocalCopy;
 use self::piece_size::PieceSize;
 use self::reader::{Chunk, Reader};
+use self::room::Rooms;
 use self::scripts::{DELETE, GET, Limits, Reply};
 use self::signal::Signal;
 use self::split::shard_of;
@@ -59,6 +61,7 @@ pub(super) struct Inner {
     limits: Limits,
     signal: Signal,
     piece_size: PieceSize,
+    rooms: Rooms,
     local_copy: Arc<Mutex<LocalCopy>>,
 }
 
@@ -86,13 +89,14 @@ impl RedisSeries {
             max_series: settings.max_series,
             shards: shards.count(),
         };
-        let signal = Signal::new(shards.count());
+        let (signal, rooms) = (Signal::new(shards.count()), Rooms::new(shards.count()));
         Self {
             inner: Arc::new(Inner {
                 shards,
                 limits,
                 signal,
                 piece_size: PieceSize::default(),
+                rooms,
                 local_copy: Arc::default(),
             }),
         }

@@ -1,6 +1,7 @@
 //! Applying a batch: it is checked in all its shards, then each shard applies its part.
 //!
-//! A batch of one chunk is one script, which checks itself. Invariant: a batch that was found to be over
+//! A batch of one chunk is one script, which checks itself; where every shard just had ample room, there is no check.
+//! Invariant: a batch that was found to be over
 //! the budget, or whose fence was refused, changes nothing; one that was applied in part is an error, and
 //! may be sent again.
 
@@ -65,9 +66,15 @@ impl Inner {
         })
         .await?;
         // One script is atomic and checks itself. Several are checked first, so that what can be
-        // refused is refused before anything has changed.
+        // refused is refused before anything has changed; not where every shard just had ample room.
         let one_script = matches!(&parts[..], [part] if part.chunks.len() == 1);
-        if !one_script && let Some(refused) = self.check(&batch, &mut parts, pass.as_ref()).await? {
+        let ample = parts
+            .iter()
+            .all(|part| self.rooms.surely(part.shard, part.series, self.limits.quota(part.shard)));
+        if !one_script
+            && !ample
+            && let Some(refused) = self.check(&batch, &mut parts, pass.as_ref()).await?
+        {
             return Ok(refused);
         }
         self.apply_all(&parts, pass.as_ref()).await
@@ -205,7 +212,10 @@ impl Inner {
     fn part_reply(&self, shard: usize, mut reply: ReplyReader) -> StoreResult<PartReply> {
         Ok(match reply.text()?.as_str() {
             "refused" => PartReply::Refused,
-            "fits" => PartReply::Fits,
+            "fits" => {
+                self.rooms.note(shard, reply.number()?);
+                PartReply::Fits
+            }
             "over_quota" => PartReply::OverQuota { new: reply.number()?, room: reply.number()? },
             "applied" => {
                 let counts = UpsertCounts {
@@ -214,6 +224,7 @@ impl Inner {
                     stale: reply.number()?,
                 };
                 self.signal.changed(shard, reply.number()?);
+                self.rooms.note(shard, reply.number()?);
                 PartReply::Applied(counts)
             }
             other => return Err(malformed(&other)),

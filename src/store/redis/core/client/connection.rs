@@ -118,8 +118,8 @@ impl Connector {
         })
     }
 
-    /// Returns how often a connection was replaced.
-    pub(super) fn replaced(&self) -> u64 {
+    /// Returns how many connections were made.
+    pub(super) fn made(&self) -> u64 {
         self.numbers.load(Ordering::Acquire)
     }
 

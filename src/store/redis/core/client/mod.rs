@@ -150,10 +150,10 @@ impl Client {
     ) -> Result<Value, CallError> {
         let mut pauses_ms = PAUSES_MS.into_iter();
         loop {
-            let before = connector.replaced();
+            let before = connector.made();
             let reply = connector.send(command, deadline).await;
             // Another server may be behind the address, whose clock is not known.
-            if connector.replaced() != before {
+            if before > 0 && connector.made() != before {
                 self.clocks.forget();
             }
             return match reply {

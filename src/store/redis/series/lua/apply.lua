@@ -2,7 +2,7 @@
 -- ARGV: .., fence (3), the shard's quota, 1 where an id may occur twice, metadata (>I4 and text each), ids
 -- (c16 each), points (>I2 index of metadata or 0, >i6 I3 time, 8 bytes of value, >I4 and key each), how far in
 -- milliseconds a sample may be ahead of the clock and win.
--- Returns {refused} | {over_quota, new, room} | {applied, created, updated, stale, seq}.
+-- Returns {refused} | {over_quota, new, room} | {applied, created, updated, stale, seq, room}.
 if fence_refused(ARGV[4], ARGV[5], ARGV[6]) then
   return { 'refused' }
 end
@@ -129,4 +129,4 @@ if n > 0 then
   end
   redis.call('HSET', info, 'seq', whole(seq))
 end
-return { 'applied', new, updated, stale, whole(seq) }
+return { 'applied', new, updated, stale, whole(seq), math.max(quota - redis.call('HLEN', KEYS[2]), 0) }

@@ -1,7 +1,7 @@
 -- Checks whether a part of a batch may be applied; changes nothing but what is due.
 -- ARGV: .., fence (3), the shard's quota, the most series that can be new, and, where the new ones are to be
 -- counted, the ids with the times of their newest points: c16 >i6 each, the least i6 for "on arrival".
--- Returns {refused} | {fits} | {over_quota, new, room}.
+-- Returns {refused} | {fits, room} | {over_quota, new, room}.
 if fence_refused(ARGV[4], ARGV[5], ARGV[6]) then
   return { 'refused' }
 end
@@ -32,4 +32,4 @@ end
 if new > room then
   return { 'over_quota', new, room }
 end
-return { 'fits' }
+return { 'fits', room }
