@@ -35,7 +35,10 @@ fn settings() -> StoreSettings {
             max_series: MAX_SERIES,
             max_tombstones: MAX_TOMBSTONES,
         },
-        checkpoints: CheckpointSettings { retention: CHECKPOINT_RETENTION },
+        checkpoints: CheckpointSettings {
+            retention: CHECKPOINT_RETENTION,
+            max_checkpoints: 1_000_000,
+        },
         cache: CacheSettings {
             max_bytes: CACHE_BYTES,
             namespace_max_bytes: CACHE_NAMESPACE_BYTES,
@@ -85,12 +88,16 @@ pub(crate) struct Fixture {
 impl Fixture {
     /// Opens a fresh store.
     pub(crate) fn open(backend: Box<dyn Backend>) -> Self {
-        Self::open_at(backend, Timestamp::parse("2026-11-21T10:00:00Z").expect("valid"))
+        Self::open_at(
+            backend,
+            &settings(),
+            Timestamp::parse("2026-11-21T10:00:00Z").expect("valid"),
+        )
     }
 
-    fn open_at(backend: Box<dyn Backend>, now: Timestamp) -> Self {
+    fn open_at(backend: Box<dyn Backend>, settings: &StoreSettings, now: Timestamp) -> Self {
         let clock = Arc::new(ManualClock::at(now));
-        let stores = backend.open(&settings(), Arc::clone(&clock) as SharedClock);
+        let stores = backend.open(settings, Arc::clone(&clock) as SharedClock);
         Self { stores, clock: Time(clock), backend }
     }
 
@@ -106,9 +113,16 @@ impl Fixture {
 
     /// Stops the store and starts it with nothing in it, in the same place.
     pub(crate) async fn wipe(self) -> Self {
+        self.wipe_with(|_| {}).await
+    }
+
+    /// Stops the store and starts it with nothing in it, in the same place, with changed settings.
+    pub(crate) async fn wipe_with(self, change: impl FnOnce(&mut StoreSettings)) -> Self {
+        let mut settings = settings();
+        change(&mut settings);
         let (mut backend, now) = self.stop(AWAY).await;
         backend.wipe();
-        Self::open_at(backend, now)
+        Self::open_at(backend, &settings, now)
     }
 
     /// Stops the store, copies its files, and starts it again; `None`, and nothing done, where it has none.
@@ -118,13 +132,13 @@ impl Fixture {
         }
         let (backend, now) = self.stop(Duration::ZERO).await;
         let backup = backend.copy_files().map(Backup);
-        (Self::open_at(backend, now), backup)
+        (Self::open_at(backend, &settings(), now), backup)
     }
 
     /// Stops the store, and starts it with a copy of a backup.
     pub(crate) async fn restore(self, backup: &Backup) -> Self {
         let (_, now) = self.stop(AWAY).await;
-        Self::open_at(backup.0.copy_files().expect("a backup has files"), now)
+        Self::open_at(backup.0.copy_files().expect("a backup has files"), &settings(), now)
     }
 
     async fn stop(self, away: Duration) -> (Box<dyn Backend>, Timestamp) {
@@ -136,7 +150,7 @@ impl Fixture {
     pub(crate) async fn restart(self, later: Duration) -> Option<Self> {
         let survives = self.survives_restart();
         let (backend, now) = self.stop(later).await;
-        survives.then(|| Self::open_at(backend, now))
+        survives.then(|| Self::open_at(backend, &settings(), now))
     }
 }
 

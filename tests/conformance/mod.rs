@@ -8,6 +8,7 @@ mod fills;
 pub(crate) mod fixture;
 mod generations;
 mod leases;
+mod limits;
 mod locks;
 mod series;
 mod validity;
@@ -48,5 +49,5 @@ conformance! {
         redis: backends::redis::single,
         redis_cluster: backends::redis::cluster,
     }
-    resources { series, locks, leases, checkpoints, generations, cache, fills, validity, }
+    resources { series, locks, leases, checkpoints, generations, cache, fills, limits, validity, }
 }

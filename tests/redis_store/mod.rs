@@ -31,7 +31,7 @@ pub(crate) fn store_settings() -> StoreSettings {
             max_series: 1_000,
             max_tombstones: 1_000,
         },
-        checkpoints: CheckpointSettings { retention },
+        checkpoints: CheckpointSettings { retention, max_checkpoints: 1_000_000 },
         ..StoreSettings::for_tests()
     }
 }

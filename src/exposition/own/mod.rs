@@ -78,6 +78,8 @@ pub struct StoreMetrics {
     pub up: IntGauge,
     /// The number of entries, by `resource`.
     pub entries: GaugeFamily,
+    /// The most entries, by `resource`, where their number has a limit.
+    pub limits: GaugeFamily,
     /// The size of the entries, by `resource`, where it is bounded in bytes.
     pub bytes: GaugeFamily,
     /// Buffered writes that are not on disk yet.
@@ -197,6 +199,11 @@ impl StoreMetrics {
             entries: r.add(GaugeFamily::new(
                 "holdall_store_entries",
                 "Entries in the store, by resource.",
+                &["resource"],
+            )?)?,
+            limits: r.add(GaugeFamily::new(
+                "holdall_store_entries_limit",
+                "The most live entries that the store takes, by resource.",
                 &["resource"],
             )?)?,
             bytes: r.add(GaugeFamily::new(

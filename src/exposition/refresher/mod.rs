@@ -221,6 +221,11 @@ impl Refresher {
             .entries
             .replace_all(status.resources.iter().map(|of| ([of.resource], of.entries as f64)))
             .and_then(|()| {
+                let limits = status.resources.iter();
+                let limits = limits.filter_map(|of| Some(([of.resource], of.limit? as f64)));
+                store.limits.replace_all(limits)
+            })
+            .and_then(|()| {
                 let bytes = status.resources.iter();
                 let bytes = bytes.filter_map(|of| Some(([of.resource], of.bytes? as f64)));
                 store.bytes.replace_all(bytes)

@@ -88,8 +88,9 @@ mod tests {
         let row = text.lines().find(|row| row.contains(" setCheckpoint ")).expect("a row");
         let words: Vec<_> = row.split_whitespace().collect();
         let path = "/v1/checkpoints/{org}/{repo}";
-        let properties = ["write", "prompt", "body", "fenced", "checkpoint_not_later"];
+        let codes = ["checkpoint_not_later", "too_many_checkpoints"];
         assert_eq!(words[..3], ["PUT", path, "setCheckpoint"]);
-        assert_eq!(words[3..], properties);
+        assert_eq!(words[3..7], ["write", "prompt", "body", "fenced"]);
+        assert_eq!(words[7..], codes);
     }
 }

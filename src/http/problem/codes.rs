@@ -117,6 +117,14 @@ codes! {
         "the store is too busy";
     PartlyApplied, SERVICE_UNAVAILABLE, "partly_applied",
         "a part of the batch was applied, at least `applied` of its points, keys or series; send it again";
+    TooManyLocks, INSUFFICIENT_STORAGE, "too_many_locks",
+        "there is no room for more locks until some expire; nothing was changed";
+    TooManyLeases, INSUFFICIENT_STORAGE, "too_many_leases",
+        "there is no room for more leases until some end; nothing was changed";
+    TooManyCheckpoints, INSUFFICIENT_STORAGE, "too_many_checkpoints",
+        "there is no room for more checkpoints until some are deleted or expire; nothing was changed";
+    TooManyGenerations, INSUFFICIENT_STORAGE, "too_many_generations",
+        "there is no room for more keys with a generation until some are cleaned up";
     StorageFull, INSUFFICIENT_STORAGE, "storage_full",
         "the store has no room left";
 }

@@ -5,7 +5,7 @@
 
 use super::{Code, Problem};
 use crate::engine::EngineError;
-use crate::store::{ErrorKind, StoreError};
+use crate::store::{ErrorKind, Limited, StoreError};
 
 impl From<EngineError> for Problem {
     fn from(error: EngineError) -> Self {
@@ -37,7 +37,8 @@ impl From<StoreError> for Problem {
             | ErrorKind::PartlyApplied { .. } => {
                 tracing::warn!(kind = ?error.kind, cause, "the store could not serve a request");
             }
-            ErrorKind::Unsupported => {}
+            // The metrics show how much is held.
+            ErrorKind::LimitReached(_) | ErrorKind::Unsupported => {}
         }
         let mut problem = Self::new(code).detail(code.meaning());
         if let ErrorKind::PartlyApplied { applied } = error.kind {
@@ -57,6 +58,10 @@ fn code_of(kind: ErrorKind) -> Code {
         ErrorKind::Throttled => Code::StoreThrottled,
         ErrorKind::PartlyApplied { .. } => Code::PartlyApplied,
         ErrorKind::Full => Code::StorageFull,
+        ErrorKind::LimitReached(Limited::Locks) => Code::TooManyLocks,
+        ErrorKind::LimitReached(Limited::Leases) => Code::TooManyLeases,
+        ErrorKind::LimitReached(Limited::Checkpoints) => Code::TooManyCheckpoints,
+        ErrorKind::LimitReached(Limited::Generations) => Code::TooManyGenerations,
         ErrorKind::Unsupported => Code::Unsupported,
         ErrorKind::Corrupt | ErrorKind::Internal => Code::Internal,
     }
@@ -85,6 +90,10 @@ mod tests {
             (ErrorKind::Throttled, 503, "store_throttled"),
             (ErrorKind::PartlyApplied { applied: 7 }, 503, "partly_applied"),
             (ErrorKind::Full, 507, "storage_full"),
+            (ErrorKind::LimitReached(Limited::Locks), 507, "too_many_locks"),
+            (ErrorKind::LimitReached(Limited::Leases), 507, "too_many_leases"),
+            (ErrorKind::LimitReached(Limited::Checkpoints), 507, "too_many_checkpoints"),
+            (ErrorKind::LimitReached(Limited::Generations), 507, "too_many_generations"),
             (ErrorKind::Corrupt, 500, "internal"),
             (ErrorKind::Unsupported, 501, "unsupported"),
             (ErrorKind::Internal, 500, "internal"),

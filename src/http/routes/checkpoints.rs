@@ -22,7 +22,12 @@ pub(super) fn resource() -> Resource {
         "checkpoints",
         "The time up to which a repository of an organisation was processed",
     )
-    .route(write(routes!(set_checkpoint)).body().fenced().fails(&[Code::CheckpointNotLater]))
+    .route(
+        write(routes!(set_checkpoint))
+            .body()
+            .fenced()
+            .fails(&[Code::CheckpointNotLater, Code::TooManyCheckpoints]),
+    )
     .route(read(routes!(get_checkpoint)).fails(&[Code::NotFound]))
     .route(write(routes!(delete_checkpoint)).fenced().fails(&[Code::NotFound]))
     .route(read(routes!(list_checkpoints)).compressed())

@@ -19,9 +19,13 @@ use crate::model::generations::{Generation, GenerationKey};
 pub(super) fn resource() -> Resource {
     Resource::new("generations", "Counters that tell whether a cached value is still valid")
         .route(read(routes!(get_generation)))
-        .route(write(routes!(bump_generation)))
+        .route(write(routes!(bump_generation)).fails(&[Code::TooManyGenerations]))
         .route(read(routes!(snapshot_generations)).body())
-        .route(write(routes!(bump_generations)).body().fails(&[Code::PartlyApplied]))
+        .route(
+            write(routes!(bump_generations))
+                .body()
+                .fails(&[Code::PartlyApplied, Code::TooManyGenerations]),
+        )
         .route(write(routes!(clean_up_generations)).body())
 }
 

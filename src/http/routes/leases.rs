@@ -20,12 +20,11 @@ use crate::store::AcquireOutcome;
 /// Returns the rows of leases.
 pub(super) fn resource() -> Resource {
     Resource::new("leases", "Locks with a holder and a fencing token")
-        .route(
-            write(routes!(acquire_lease))
-                .body()
-                .class(RequestClass::Wait)
-                .fails(&[Code::GuardRefused, Code::Stopping]),
-        )
+        .route(write(routes!(acquire_lease)).body().class(RequestClass::Wait).fails(&[
+            Code::GuardRefused,
+            Code::Stopping,
+            Code::TooManyLeases,
+        ]))
         .route(
             write(routes!(renew_lease))
                 .class(RequestClass::Renewal)

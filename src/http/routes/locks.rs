@@ -18,13 +18,14 @@ use crate::model::time::Timestamp;
 pub(super) fn resource() -> Resource {
     Resource::new("locks", "Keys that one caller acquires, until their ttl ends")
         .schema::<LockKindName>()
-        .route(write(routes!(acquire_lock)).body().fails(UNKNOWN_KIND))
+        .route(write(routes!(acquire_lock)).body().fails(ACQUIRE))
         .route(write(routes!(acquire_locks)).body().fails(BATCH_CODES))
         .route(read(routes!(get_lock)).fails(UNKNOWN_KIND))
 }
 
 const UNKNOWN_KIND: &[Code] = &[Code::NotFound];
-const BATCH_CODES: &[Code] = &[Code::NotFound, Code::PartlyApplied];
+const ACQUIRE: &[Code] = &[Code::NotFound, Code::TooManyLocks];
+const BATCH_CODES: &[Code] = &[Code::NotFound, Code::PartlyApplied, Code::TooManyLocks];
 
 /// Asks for one lock.
 #[derive(Deserialize, ToSchema)]

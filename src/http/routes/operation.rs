@@ -63,6 +63,10 @@ pub(crate) struct ResourceStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     bytes: Option<i64>,
+    /// The most live entries; only for resources with a limit on their number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    limit: Option<i64>,
 }
 
 impl From<&store::ResourceStatus> for ResourceStatus {
@@ -71,6 +75,7 @@ impl From<&store::ResourceStatus> for ResourceStatus {
             resource: status.resource,
             entries: int64(status.entries),
             bytes: status.bytes.map(int64),
+            limit: status.limit.map(int64),
         }
     }
 }

@@ -125,7 +125,7 @@ pub trait CacheStore: Send + Sync {
     async fn get(&self, addresses: &[CacheAddress]) -> StoreResult<Vec<CacheRead>>;
 
     /// Stores a value if its generation has not moved since it was seen. A value that is stored ends
-    /// any fill claim of its key; one that is refused ends only the claim that it names.
+    /// any fill claim of its key that was granted before; one that is refused ends only the claim that it names.
     async fn put(&self, put: CachePut) -> StoreResult<PutOutcome>;
 
     /// Deletes a value and ends its fill claim; returns whether a lookup would have found it.

@@ -17,6 +17,9 @@ pub struct CheckpointSettings {
     /// How long a checkpoint lives from its last write.
     #[serde(deserialize_with = "settings::duration")]
     pub retention: Duration,
+    /// The most live checkpoints.
+    #[serde(deserialize_with = "settings::count")]
+    pub max_checkpoints: usize,
 }
 
 /// How a write of a checkpoint ended.

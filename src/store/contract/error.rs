@@ -23,12 +23,42 @@ pub enum ErrorKind {
         /// How many points, keys or series of the batch were applied, at least.
         applied: u64,
     },
+    /// The resource has as many entries as it may have; those that have expired do not count. Nothing was changed.
+    LimitReached(Limited),
     /// What is stored can't be read.
     Corrupt,
     /// This backend can't do it, see [`super::Capabilities`].
     Unsupported,
     /// A defect of ours.
     Internal,
+}
+
+/// A resource whose number of entries has a limit, and whose writes fail when it is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limited {
+    /// Locks: `locks.max_locks`.
+    Locks,
+    /// Leases: `leases.max_leases`.
+    Leases,
+    /// Checkpoints: `checkpoints.max_checkpoints`.
+    Checkpoints,
+    /// Keys with a generation: `generations.max_generations`.
+    Generations,
+}
+
+impl Limited {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Locks, Self::Leases, Self::Checkpoints, Self::Generations];
+
+    /// Returns the name of the resource.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Locks => "locks",
+            Self::Leases => "leases",
+            Self::Checkpoints => "checkpoints",
+            Self::Generations => "generations",
+        }
+    }
 }
 
 /// A failure with its cause, for the log. Cheap to clone: a failed commit is reported to every
@@ -49,6 +79,12 @@ impl StoreError {
     /// Makes a failure that has no cause in another library.
     pub fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
         Self { kind, detail: detail.into(), source: None }
+    }
+
+    /// Makes the failure of a write for which a resource has no room.
+    pub fn limit_reached(of: Limited) -> Self {
+        let detail = format!("the limit on {} is reached", of.as_str());
+        Self::new(ErrorKind::LimitReached(of), detail)
     }
 
     /// Makes a failure that `source` caused; `detail` says what was being done.
@@ -81,6 +117,7 @@ impl StoreError {
                 | ErrorKind::Throttled
                 | ErrorKind::Full
                 | ErrorKind::PartlyApplied { .. }
+                | ErrorKind::LimitReached(_)
         )
     }
 

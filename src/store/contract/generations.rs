@@ -3,9 +3,19 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::Deserialize;
 
 use super::StoreResult;
 use crate::model::generations::{Generation, GenerationKey};
+use crate::model::settings;
+
+/// `[generations]`, as far as the store needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct GenerationSettings {
+    /// The most keys with a generation above 0.
+    #[serde(deserialize_with = "settings::count")]
+    pub max_generations: usize,
+}
 
 /// Generations. An unknown key has the generation 0; its first bump makes it 1.
 ///

@@ -3,9 +3,19 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::Deserialize;
 
 use super::StoreResult;
 use crate::model::leases::{FencingToken, Holder, Lease, LeaseName};
+use crate::model::settings;
+
+/// `[leases]`, as far as the store needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct LeaseSettings {
+    /// The most leases that are held.
+    #[serde(deserialize_with = "settings::count")]
+    pub max_leases: usize,
+}
 
 /// How an attempt to acquire a lease ended.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,10 +3,20 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::Deserialize;
 
 use super::StoreResult;
 use crate::model::locks::LockKey;
+use crate::model::settings;
 use crate::model::time::Timestamp;
+
+/// `[locks]`, as far as the store needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct LockSettings {
+    /// The most live locks.
+    #[serde(deserialize_with = "settings::count")]
+    pub max_locks: usize,
+}
 
 /// How an attempt to acquire a lock ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,6 +9,9 @@
 //!   backend's own clock decides.
 //! * *Retries.* A method that failed with a transient error may be called again, except where its
 //!   documentation says what a repetition does.
+//! * *Limits.* A write that would make more live entries than a resource may have fails as
+//!   [`ErrorKind::LimitReached`]. The limit is exact under any races; where [`Capabilities::exact_budget`] is
+//!   false, each shard has an equal part of it.
 //! * *Fences.* A write that takes a [`Fence`](crate::model::leases::Fence) checks it in the same atomic step as it
 //!   writes, and does nothing when the lease is not held under that token now.
 //! * *Durability.* Locks, leases, checkpoints and generations are durable: on disk before the
@@ -32,11 +35,11 @@ pub use self::cache::{
     CacheAddress, CachePut, CacheRead, CacheSettings, CacheStore, FillOutcome, PutOutcome,
 };
 pub use self::checkpoints::{CheckpointOutcome, CheckpointSettings, CheckpointStore};
-pub use self::error::{ErrorKind, StoreError};
+pub use self::error::{ErrorKind, Limited, StoreError};
 pub use self::fenced::Fenced;
-pub use self::generations::GenerationStore;
-pub use self::leases::{AcquireOutcome, LeaseStore};
-pub use self::locks::{LockOutcome, LockStore};
+pub use self::generations::{GenerationSettings, GenerationStore};
+pub use self::leases::{AcquireOutcome, LeaseSettings, LeaseStore};
+pub use self::locks::{LockOutcome, LockSettings, LockStore};
 pub use self::operation::{Capabilities, ClientStatus, Operation, ResourceStatus, StoreStatus};
 pub use self::series::{
     Change, Delta, SeriesSettings, SeriesStore, Snapshot, UpsertCounts, UpsertOutcome,

@@ -79,12 +79,20 @@ pub struct ResourceStatus {
     pub entries: u64,
     /// What they take in bytes, with their keys, where the resource is bounded in bytes.
     pub bytes: Option<u64>,
+    /// The most live entries, where their number has a limit.
+    pub limit: Option<u64>,
 }
 
 impl ResourceStatus {
     /// Makes the status of a resource that is counted in entries only.
     pub fn counted(resource: &'static str, entries: u64) -> Self {
-        Self { resource, entries, bytes: None }
+        Self { resource, entries, bytes: None, limit: None }
+    }
+
+    /// Adds the most live entries that there may be.
+    #[must_use]
+    pub fn limited(self, limit: u64) -> Self {
+        Self { limit: Some(limit), ..self }
     }
 }
 

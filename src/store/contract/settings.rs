@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{CacheSettings, CheckpointSettings, SeriesSettings};
+use super::{
+    CacheSettings, CheckpointSettings, GenerationSettings, LeaseSettings, LockSettings,
+    SeriesSettings,
+};
 use crate::model::settings::{self, Settings, Violations};
 
 /// What every backend is opened with. Each field is read from the section of its name.
@@ -16,8 +19,14 @@ use crate::model::settings::{self, Settings, Violations};
 pub struct StoreSettings {
     /// The budget and the retention of series.
     pub series: SeriesSettings,
-    /// The retention of checkpoints.
+    /// The limit on locks.
+    pub locks: LockSettings,
+    /// The limit on leases.
+    pub leases: LeaseSettings,
+    /// The retention of checkpoints, and the limit on them.
     pub checkpoints: CheckpointSettings,
+    /// The limit on generations.
+    pub generations: GenerationSettings,
     /// How much is cached.
     pub cache: CacheSettings,
     /// When buffered writes are flushed.
@@ -43,7 +52,10 @@ impl StoreSettings {
                 max_series: 1_000_000,
                 max_tombstones: 100_000,
             },
-            checkpoints: CheckpointSettings { retention: DAY },
+            locks: LockSettings { max_locks: 1_000_000 },
+            leases: LeaseSettings { max_leases: 1_000_000 },
+            checkpoints: CheckpointSettings { retention: DAY, max_checkpoints: 1_000_000 },
+            generations: GenerationSettings { max_generations: 1_000_000 },
             cache: CacheSettings::default(),
             flush: FlushSettings { interval: DAY, threshold: usize::MAX },
             gc: PurgeSettings { interval: DAY },

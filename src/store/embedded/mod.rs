@@ -78,10 +78,13 @@ pub fn check_cached_value(
 /// that were removed (none so far).
 fn durable_tables(settings: &StoreSettings) -> Tables {
     Tables::new()
-        .with(Locks)
-        .with(Leases)
-        .with(Checkpoints { retention: settings.checkpoints.retention })
-        .with(Generations)
+        .with(Locks { max: settings.locks.max_locks })
+        .with(Leases { max: settings.leases.max_leases })
+        .with(Checkpoints {
+            retention: settings.checkpoints.retention,
+            max: settings.checkpoints.max_checkpoints,
+        })
+        .with(Generations { max: settings.generations.max_generations })
 }
 
 /// Both files, when they were found to be sound.

@@ -79,11 +79,10 @@ pub fn open_with(
         clock,
     ));
     let series = Arc::new(RedisSeries::new(Arc::clone(&shards), &store.series));
-    let locks = Arc::new(RedisLocks::new(Arc::clone(&shards)));
-    let leases = Arc::new(RedisLeases::new(Arc::clone(&shards)));
-    let checkpoints =
-        Arc::new(RedisCheckpoints::new(Arc::clone(&shards), store.checkpoints.retention));
-    let generations = Arc::new(RedisGenerations::new(Arc::clone(&shards)));
+    let locks = Arc::new(RedisLocks::new(Arc::clone(&shards), store.locks));
+    let leases = Arc::new(RedisLeases::new(Arc::clone(&shards), store.leases));
+    let checkpoints = Arc::new(RedisCheckpoints::new(Arc::clone(&shards), store.checkpoints));
+    let generations = Arc::new(RedisGenerations::new(Arc::clone(&shards), store.generations));
     let cache = Arc::new(RedisCache::new(Arc::clone(&shards), store.cache));
     // The order in which resources are reported.
     let resources: Vec<Arc<dyn Upkeep>> = vec![

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use holdall::model::cache::MissReason;
 use holdall::model::generations::Seen;
-use holdall::store::PutOutcome;
+use holdall::store::{CachePut, PutOutcome};
 
-use super::{address, cached_bytes, fill, get, miss, put, seen};
+use super::{TTL, a_put, address, cached_bytes, fill, get, miss, put, seen};
 use crate::conformance::fixture::{
     CACHE_BYTES, CACHE_NAMESPACE_BYTES, CACHE_NAMESPACES, Fixture, Random,
 };
@@ -57,6 +57,41 @@ pub(in crate::conformance) async fn the_number_of_namespaces_is_bounded(fixture:
     for n in 0..CACHE_NAMESPACES {
         assert!(get(store, &address(&format!("{n}"), "k")).await.is_ok());
         fill(&fixture, &address(&format!("{n}"), "another"), "v").await;
+    }
+}
+
+pub(in crate::conformance) async fn namespaces_without_valid_values_make_room_for_new_ones(
+    fixture: Fixture,
+) {
+    let store = &fixture.stores.cache;
+    // So often that all room would be gone, if it left with the namespaces.
+    for round in 0..12 {
+        let deleted = |n: usize| address(&format!("deleted {round} {n}"), "k");
+        for n in 0..CACHE_NAMESPACES {
+            fill(&fixture, &deleted(n), vec![0; 8 << 10]).await;
+        }
+        for n in 0..CACHE_NAMESPACES {
+            assert!(store.delete(&deleted(n).key).await.expect("the store works"));
+        }
+    }
+    for n in 0..CACHE_NAMESPACES {
+        let address = address(&format!("expired {n}"), "k");
+        let put = a_put(&address, seen(&fixture, &address).await, vec![0; 8 << 10]);
+        let outcome = store.put(CachePut { ttl: TTL, ..put }).await.expect("the store works");
+        assert!(matches!(outcome, PutOutcome::Stored(_)), "{outcome:?}");
+    }
+    let early = address("early", "k");
+    let outcome = put(store, &early, seen(&fixture, &early).await, "v").await;
+    assert_eq!(outcome, PutOutcome::TooManyNamespaces);
+    fixture.pass(2 * TTL).await;
+    fixture.stores.operation.collect_garbage().await.expect("the store works");
+    // They have all the room that the others had.
+    for n in 0..100 {
+        fill(&fixture, &address("new", &format!("{n}")), vec![0; 8 << 10]).await;
+    }
+    assert!(cached_bytes(&fixture).await >= CACHE_NAMESPACE_BYTES * 8 / 10);
+    for n in 1..CACHE_NAMESPACES {
+        fill(&fixture, &address(&format!("new {n}"), "k"), "v").await;
     }
 }
 

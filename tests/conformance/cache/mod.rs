@@ -15,7 +15,8 @@ use holdall::store::{CacheAddress, CachePut, CacheRead, CacheStore, PutOutcome};
 
 pub(super) use self::bounds::{
     a_small_namespace_is_not_evicted_by_a_busy_one, a_stored_value_is_found,
-    a_value_larger_than_its_namespace_is_refused, the_cache_never_exceeds_its_bounds,
+    a_value_larger_than_its_namespace_is_refused,
+    namespaces_without_valid_values_make_room_for_new_ones, the_cache_never_exceeds_its_bounds,
     the_number_of_namespaces_is_bounded, unused_values_make_room_for_used_ones,
     values_read_often_survive_a_scan,
 };
@@ -39,6 +40,7 @@ macro_rules! cases {
             a_value_larger_than_its_namespace_is_refused,
             a_stored_value_is_found,
             the_number_of_namespaces_is_bounded,
+            namespaces_without_valid_values_make_room_for_new_ones,
             the_cache_never_exceeds_its_bounds,
             a_small_namespace_is_not_evicted_by_a_busy_one,
             values_read_often_survive_a_scan,

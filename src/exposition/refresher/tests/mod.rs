@@ -97,6 +97,7 @@ async fn the_pages_follow_the_store() {
     let page = s.page(Format::Text).await;
     assert_eq!(value(&page, "holdall_mirrored_series"), Some(9.0));
     assert_eq!(value(&page, "holdall_store_entries{resource=\"series\"}"), Some(9.0));
+    assert_eq!(value(&page, "holdall_store_entries_limit{resource=\"series\"}"), Some(100.0));
 }
 
 #[tokio::test]

@@ -211,7 +211,7 @@ impl Operation for ScriptedStore {
             return Err(StoreError::new(ErrorKind::Timeout, "scripted to have no status"));
         }
         let series = self.state.lock().points.len() as u64;
-        let resources = vec![ResourceStatus::counted("series", series)];
+        let resources = vec![ResourceStatus::counted("series", series).limited(100)];
         Ok(StoreStatus { resources, commits: series, ..StoreStatus::default() })
     }
 

@@ -84,3 +84,32 @@ async fn expressions_are_bounded_over_all_selectors_of_a_request() {
         api.send("POST", "/v1/series/delete", &json!({"match": ["a", "a{x=~\"(\"}"]})).await;
     assert_eq!(broken.json["errors"][0]["pointer"], "/match/1");
 }
+
+#[tokio::test]
+async fn each_limit_on_a_number_of_entries_has_a_code_and_the_status_shows_it() {
+    let mut store = StoreSettings::for_tests();
+    store.locks.max_locks = 1;
+    store.leases.max_leases = 1;
+    store.checkpoints.max_checkpoints = 1;
+    store.generations.max_generations = 1;
+    let api = api_with(for_tests(), SeriesRules::default(), &store);
+    let ttl = json!({"ttl": "60s"});
+    let lease = json!({"ttl": "60s", "holder": "one"});
+    let checkpoint = json!({"checkpoint": "2026-11-21T10:00:00Z"});
+    let requests = [
+        ("locks", "POST", "/v1/locks/job/{}", &ttl),
+        ("leases", "POST", "/v1/leases/{}/acquire", &lease),
+        ("checkpoints", "PUT", "/v1/checkpoints/org/{}", &checkpoint),
+        ("generations", "POST", "/v1/generations/{}/bump", &json!(null)),
+    ];
+    for (resource, method, path, body) in requests {
+        let [one, other] = ["one", "other"].map(|key| path.replace("{}", key));
+        assert_eq!(api.send(method, &one, body).await.status, 200, "{resource}");
+        let refused = api.send(method, &other, body).await;
+        assert_eq!(code(&refused), (507, &*format!("too_many_{resource}")));
+        assert_eq!(api.send(method, &one, body).await.status, 200, "{resource}");
+        let status = api.get("/v1/status").await.json;
+        let held = json!({"resource": resource, "entries": 1, "limit": 1});
+        assert!(status["resources"].as_array().is_some_and(|all| all.contains(&held)), "{status}");
+    }
+}

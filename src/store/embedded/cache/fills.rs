@@ -73,6 +73,19 @@ impl Fills {
         FillOutcome::Granted { token: claim.token, expires_at: now.shown(expires_at) }
     }
 
+    /// Returns the last token that was granted; all later ones are greater.
+    pub(super) fn last(&self) -> FillToken {
+        FillToken(self.0.lock().last)
+    }
+
+    /// Ends the claim for a key, unless it was granted after that of `last`.
+    pub(super) fn end_until(&self, key: &CacheKey, last: FillToken) {
+        let mut state = self.0.lock();
+        if state.claims.get(key).is_some_and(|claim| claim.token.0 <= last.0) {
+            state.claims.remove(key);
+        }
+    }
+
     /// Ends the claim for a key, if it is that of `token` where one is given; returns whether there
     /// was one.
     pub(super) fn end(&self, key: &CacheKey, token: Option<FillToken>) -> bool {
@@ -100,6 +113,19 @@ mod tests {
         let at = |seconds| SteadyTime::from_nanos(seconds * SECOND);
         let now = Moment { steady: at(now), system: Timestamp::from_nanos(0) };
         matches!(fills.claim(&key, now, at(end)), FillOutcome::Granted { .. })
+    }
+
+    #[test]
+    fn a_put_ends_the_claims_that_were_granted_before_it() {
+        let fills = Fills::begin_epoch(Timestamp::from_nanos(0));
+        let namespace = Namespace::parse("n").expect("valid");
+        let key = CacheKey::parse(namespace, "1").expect("valid");
+        assert!(claim(&fills, 1, (0, 100)));
+        let put = fills.last();
+        fills.end_until(&key, put);
+        assert!(claim(&fills, 1, (0, 100)));
+        fills.end_until(&key, put);
+        assert!(!claim(&fills, 1, (0, 100)));
     }
 
     #[test]

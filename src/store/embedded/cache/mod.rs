@@ -47,7 +47,7 @@ impl EmbeddedCache {
     /// Reports how much is held.
     pub(super) fn status(&self) -> ResourceStatus {
         let Usage { values, bytes } = self.namespaces.usage();
-        ResourceStatus { resource: "cache", entries: values, bytes: Some(bytes) }
+        ResourceStatus { resource: "cache", entries: values, bytes: Some(bytes), limit: None }
     }
 
     fn look_up(&self, address: &CacheAddress) -> StoreResult<CacheRead> {
@@ -92,7 +92,7 @@ impl EmbeddedCache {
         let held = Held::new(Arc::clone(&value), &key, generation_key, last_bump, ends);
         // While the tables are held, so that no bump comes in between: a value that was made after a
         // bump is never replaced by one that was made before it.
-        let insertion = self.namespaces.insert(&key, held);
+        let insertion = self.namespaces.insert(&key, held, now.steady);
         drop(tables);
         Ok(match insertion {
             Insertion::Held => PutOutcome::Stored(value),
@@ -120,13 +120,15 @@ impl CacheStore for EmbeddedCache {
 
     async fn put(&self, put: CachePut) -> StoreResult<PutOutcome> {
         let (key, fill) = (put.address.key.clone(), put.fill);
+        let last_claim = self.fills.last();
         let outcome = self.put_now(put)?;
         match (&outcome, fill) {
             // The value is there, also when another caller made it: the claim has no purpose any more.
-            (PutOutcome::Stored(_), _) => self.fills.end(&key, None),
-            (_, Some(token)) => self.fills.end(&key, Some(token)),
-            (_, None) => false,
-        };
+            // One that was granted since then has: its claimant did not find the value valid.
+            (PutOutcome::Stored(_), _) => self.fills.end_until(&key, last_claim),
+            (_, Some(token)) => drop(self.fills.end(&key, Some(token))),
+            (_, None) => {}
+        }
         Ok(outcome)
     }
 

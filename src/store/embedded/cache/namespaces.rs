@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use foldhash::fast::RandomState;
 use parking_lot::{Mutex, RwLock};
@@ -125,11 +126,27 @@ pub(super) enum Insertion {
     TooManyNamespaces,
 }
 
+/// A namespace.
+struct Named {
+    values: Arc<Values>,
+    /// When all values that it ever held have expired, in nanoseconds of the steady time.
+    ends: AtomicI64,
+}
+
+impl Named {
+    /// Returns whether it holds no value that is valid at `now`, and nobody is about to insert one: for
+    /// that, they have a reference, which they get while the map is locked.
+    fn is_unused(&self, now: SteadyTime) -> bool {
+        let has_expired = self.ends.load(Ordering::Relaxed) <= now.as_nanos();
+        (has_expired || self.values.is_empty()) && Arc::strong_count(&self.values) == 1
+    }
+}
+
 /// The values.
 pub(super) struct Namespaces {
     settings: CacheSettings,
     departed: Arc<Departed>,
-    by_name: RwLock<HashMap<Namespace, Arc<Values>, RandomState>>,
+    by_name: RwLock<HashMap<Namespace, Named, RandomState>>,
     /// The bytes that no namespace has; locked while capacities change.
     free_bytes: Mutex<u64>,
 }
@@ -151,17 +168,23 @@ impl Namespaces {
         self.of(&key.namespace)?.remove_if(key, is_expected).map(|(_, held)| held)
     }
 
-    /// Holds an entry, and makes room for it.
-    pub(super) fn insert(&self, key: &CacheKey, held: Held) -> Insertion {
+    /// Holds an entry, and makes room for it. `now` tells which namespaces are used no more.
+    pub(super) fn insert(&self, key: &CacheKey, held: Held, now: SteadyTime) -> Insertion {
         let bytes = held.bytes(key) as u64;
         let limit_bytes = largest_entry(self.namespace_bound());
         if bytes > limit_bytes {
             let limit_bytes = usize::try_from(limit_bytes).unwrap_or(usize::MAX);
             return Insertion::TooLarge { limit_bytes };
         }
-        let Some(values) = self.of(&key.namespace).or_else(|| self.add(&key.namespace)) else {
+        let ends = held.ends;
+        let existing = self.of(&key.namespace);
+        let Some(values) = existing.or_else(|| self.add(&key.namespace, now)) else {
             return Insertion::TooManyNamespaces;
         };
+        // While `values` is referred to, the namespace stays.
+        if let Some(named) = self.by_name.read().get(&key.namespace) {
+            named.ends.fetch_max(ends.as_nanos(), Ordering::Relaxed);
+        }
         self.make_room(&values, bytes);
         values.insert(key.clone(), Arc::new(held));
         // Whatever was noted about the one before it. It can be gone already, when another
@@ -178,9 +201,9 @@ impl Namespaces {
         // others have taken their room.
         let fixed = self.free_bytes.lock();
         let by_name = self.by_name.read();
-        let usage = by_name.values().fold(Usage::default(), |sum, values| Usage {
-            values: sum.values + values.len() as u64,
-            bytes: sum.bytes + values.weight(),
+        let usage = by_name.values().fold(Usage::default(), |sum, named| Usage {
+            values: sum.values + named.values.len() as u64,
+            bytes: sum.bytes + named.values.weight(),
         });
         drop(fixed);
         usage
@@ -196,14 +219,26 @@ impl Namespaces {
     }
 
     fn of(&self, namespace: &Namespace) -> Option<Arc<Values>> {
-        self.by_name.read().get(namespace).map(Arc::clone)
+        self.by_name.read().get(namespace).map(|named| Arc::clone(&named.values))
     }
 
-    fn add(&self, namespace: &Namespace) -> Option<Arc<Values>> {
+    fn add(&self, namespace: &Namespace, now: SteadyTime) -> Option<Arc<Values>> {
+        // In this order everywhere.
+        let mut free = self.free_bytes.lock();
         let mut by_name = self.by_name.write();
-        if let Some(values) = by_name.get(namespace) {
-            return Some(Arc::clone(values));
+        if let Some(named) = by_name.get(namespace) {
+            return Some(Arc::clone(&named.values));
         }
+        if by_name.len() >= self.settings.max_namespaces {
+            by_name.retain(|_, named| {
+                let stays = !named.is_unused(now);
+                if !stays {
+                    *free += named.values.capacity();
+                }
+                stays
+            });
+        }
+        drop(free);
         if by_name.len() >= self.settings.max_namespaces {
             return None;
         }
@@ -219,7 +254,8 @@ impl Namespaces {
         let lifecycle = NoteEvicted(Arc::clone(&self.departed));
         let values = Cache::with_options(options, ByBytes, RandomState::default(), lifecycle);
         let values = Arc::new(values);
-        by_name.insert(namespace.clone(), Arc::clone(&values));
+        let ends = AtomicI64::new(i64::MIN);
+        by_name.insert(namespace.clone(), Named { values: Arc::clone(&values), ends });
         Some(values)
     }
 
@@ -257,7 +293,8 @@ impl Namespaces {
         free: &mut u64,
     ) -> bool {
         let by_name = self.by_name.read();
-        let others = by_name.values().filter(|values| !Arc::ptr_eq(values, asking));
+        let others = by_name.values().map(|named| &named.values);
+        let others = others.filter(|values| !Arc::ptr_eq(values, asking));
         let Some(largest) = others.max_by_key(|values| values.capacity()) else { return false };
         let (theirs, ours) = (largest.capacity(), asking.capacity());
         if theirs < ours + 2 * wanted && more <= largest_entry(ours) {
@@ -316,7 +353,7 @@ mod tests {
                 GenerationFence(0),
                 SteadyTime::from_nanos(0),
             );
-            namespaces.insert(&key, held)
+            namespaces.insert(&key, held, SteadyTime::from_nanos(0))
         };
         let largest = largest_value(&settings);
         assert_eq!(insert(largest), Insertion::Held);

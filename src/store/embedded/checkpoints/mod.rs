@@ -8,6 +8,7 @@ use async_trait::async_trait;
 
 use self::rows::CheckpointRow;
 pub(super) use self::rows::Checkpoints;
+use super::blocking::off_thread;
 use super::durable::{DurableStore, Txn};
 use super::fences::fenced;
 use crate::model::checkpoints::{Checkpoint, CheckpointKey};
@@ -20,17 +21,18 @@ fn set(
     key: CheckpointKey,
     checkpoint: Timestamp,
     if_later: bool,
-) -> CheckpointOutcome {
-    if if_later
-        && let Some(held) = txn.get::<Checkpoints>(&key)
-        && held.checkpoint > checkpoint
-    {
-        return CheckpointOutcome::NotLater(held.shown());
+) -> StoreResult<CheckpointOutcome> {
+    match txn.get::<Checkpoints>(&key) {
+        Some(held) if if_later && held.checkpoint > checkpoint => {
+            return Ok(CheckpointOutcome::NotLater(held.shown()));
+        }
+        Some(_) => {}
+        None => txn.make_room::<Checkpoints>(1)?,
     }
     let written_at = txn.now.system.floor_to_millis();
     let row = CheckpointRow { checkpoint, written_at, written: Some(txn.now.steady) };
     txn.put::<Checkpoints>(key, row);
-    CheckpointOutcome::Stored(row.shown())
+    Ok(CheckpointOutcome::Stored(row.shown()))
 }
 
 fn delete(txn: &mut Txn<'_>, key: CheckpointKey) -> bool {
@@ -50,8 +52,11 @@ impl CheckpointStore for DurableStore {
         if_later: bool,
         fence: Option<Fence>,
     ) -> StoreResult<Fenced<CheckpointOutcome>> {
-        self.write(move |txn| {
-            fenced(txn, fence.as_ref(), |txn| set(txn, key, checkpoint, if_later))
+        self.try_write(move |txn| {
+            match fenced(txn, fence.as_ref(), |txn| set(txn, key, checkpoint, if_later)) {
+                Fenced::Done(outcome) => outcome.map(Fenced::Done),
+                Fenced::Refused => Ok(Fenced::Refused),
+            }
         })
         .await
     }
@@ -73,19 +78,18 @@ impl CheckpointStore for DurableStore {
     ) -> StoreResult<Vec<(CheckpointKey, Checkpoint)>> {
         // The first key that an org can have: its repo would not be empty.
         let first = org.map(|org| CheckpointKey { org: org.to_owned(), repo: String::new() });
-        let from = match (after, &first) {
+        let from = match (after.cloned(), first) {
             (Some(after), Some(first)) if after < first => Bound::Included(first),
             (Some(after), _) => Bound::Excluded(after),
             (None, Some(first)) => Bound::Included(first),
             (None, None) => Bound::Unbounded,
         };
-        let (tables, now) = self.read()?;
-        Ok(tables
-            .rows::<Checkpoints>()
-            .range(from, now.steady)
-            .take_while(|(key, _)| org.is_none_or(|org| key.org == org))
-            .take(limit)
-            .map(|(key, row)| (key.clone(), row.shown()))
-            .collect())
+        let (reader, org) = (self.reader(), org.map(str::to_owned));
+        off_thread(move || {
+            let within = |key: &CheckpointKey| org.as_ref().is_none_or(|org| key.org == *org);
+            let page = reader.page::<Checkpoints>(from, limit, within)?;
+            Ok(page.into_iter().map(|(key, row)| (key, row.shown())).collect())
+        })
+        .await
     }
 }

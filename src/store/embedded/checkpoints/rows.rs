@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::checkpoints::{Checkpoint, CheckpointKey};
 use crate::model::time::{SteadyTime, Timestamp};
+use crate::store::Limited;
 use crate::store::embedded::durable::DurableTable;
 
 /// The table of the checkpoints.
@@ -14,6 +15,8 @@ pub(in crate::store::embedded) struct Checkpoints {
     /// How long after its write a checkpoint expires. Not part of the row, so that a changed
     /// setting applies to all.
     pub(in crate::store::embedded) retention: Duration,
+    /// The most live checkpoints.
+    pub(in crate::store::embedded) max: usize,
 }
 
 /// A checkpoint that was written.
@@ -43,6 +46,10 @@ impl DurableTable for Checkpoints {
         "CREATE TABLE checkpoints (key TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL)
             STRICT, WITHOUT ROWID",
     ];
+
+    fn limit(&self) -> Option<(u64, Limited)> {
+        Some((self.max as u64, Limited::Checkpoints))
+    }
 
     fn expires_at(&self, row: &CheckpointRow) -> Option<SteadyTime> {
         let written = row.written.unwrap_or(SteadyTime::starting_at(row.written_at));

@@ -68,11 +68,13 @@ impl Changes {
 #[derive(Debug)]
 pub(in crate::store::embedded) struct Pending<T: DurableTable> {
     pub(in crate::store::embedded) rows: HashMap<T::Key, Option<T::Row>, RandomState>,
+    /// How many more rows there are than are committed.
+    pub(super) more: i64,
 }
 
 impl<T: DurableTable> Default for Pending<T> {
     fn default() -> Self {
-        Self { rows: HashMap::default() }
+        Self { rows: HashMap::default(), more: 0 }
     }
 }
 

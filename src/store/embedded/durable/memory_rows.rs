@@ -13,7 +13,7 @@ use super::journal::Effect;
 use super::table::{Counter, DurableTable, TableForm};
 use crate::model::time::{SteadyTime, Timestamp};
 use crate::store::embedded::sqlite::{SchemaPart, corrupt};
-use crate::store::{ResourceStatus, StoreResult};
+use crate::store::{Limited, ResourceStatus, StoreResult};
 
 /// The committed rows of a table.
 #[derive(Debug)]
@@ -46,6 +46,34 @@ impl<T: DurableTable> MemoryRows<T> {
         now: SteadyTime,
     ) -> impl Iterator<Item = (&T::Key, &T::Row)> {
         self.rows.range((from, Bound::Unbounded)).filter(move |(_, row)| self.is_live(row, now))
+    }
+
+    /// Counts the rows, live or not.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Returns the most live rows that there may be, and the failure of a command that would make more.
+    pub(super) fn limit(&self) -> Option<(u64, Limited)> {
+        self.table.limit()
+    }
+
+    /// Removes at most `limit` expired rows, within a group; returns how many. What the group has
+    /// written already stands: it may be a new row under that key.
+    pub(super) fn delete_expired(
+        &self,
+        pending: &mut Pending<T>,
+        now: SteadyTime,
+        limit: usize,
+    ) -> usize {
+        let before = pending.rows.len();
+        for key in self.expired(now).take(limit) {
+            pending.rows.entry(key.clone()).or_insert_with(|| {
+                pending.more -= 1;
+                None
+            });
+        }
+        pending.rows.len() - before
     }
 
     /// Counts the rows that are live at `now`.
@@ -129,21 +157,15 @@ impl<T: DurableTable> AnyRows for MemoryRows<T> {
         now: SteadyTime,
         limit: usize,
     ) -> StoreResult<usize> {
-        let mut expired = self.expired(now).take(limit).peekable();
-        if expired.peek().is_none() {
+        if self.expired(now).next().is_none() {
             return Ok(0);
         }
-        let pending = changes.pending_mut::<T>();
-        let before = pending.rows.len();
-        for key in expired {
-            // What the group has written already stands: it may be a new row under that key.
-            pending.rows.entry(key.clone()).or_insert(None);
-        }
-        Ok(pending.rows.len() - before)
+        Ok(MemoryRows::delete_expired(self, changes.pending_mut::<T>(), now, limit))
     }
 
     fn status(&self, now: SteadyTime) -> ResourceStatus {
-        ResourceStatus::counted(T::NAME, self.count(now))
+        let status = ResourceStatus::counted(T::NAME, self.count(now));
+        self.limit().map_or(status, |(limit, _)| status.limited(limit))
     }
 }
 

@@ -19,6 +19,7 @@ mod memory_rows;
 #[cfg_attr(not(test), expect(dead_code, reason = "no resource has more data than memory yet"))]
 mod paged;
 mod queue;
+mod reader;
 mod shared;
 mod store;
 mod table;
@@ -29,6 +30,7 @@ mod writer;
 pub(super) use self::changes::Changes;
 #[cfg(test)]
 pub(super) use self::file::DurableFile;
+pub(super) use self::reader::TablesReader;
 pub(super) use self::shared::{PublishGuard, PublishHook};
 pub(super) use self::store::DurableStore;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use tokio::sync::watch;
 
 use super::changes::Changes;
@@ -14,8 +14,8 @@ use super::changes::Changes;
 use super::file::DurableFile;
 use super::queue::Queue;
 use super::tables::Tables;
-use crate::clock::SharedClock;
-use crate::store::StoreError;
+use crate::clock::{Moment, SharedClock};
+use crate::store::{ErrorKind, StoreError, StoreResult};
 
 /// Takes part in the moment at which a committed group becomes visible.
 pub(in crate::store::embedded) trait PublishHook: Send + Sync {
@@ -78,6 +78,15 @@ impl Shared {
             #[cfg(test)]
             before_commit: Mutex::default(),
         }
+    }
+
+    /// Returns the committed rows and the time, for a reader that does not await.
+    pub(super) fn read(&self) -> StoreResult<(RwLockReadGuard<'_, Tables>, Moment)> {
+        if *self.closed.borrow() {
+            return Err(StoreError::new(ErrorKind::Unavailable, "the store is closed"));
+        }
+        let now = self.clock.read();
+        Ok((self.tables.read(), now))
     }
 
     /// Makes a committed group visible, which is entry number `seq` of the journal.

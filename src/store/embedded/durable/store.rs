@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::file::DurableFile;
 use super::last_commit::{LAST_COMMIT, last_commit};
 use super::queue::Job;
+use super::reader::TablesReader;
 #[cfg(test)]
 use super::shared::TestHook;
 use super::shared::{PublishHook, Shared};
@@ -132,6 +133,18 @@ impl DurableStore {
         })
     }
 
+    /// As [`Self::write`], for work that can fail. What it has changed before it failed is kept.
+    ///
+    /// # Errors
+    /// Also those of `work`.
+    pub(in crate::store::embedded) async fn try_write<R, F>(&self, work: F) -> StoreResult<R>
+    where
+        F: FnOnce(&mut Txn<'_>) -> StoreResult<R> + Send + 'static,
+        R: Send + 'static,
+    {
+        self.write(work).await.and_then(|result| result)
+    }
+
     /// Returns the committed rows and the time, for a reader that does not await.
     ///
     /// # Errors
@@ -139,11 +152,7 @@ impl DurableStore {
     pub(in crate::store::embedded) fn read(
         &self,
     ) -> StoreResult<(RwLockReadGuard<'_, Tables>, Moment)> {
-        if *self.shared.closed.borrow() {
-            return Err(StoreError::new(ErrorKind::Unavailable, "the store is closed"));
-        }
-        let now = self.shared.clock.read();
-        Ok((self.shared.tables.read(), now))
+        self.shared.read()
     }
 
     /// Returns the time, at which something that was granted until `end` is acknowledged.
@@ -163,6 +172,11 @@ impl DurableStore {
     /// Returns the time.
     pub(in crate::store::embedded) fn now(&self) -> Moment {
         self.shared.clock.read()
+    }
+
+    /// Returns what reads many rows, off the async threads.
+    pub(in crate::store::embedded) fn reader(&self) -> TablesReader {
+        TablesReader::new(Arc::clone(&self.shared))
     }
 
     /// Removes expired rows; returns how many.

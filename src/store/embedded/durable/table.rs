@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::model::time::{SteadyTime, Timestamp};
+use crate::store::Limited;
 
 /// Defines a table.
 ///
@@ -33,6 +34,12 @@ pub(in crate::store::embedded) trait DurableTable:
 
     /// Returns when a row expires; `None` when never.
     fn expires_at(&self, row: &Self::Row) -> Option<SteadyTime>;
+
+    /// Returns the most live rows that the table may have, and the failure of a command that would
+    /// make more; see [`super::Txn::make_room`].
+    fn limit(&self) -> Option<(u64, Limited)> {
+        None
+    }
 
     /// Returns the counters that a new epoch, which begins at the system's time `now`, sets, and their values; `last`
     /// reads a counter as the last epoch left it.

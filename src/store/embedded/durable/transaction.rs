@@ -3,12 +3,15 @@
 //! Invariant: a command sees all that the commands before it in the group have done, and nothing
 //! that has expired.
 
-use super::changes::Changes;
+use super::changes::{Changes, Pending};
 use super::counters::Counters;
 use super::table::{Counter, DurableTable};
 use super::tables::Tables;
 use crate::clock::Moment;
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreResult};
+
+/// How many expired rows a command removes at least when a table is full.
+const PURGED_AT_ONCE: usize = 256;
 
 /// One command's view of the tables.
 pub(in crate::store::embedded) struct Txn<'a> {
@@ -38,14 +41,52 @@ impl<'a> Txn<'a> {
 
     /// Sets a row.
     pub(in crate::store::embedded) fn put<T: DurableTable>(&mut self, key: T::Key, row: T::Row) {
-        self.changed = true;
-        self.changes.pending_mut::<T>().rows.insert(key, Some(row));
+        self.set::<T>(key, Some(row));
     }
 
     /// Removes a row.
     pub(in crate::store::embedded) fn delete<T: DurableTable>(&mut self, key: T::Key) {
+        self.set::<T>(key, None);
+    }
+
+    fn set<T: DurableTable>(&mut self, key: T::Key, row: Option<T::Row>) {
         self.changed = true;
-        self.changes.pending_mut::<T>().rows.insert(key, None);
+        let rows = self.tables.rows::<T>();
+        let pending = self.changes.pending_mut::<T>();
+        let before = match pending.rows.get(&key) {
+            Some(row) => row.is_some(),
+            None => rows.get_unpurged(&key).is_some(),
+        };
+        pending.more += i64::from(row.is_some()) - i64::from(before);
+        pending.rows.insert(key, row);
+    }
+
+    /// Makes sure that the table may have `new` more live rows. Rows that have expired are removed for
+    /// that.
+    ///
+    /// # Errors
+    /// [`crate::store::ErrorKind::LimitReached`] when there are as many live rows as there may be.
+    pub(in crate::store::embedded) fn make_room<T: DurableTable>(
+        &mut self,
+        new: usize,
+    ) -> StoreResult<()> {
+        let rows = self.tables.rows::<T>();
+        let Some((limit, of)) = rows.limit() else { return Ok(()) };
+        let pending = self.changes.pending_mut::<T>();
+        let over = |pending: &Pending<T>| {
+            let rows = i128::from(rows.len() as u64) + i128::from(pending.more) + new as i128;
+            usize::try_from(rows - i128::from(limit)).unwrap_or(0)
+        };
+        while new > 0 && over(pending) > 0 {
+            // Those that the group has removed come first and are passed over. A few more than are
+            // needed, so that this does not come again with each row.
+            let wanted = pending.rows.len() + over(pending) + PURGED_AT_ONCE;
+            if rows.delete_expired(pending, self.now.steady, wanted) == 0 {
+                return Err(StoreError::limit_reached(of));
+            }
+            self.changed = true;
+        }
+        Ok(())
     }
 
     /// Returns the value of a counter; 0 when it was never set.

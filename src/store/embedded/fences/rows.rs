@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::leases::{FencingToken, Holder, LeaseName};
 use crate::model::time::{SteadyTime, Timestamp};
+use crate::store::Limited;
 use crate::store::embedded::durable::{Counter, DurableTable};
 
 /// The last fencing token that was given. One for all leases, so that a lease that ended needs no
@@ -14,7 +15,10 @@ pub(in crate::store::embedded) const LAST_TOKEN: Counter = Counter::named("lease
 
 /// The table of the leases.
 #[derive(Debug)]
-pub(in crate::store::embedded) struct Leases;
+pub(in crate::store::embedded) struct Leases {
+    /// The most leases that are held.
+    pub(in crate::store::embedded) max: usize,
+}
 
 /// A lease that was granted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +37,10 @@ impl DurableTable for Leases {
     const MIGRATIONS: &'static [&'static str] =
         &["CREATE TABLE leases (key TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL)
             STRICT, WITHOUT ROWID"];
+
+    fn limit(&self) -> Option<(u64, Limited)> {
+        Some((self.max as u64, Limited::Leases))
+    }
 
     fn expires_at(&self, row: &LeaseRow) -> Option<SteadyTime> {
         Some(row.expires_at)

@@ -7,7 +7,7 @@
 
 mod rows;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Bound;
 use std::time::Duration;
 
@@ -15,12 +15,13 @@ use async_trait::async_trait;
 
 pub(super) use self::rows::Generations;
 use self::rows::{GenerationRow, LAST_BUMP, MINIMUM_FENCE};
-use super::durable::{DurableStore, Tables, Txn};
+use super::blocking::off_thread;
+use super::durable::{DurableStore, Tables, TablesReader, Txn};
 use crate::model::generations::{Generation, GenerationFence, GenerationKey};
 use crate::model::time::SteadyTime;
 use crate::store::{GenerationStore, StoreResult};
 
-/// How many keys one step of a cleanup looks at.
+/// How many keys one step of a cleanup forgets.
 const CLEANUP_KEYS: usize = 2_000;
 
 /// Returns the generation of a key.
@@ -62,6 +63,22 @@ fn forget(txn: &mut Txn<'_>, keys: Vec<GenerationKey>, cutoff: SteadyTime) -> u6
     forgotten
 }
 
+/// Returns some keys from `from` on that were not bumped since `cutoff`; none when none is left.
+fn old_keys(
+    reader: &TablesReader,
+    from: Bound<GenerationKey>,
+    cutoff: SteadyTime,
+) -> StoreResult<Vec<GenerationKey>> {
+    let mut old = Vec::new();
+    reader.for_each::<Generations>(from, |key, row| {
+        if row.bumped_at <= cutoff {
+            old.push(key.clone());
+        }
+        old.len() < CLEANUP_KEYS
+    })?;
+    Ok(old)
+}
+
 #[async_trait]
 impl GenerationStore for DurableStore {
     async fn snapshot(&self, keys: &[GenerationKey]) -> StoreResult<Vec<Generation>> {
@@ -70,50 +87,36 @@ impl GenerationStore for DurableStore {
     }
 
     async fn bump(&self, keys: Vec<GenerationKey>) -> StoreResult<Vec<Generation>> {
-        self.write(move |txn| {
+        self.try_write(move |txn| {
+            let new: HashSet<_> =
+                keys.iter().filter(|key| txn.get::<Generations>(key).is_none()).collect();
+            txn.make_room::<Generations>(new.len())?;
             let mut bumped: HashMap<GenerationKey, Generation> = HashMap::new();
             // The map is for keys that are listed twice; a single key goes without it.
             let one = keys.len() == 1;
-            keys.into_iter()
-                .map(|key| {
-                    if one {
-                        return bump(txn, key);
-                    }
-                    *bumped.entry(key).or_insert_with_key(|key| bump(txn, key.clone()))
-                })
-                .collect()
+            let bumps = keys.into_iter().map(|key| {
+                if one {
+                    return bump(txn, key);
+                }
+                *bumped.entry(key).or_insert_with_key(|key| bump(txn, key.clone()))
+            });
+            Ok(bumps.collect())
         })
         .await
     }
 
     async fn cleanup(&self, retention: Duration) -> StoreResult<u64> {
         let mut forgotten = 0;
-        let mut after: Option<GenerationKey> = None;
+        let mut from = Bound::Unbounded;
         let cutoff = self.read()?.1.steady.saturating_sub(retention);
         loop {
+            let reader = self.reader();
+            let old = off_thread(move || old_keys(&reader, from, cutoff)).await?;
+            let Some(last) = old.last().cloned() else { return Ok(forgotten) };
+            from = Bound::Excluded(last);
             // In small steps: readers and other commands wait for each of them. A key that is bumped
             // in between stays, since the command looks at it again.
-            let (old, last) = {
-                let (tables, now) = self.read()?;
-                let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-                let seen = tables.rows::<Generations>().range(from, now.steady).take(CLEANUP_KEYS);
-                let mut last = None;
-                let mut old = Vec::new();
-                for (key, row) in seen {
-                    last = Some(key);
-                    if row.bumped_at <= cutoff {
-                        old.push(key.clone());
-                    }
-                }
-                (old, last.cloned())
-            };
-            if last.is_none() {
-                return Ok(forgotten);
-            }
-            after = last;
-            if !old.is_empty() {
-                forgotten += self.write(move |txn| forget(txn, old, cutoff)).await?;
-            }
+            forgotten += self.write(move |txn| forget(txn, old, cutoff)).await?;
         }
     }
 }

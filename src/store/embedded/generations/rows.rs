@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::generations::GenerationKey;
 use crate::model::time::{SteadyTime, Timestamp};
+use crate::store::Limited;
 use crate::store::embedded::durable::{Counter, DurableTable};
 
 /// The number of the last bump in the order of all bumps.
@@ -14,7 +15,10 @@ pub(super) const MINIMUM_FENCE: Counter = Counter::named("generations.minimum_fe
 
 /// The table of the generations.
 #[derive(Debug)]
-pub(in crate::store::embedded) struct Generations;
+pub(in crate::store::embedded) struct Generations {
+    /// The most keys.
+    pub(in crate::store::embedded) max: usize,
+}
 
 /// A key that was bumped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +38,10 @@ impl DurableTable for Generations {
         "CREATE TABLE generations (key TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL)
             STRICT, WITHOUT ROWID",
     ];
+
+    fn limit(&self) -> Option<(u64, Limited)> {
+        Some((self.max as u64, Limited::Generations))
+    }
 
     /// Only a cleanup ends a generation.
     fn expires_at(&self, _: &GenerationRow) -> Option<SteadyTime> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::blocking::off_thread;
 use super::durable::{DurableStore, Txn};
 use super::fences::{LAST_TOKEN, LeaseRow, Leases};
 use crate::clock::Moment;
@@ -17,16 +18,16 @@ fn acquire(
     name: LeaseName,
     holder: Holder,
     ttl: Duration,
-) -> Result<LeaseRow, LeaseRow> {
-    if let Some(held) = txn.get::<Leases>(&name)
-        && held.holder != holder
-    {
-        return Err(held.clone());
+) -> StoreResult<Result<LeaseRow, LeaseRow>> {
+    match txn.get::<Leases>(&name) {
+        Some(held) if held.holder != holder => return Ok(Err(held.clone())),
+        Some(_) => {}
+        None => txn.make_room::<Leases>(1)?,
     }
     let token = FencingToken(txn.next(LAST_TOKEN));
     let lease = LeaseRow { holder, token, expires_at: txn.now.end_of(ttl), ttl };
     txn.put::<Leases>(name, lease.clone());
-    Ok(lease)
+    Ok(Ok(lease))
 }
 
 fn renew(
@@ -65,7 +66,7 @@ impl LeaseStore for DurableStore {
         ttl: Duration,
     ) -> StoreResult<AcquireOutcome> {
         let (name, holder) = (name.clone(), holder.clone());
-        Ok(match self.write(move |txn| acquire(txn, name, holder, ttl)).await? {
+        Ok(match self.try_write(move |txn| acquire(txn, name, holder, ttl)).await? {
             Ok(row) => {
                 let now = self.acknowledge(row.expires_at)?;
                 AcquireOutcome::Acquired(shown(row, now))
@@ -100,13 +101,10 @@ impl LeaseStore for DurableStore {
         after: Option<&LeaseName>,
         limit: usize,
     ) -> StoreResult<Vec<(LeaseName, Lease)>> {
-        let (tables, now) = self.read()?;
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        Ok(tables
-            .rows::<Leases>()
-            .range(from, now.steady)
-            .take(limit)
-            .map(|(name, lease)| (name.clone(), shown(lease.clone(), now)))
-            .collect())
+        let (reader, from) = (self.reader(), after.cloned());
+        let from = from.map_or(Bound::Unbounded, Bound::Excluded);
+        let page = off_thread(move || reader.page::<Leases>(from, limit, |_| true)).await?;
+        let now = self.now();
+        Ok(page.into_iter().map(|(name, row)| (name, shown(row, now))).collect())
     }
 }

@@ -2,6 +2,7 @@
 
 mod rows;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,6 +12,18 @@ use super::durable::{DurableStore, Txn};
 use crate::model::locks::LockKey;
 use crate::model::time::{SteadyTime, Timestamp};
 use crate::store::{LockOutcome, LockStore, StoreResult};
+
+/// Claims every key that is free, or none where there is no room for all of these.
+fn acquire_all(
+    txn: &mut Txn<'_>,
+    keys: Vec<LockKey>,
+    ttl: Duration,
+) -> StoreResult<Vec<(bool, SteadyTime)>> {
+    let free: HashSet<&LockKey> =
+        keys.iter().filter(|key| txn.get::<Locks>(key).is_none()).collect();
+    txn.make_room::<Locks>(free.len())?;
+    Ok(keys.into_iter().map(|key| acquire(txn, key, ttl)).collect())
+}
 
 /// Returns whether the lock was acquired, and when it ends, whoever holds it.
 fn acquire(txn: &mut Txn<'_>, key: LockKey, ttl: Duration) -> (bool, SteadyTime) {
@@ -25,10 +38,7 @@ fn acquire(txn: &mut Txn<'_>, key: LockKey, ttl: Duration) -> (bool, SteadyTime)
 #[async_trait]
 impl LockStore for DurableStore {
     async fn acquire(&self, keys: Vec<LockKey>, ttl: Duration) -> StoreResult<Vec<LockOutcome>> {
-        let acquire = move |txn: &mut Txn<'_>| -> Vec<_> {
-            keys.into_iter().map(|key| acquire(txn, key, ttl)).collect()
-        };
-        let outcomes = self.write(acquire).await?;
+        let outcomes = self.try_write(move |txn| acquire_all(txn, keys, ttl)).await?;
         // All that were acquired end together.
         let now = match outcomes.iter().find(|(acquired, _)| *acquired) {
             Some((_, end)) => self.acknowledge(*end)?,

@@ -4,11 +4,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::locks::LockKey;
 use crate::model::time::SteadyTime;
+use crate::store::Limited;
 use crate::store::embedded::durable::DurableTable;
 
 /// The table of the locks.
 #[derive(Debug)]
-pub(in crate::store::embedded) struct Locks;
+pub(in crate::store::embedded) struct Locks {
+    /// The most live locks.
+    pub(in crate::store::embedded) max: usize,
+}
 
 /// A lock that is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +28,10 @@ impl DurableTable for Locks {
     const MIGRATIONS: &'static [&'static str] =
         &["CREATE TABLE locks (key TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL)
             STRICT, WITHOUT ROWID"];
+
+    fn limit(&self) -> Option<(u64, Limited)> {
+        Some((self.max as u64, Limited::Locks))
+    }
 
     fn expires_at(&self, row: &LockRow) -> Option<SteadyTime> {
         Some(row.expires_at)

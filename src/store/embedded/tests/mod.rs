@@ -3,6 +3,7 @@
 mod clocks;
 mod commits;
 mod fences;
+mod long_reads;
 mod model;
 mod restarts;
 mod schema;

@@ -151,7 +151,7 @@ impl CacheStore for RedisCache {
         };
         let lookups: Vec<Lookup> = self
             .shards
-            .scatter(scatter, addresses, |command, addresses| {
+            .scatter(scatter, addresses, |command, _, addresses| {
                 addresses.for_each(|address| {
                     command.arg(id_of(&address.key)).arg(address.generation_key.as_str());
                 });
@@ -220,6 +220,6 @@ impl Upkeep for RedisCache {
             entries += more_entries;
             bytes += more_bytes;
         }
-        Ok(vec![ResourceStatus { resource: "cache", entries, bytes: Some(bytes) }])
+        Ok(vec![ResourceStatus { resource: "cache", entries, bytes: Some(bytes), limit: None }])
     }
 }

@@ -26,7 +26,8 @@ use crate::model::checkpoints::{Checkpoint, CheckpointKey};
 use crate::model::leases::Fence;
 use crate::model::time::Timestamp;
 use crate::store::{
-    CheckpointOutcome, CheckpointStore, ErrorKind, Fenced, ResourceStatus, StoreError, StoreResult,
+    CheckpointOutcome, CheckpointSettings, CheckpointStore, ErrorKind, Fenced, ResourceStatus,
+    StoreError, StoreResult,
 };
 
 /// The hash of checkpoints by key.
@@ -51,13 +52,15 @@ pub(super) struct RedisCheckpoints {
     shards: Arc<Shards>,
     /// How long after its last write a checkpoint expires.
     retention: Duration,
+    max_checkpoints: usize,
     expiring: Expiring,
 }
 
 impl RedisCheckpoints {
-    pub(super) fn new(shards: Arc<Shards>, retention: Duration) -> Self {
+    pub(super) fn new(shards: Arc<Shards>, settings: CheckpointSettings) -> Self {
+        let CheckpointSettings { retention, max_checkpoints } = settings;
         let keys = &[CHECKPOINT_WRITES, CHECKPOINTS, CHECKPOINT_KEYS];
-        Self { shards, retention, expiring: Expiring::new(keys, retention) }
+        Self { shards, retention, max_checkpoints, expiring: Expiring::new(keys, retention) }
     }
 
     fn shard(&self, org: &str) -> usize {
@@ -78,13 +81,14 @@ impl CheckpointStore for RedisCheckpoints {
             return Ok(Fenced::Refused);
         };
         let nanos = checkpoint.as_nanos();
+        let shard = self.shard(&key.org);
+        let most = self.shards.part_of(self.max_checkpoints, shard);
         let arguments = |command: &mut Cmd| {
             add_pass(command, pass.as_ref());
             command.arg(millis_of(self.retention)).arg(member(&key));
             command.arg(nanos.div_euclid(NANOS_PER_MILLI)).arg(nanos.rem_euclid(NANOS_PER_MILLI));
-            command.arg(u8::from(if_later));
+            command.arg(u8::from(if_later)).arg(most);
         };
-        let shard = self.shard(&key.org);
         let reply = self.shards.run(shard, Traffic::Small, &SET, arguments).await?;
         let (outcome, stored): (String, String) = read(reply)?;
         Ok(match outcome.as_str() {
@@ -159,6 +163,7 @@ impl Upkeep for RedisCheckpoints {
 
     async fn status(&self) -> StoreResult<Vec<ResourceStatus>> {
         let checkpoints = self.expiring.count(&self.shards).await?;
-        Ok(vec![ResourceStatus::counted("checkpoints", checkpoints)])
+        let status = ResourceStatus::counted("checkpoints", checkpoints);
+        Ok(vec![status.limited(self.max_checkpoints as u64)])
     }
 }

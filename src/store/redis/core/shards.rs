@@ -79,6 +79,11 @@ impl Shards {
         Ok(())
     }
 
+    /// Returns a shard's part of a limit. The parts of all shards add up to it.
+    pub(crate) fn part_of(&self, limit: usize, shard: usize) -> usize {
+        limit / self.count() + usize::from(shard < limit % self.count())
+    }
+
     /// Returns how many shards there are.
     pub(crate) fn count(&self) -> usize {
         self.count
@@ -228,7 +233,8 @@ impl Shards {
     }
 
     /// Runs a script on each shard that any of `keys` lies in, for at most `step` keys at a time.
-    /// The script returns one item for each key, in order; this returns them in the order of `keys`.
+    /// `arguments` gets the shard and the keys. The script returns one item for each key, in order; this returns
+    /// them in the order of `keys`.
     ///
     /// # Errors
     /// As [`Self::run`], if it fails for any shard. [`ErrorKind::PartlyApplied`] where the script changes something and
@@ -237,7 +243,7 @@ impl Shards {
         &self,
         scatter: Scatter<'_, impl Fn(&K) -> usize>,
         keys: &[K],
-        arguments: impl Fn(&mut Cmd, &mut dyn Iterator<Item = &K>),
+        arguments: impl Fn(&mut Cmd, usize, &mut dyn Iterator<Item = &K>),
     ) -> StoreResult<Vec<T>>
     where
         T: FromRedisValue,
@@ -254,7 +260,7 @@ impl Shards {
         let arguments = &arguments;
         let runs = steps.map(|(shard, indexes)| async move {
             let add = |command: &mut Cmd| {
-                arguments(command, &mut indexes.iter().map(|index| &keys[*index]));
+                arguments(command, shard, &mut indexes.iter().map(|index| &keys[*index]));
             };
             let items: Vec<T> = read(self.run(shard, traffic, script, add).await?)?;
             if items.len() != indexes.len() {

@@ -19,7 +19,7 @@ use super::core::script::{Script, scripts};
 use super::core::shards::{Scatter, Shards};
 use super::core::upkeep::Upkeep;
 use crate::model::generations::{Generation, GenerationKey};
-use crate::store::{GenerationStore, ResourceStatus, StoreResult};
+use crate::store::{GenerationSettings, GenerationStore, ResourceStatus, StoreResult};
 
 /// The sorted set of keys by the time of their last bump.
 const GENERATION_BUMPS: &str = "generation_bumps";
@@ -40,11 +40,12 @@ scripts! {
 /// The generations.
 pub(super) struct RedisGenerations {
     shards: Arc<Shards>,
+    max_generations: usize,
 }
 
 impl RedisGenerations {
-    pub(super) fn new(shards: Arc<Shards>) -> Self {
-        Self { shards }
+    pub(super) fn new(shards: Arc<Shards>, settings: GenerationSettings) -> Self {
+        Self { shards, max_generations: settings.max_generations }
     }
 
     /// Runs a script on all keys, which it `changes` or only reads; returns their generations in the order of `keys`.
@@ -63,7 +64,10 @@ impl RedisGenerations {
         };
         let generations: Vec<(i64, i64)> = self
             .shards
-            .scatter(scatter, keys, |command, keys| {
+            .scatter(scatter, keys, |command, shard, keys| {
+                if changes {
+                    command.arg(self.shards.part_of(self.max_generations, shard));
+                }
                 keys.for_each(|key| {
                     command.arg(key.as_str());
                 });
@@ -120,6 +124,6 @@ impl Upkeep for RedisGenerations {
         for reply in self.shards.run_on_all(&COUNT, |_| {}).await? {
             keys += read::<u64>(reply)?;
         }
-        Ok(vec![ResourceStatus::counted("generations", keys)])
+        Ok(vec![ResourceStatus::counted("generations", keys).limited(self.max_generations as u64)])
     }
 }

@@ -58,12 +58,13 @@ impl RedisLeases {
         under: Option<FencingToken>,
     ) -> StoreResult<Grant> {
         let under = under.map_or(String::new(), |token| token.0.to_string());
+        let shard = lease_shard(&self.shards, name);
+        let most = self.shards.part_of(self.max_leases, shard);
         let arguments = |command: &mut Cmd| {
             command.arg(name.as_str()).arg(holder.as_str());
             command.arg(millis_of(ttl)).arg(ttl.as_nanos().to_string());
-            command.arg(above.0).arg(&under);
+            command.arg(above.0).arg(&under).arg(most);
         };
-        let shard = lease_shard(&self.shards, name);
         let reply = self.shards.run(shard, Traffic::Small, &ACQUIRE, arguments).await?;
         let (outcome, lease): (String, String) = read(reply)?;
         match outcome.as_str() {

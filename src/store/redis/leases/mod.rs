@@ -26,7 +26,7 @@ use super::core::time::millis_of;
 use super::core::upkeep::Upkeep;
 use crate::model::leases::{FencingToken, Holder, Lease, LeaseName};
 use crate::store::{
-    AcquireOutcome, ErrorKind, LeaseStore, ResourceStatus, StoreError, StoreResult,
+    AcquireOutcome, ErrorKind, LeaseSettings, LeaseStore, ResourceStatus, StoreError, StoreResult,
 };
 
 scripts! {
@@ -40,12 +40,13 @@ scripts! {
 pub(super) struct RedisLeases {
     shards: Arc<Shards>,
     expiring: Expiring,
+    max_leases: usize,
 }
 
 impl RedisLeases {
-    pub(super) fn new(shards: Arc<Shards>) -> Self {
+    pub(super) fn new(shards: Arc<Shards>, settings: LeaseSettings) -> Self {
         let expiring = Expiring::new(&[LEASE_ENDS, LEASES, LEASE_NAMES], Duration::ZERO);
-        Self { shards, expiring }
+        Self { shards, expiring, max_leases: settings.max_leases }
     }
 }
 
@@ -144,6 +145,6 @@ impl Upkeep for RedisLeases {
 
     async fn status(&self) -> StoreResult<Vec<ResourceStatus>> {
         let leases = self.expiring.count(&self.shards).await?;
-        Ok(vec![ResourceStatus::counted("leases", leases)])
+        Ok(vec![ResourceStatus::counted("leases", leases).limited(self.max_leases as u64)])
     }
 }

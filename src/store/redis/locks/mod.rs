@@ -16,7 +16,7 @@ use super::core::time::{millis_of, time_of};
 use super::core::upkeep::Upkeep;
 use crate::model::locks::LockKey;
 use crate::model::time::Timestamp;
-use crate::store::{LockOutcome, LockStore, ResourceStatus, StoreResult};
+use crate::store::{LockOutcome, LockSettings, LockStore, ResourceStatus, StoreResult};
 
 /// The sorted set.
 const LOCKS: &str = "locks";
@@ -30,11 +30,13 @@ scripts! {
 pub(super) struct RedisLocks {
     shards: Arc<Shards>,
     expiring: Expiring,
+    max_locks: usize,
 }
 
 impl RedisLocks {
-    pub(super) fn new(shards: Arc<Shards>) -> Self {
-        Self { shards, expiring: Expiring::new(&[LOCKS], Duration::ZERO) }
+    pub(super) fn new(shards: Arc<Shards>, settings: LockSettings) -> Self {
+        let expiring = Expiring::new(&[LOCKS], Duration::ZERO);
+        Self { shards, expiring, max_locks: settings.max_locks }
     }
 
     fn shard(&self, key: &LockKey) -> usize {
@@ -60,8 +62,8 @@ impl LockStore for RedisLocks {
         };
         let acquired: Vec<(bool, String)> = self
             .shards
-            .scatter(scatter, &keys, |command, keys| {
-                command.arg(millis_of(ttl));
+            .scatter(scatter, &keys, |command, shard, keys| {
+                command.arg(millis_of(ttl)).arg(self.shards.part_of(self.max_locks, shard));
                 keys.for_each(|key| {
                     command.arg(member(key));
                 });
@@ -91,6 +93,6 @@ impl Upkeep for RedisLocks {
 
     async fn status(&self) -> StoreResult<Vec<ResourceStatus>> {
         let locks = self.expiring.count(&self.shards).await?;
-        Ok(vec![ResourceStatus::counted("locks", locks)])
+        Ok(vec![ResourceStatus::counted("locks", locks).limited(self.max_locks as u64)])
     }
 }

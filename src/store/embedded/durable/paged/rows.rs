@@ -208,7 +208,7 @@ impl<T: PagedTable> AnyRows for Arc<PagedRows<T>> {
     fn status(&self, _: SteadyTime) -> ResourceStatus {
         let held = self.held.lock();
         let bytes = held.pinned_bytes() as u64 + held.cached_bytes();
-        ResourceStatus { resource: T::NAME, entries: held.rows(), bytes: Some(bytes) }
+        ResourceStatus { resource: T::NAME, entries: held.rows(), bytes: Some(bytes), limit: None }
     }
 }
 

@@ -1,6 +1,7 @@
 -- Writes a checkpoint. Returns {refused | not_later | stored, checkpoint}.
 -- KEYS: info, checkpoints, checkpoint_writes, checkpoint_keys, fences. ARGV: now, the fence (3), retention
--- in milliseconds, key, millis, nanos, 1 to store it only when no later one is stored.
+-- in milliseconds, key, millis, nanos, 1 to store it only when no later one is stored, the most checkpoints of the shard. The
+-- error LIMIT: there are as many, and nothing was changed.
 if fence_refused(ARGV[2], ARGV[3], ARGV[4]) then
   return { 'refused', '' }
 end
@@ -12,6 +13,10 @@ if ARGV[9] == '1' and record then
   if later_by > 0 or (later_by == 0 and stored_nanos > tonumber(nanos)) then
     return { 'not_later', record }
   end
+end
+if not record
+  and redis.call('ZCOUNT', KEYS[3], '(' .. whole(now_ms - tonumber(ARGV[5])), '+inf') >= tonumber(ARGV[10]) then
+  return redis.error_reply('LIMIT checkpoints')
 end
 local written = whole(now_ms)
 record = millis .. ' ' .. nanos .. ' ' .. written

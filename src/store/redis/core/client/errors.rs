@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use redis::{RedisError, ServerErrorKind};
 
-use crate::store::{ErrorKind, StoreError};
+use crate::store::{ErrorKind, Limited, StoreError};
 
 /// How a call failed.
 #[derive(Debug, Clone)]
@@ -28,6 +28,12 @@ impl CallError {
         match (code(&error), error.detail()) {
             (Some("UNINITIALIZED"), _) => return Self::Uninitialized,
             (Some("NOSCRIPT"), _) => return Self::NoScript,
+            (Some("LIMIT"), Some(resource)) => {
+                let of = Limited::ALL.into_iter().find(|of| of.as_str() == resource.trim());
+                if let Some(of) = of {
+                    return Self::Store(StoreError::limit_reached(of));
+                }
+            }
             (Some("LATE"), Some(time)) => {
                 if let Ok(server_us) = time.trim().parse() {
                     return Self::Late(server_us);

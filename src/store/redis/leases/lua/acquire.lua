@@ -1,7 +1,7 @@
 -- Takes a lease that is free or held by the same holder. Returns {acquired | held | overtaken, lease}.
 -- KEYS: info, leases, lease_ends, lease_names, fences. ARGV: now, name, holder, ttl in milliseconds and in
 -- nanoseconds, a token that the new one must be above, and the token that the lease must be held under
--- (or empty).
+-- (or empty), the most leases of the shard. The error LIMIT: there are as many, and nothing was changed.
 local name, holder = ARGV[2], ARGV[3]
 local record, token, _, _, _, current_holder = held_lease(name)
 -- A grant that is repeated under a higher token must not take the lease from a later grant.
@@ -10,6 +10,11 @@ if ARGV[7] ~= '' and ARGV[7] ~= token then
 end
 if record and current_holder ~= holder then
   return { 'held', record }
+end
+-- The ends of expired leases lie before now.
+if not record
+  and redis.call('ZCOUNT', KEYS[3], '(' .. whole(now_ms), '+inf') >= tonumber(ARGV[8]) then
+  return redis.error_reply('LIMIT leases')
 end
 -- Purges a few expired leases, so that they never pile up.
 for _, old in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', whole(now_ms), 'LIMIT', 0, 10)) do
