@@ -45,6 +45,117 @@ async fn assert_refused(launch: &Launch, file: &str, words: &[&str]) {
     for (name, bytes) in &before {
         assert!(after.get(name) == Some(bytes), "{name} was changed");
     }
+    // The lock of a first start is the one file that may appear.
+    let new: Vec<_> = after.keys().filter(|name| !before.contains_key(*name)).collect();
+    assert!(new.iter().all(|name| *name == "lock"), "{new:?} appeared");
+}
+
+/// Returns a folder as `kill -9` leaves it, with a log of many commits beside each database.
+async fn killed_with_logs() -> Launch {
+    let server = Server::start().await;
+    for number in 0..40 {
+        let path = format!("/v1/generations/key-{number}/bump");
+        server.post(&path, &json!({})).await.expect(200);
+        server.try_push("progress", f64::from(number)).await.expect("responds").expect(200);
+        server.post("/v1/admin/flush", &json!({})).await.expect(200);
+    }
+    server.kill()
+}
+
+#[tokio::test]
+async fn a_damaged_log_is_not_touched() {
+    const FRAME: usize = 24 + 4096;
+    for file in FILES {
+        // In the header, and in the first, a middle and the last but two frames.
+        for at in [20, 32 + 100, 32 + 9 * FRAME + 100, usize::MAX] {
+            let launch = killed_with_logs().await;
+            let log = launch.store().join(format!("{file}-wal"));
+            let mut bytes = std::fs::read(&log).expect("a log");
+            let at = at.min(bytes.len() - 3 * FRAME);
+            bytes[at] ^= 4;
+            std::fs::write(&log, bytes).expect("the log is spoiled");
+            assert_refused(&launch, file, &["damaged", "log"]).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_log_without_its_end_starts_without_what_is_missing() {
+    let launch = killed_with_logs().await;
+    let log = launch.store().join("durable.db-wal");
+    let bytes = std::fs::read(&log).expect("a log");
+    std::fs::write(&log, &bytes[..bytes.len() - 100]).expect("the log is cut");
+    let server = launch.start().await;
+    let first = server.get("/v1/generations/key-0").await.expect(200);
+    assert_eq!(first["generation"], 1);
+    server.post("/v1/locks/job/one", &json!({"ttl": "1h"})).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_flipped_bit_in_a_row_is_not_served() {
+    for (file, sql) in [
+        ("buffered.db", "UPDATE samples SET value_bits = value_bits + 1"),
+        ("buffered.db", "UPDATE series SET labels = 'other=\"1\"'"),
+        ("durable.db", "UPDATE locks SET value = replace(value, '1', '2')"),
+    ] {
+        let launch = stopped_with_data().await;
+        let database = Connection::open(launch.store().join(file)).expect("the database opens");
+        database.execute_batch(sql).expect("SQL");
+        database.close().expect("the database closes");
+        assert_refused(&launch, file, &["damaged", "checksum"]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_can_not_be_written_is_not_touched() {
+    for file in FILES {
+        let launch = stopped_with_data().await;
+        let path = launch.store().join(file);
+        // Root may write any file, but none that is mounted read-only.
+        let script = format!(
+            "mount --bind {0} {0} && mount -o remount,bind,ro {0} && exec \"$@\"",
+            path.display()
+        );
+        let launch = launch
+            .wrapper(&["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"])
+            .wrapper(&[&script, "sh"]);
+        assert_refused(&launch, file, &["read-only"]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_reads_the_databases_stops_neither_the_start_nor_commits() {
+    let launch = stopped_with_data().await;
+    let readers = FILES.map(|file| {
+        let reader = Connection::open(launch.store().join(file)).expect("the database opens");
+        reader.execute_batch("BEGIN").expect("begins");
+        let query = "SELECT count(*) FROM schema_versions";
+        reader.query_row(query, [], |row| row.get::<_, i64>(0)).expect("reads");
+        reader
+    });
+    let server = launch.start().await;
+    server.post("/v1/locks/job/one", &json!({"ttl": "1h"})).await.expect(200);
+    server.try_push("kept", 2.0).await.expect("the server responds").expect(200);
+    server.post("/v1/admin/flush", &json!({})).await.expect(200);
+    let server = server.kill().start().await;
+    assert_eq!(server.get("/v1/locks/job/one").await.expect(200)["held"], true);
+    let (exit, launch) = server.terminate().await;
+    assert_eq!(exit.code, Some(0), "{}", exit.log);
+    drop(readers);
+    let server = launch.start().await;
+    assert_eq!(server.get("/v1/locks/job/one").await.expect(200)["held"], true);
+}
+
+#[tokio::test]
+async fn a_folder_that_is_deleted_fails_writes_and_readiness() {
+    let launch = Launch::new();
+    let server = launch.start().await;
+    server.get("/readyz").await.expect(200);
+    std::fs::remove_dir_all(launch.store()).expect("deletes");
+    server.get("/readyz").await.expect_problem(503);
+    server.post("/v1/locks/job/one", &json!({"ttl": "1h"})).await.expect_problem(503);
+    server.try_push("kept", 1.0).await.expect("the server responds").expect(200);
+    server.post("/v1/admin/flush", &json!({})).await.expect_problem(503);
 }
 
 #[tokio::test]

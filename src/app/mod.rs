@@ -6,6 +6,7 @@
 
 mod background;
 mod file_limit;
+mod file_size;
 mod logging;
 mod memory;
 mod tasks;
@@ -45,6 +46,7 @@ pub fn run_until_signal(config: &Config) -> anyhow::Result<()> {
         .build()
         .context("the threads can't be started")?;
     let outcome = runtime.block_on(async {
+        file_size::survive().context("signals can't be received")?;
         let stop = stop_on_signal().context("signals can't be received")?;
         let listener = bind(config.http.server.listen).await?;
         run(config, listener, stop).await

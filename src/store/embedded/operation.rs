@@ -41,6 +41,9 @@ impl Operation for EmbeddedOperation {
     }
 
     async fn ready(&self) -> Result<(), String> {
+        if self.lock.lock().as_ref().is_some_and(|lock| !lock.is_in_place()) {
+            return Err("the folder of the store was deleted while it was in use".to_owned());
+        }
         self.durable.ready().await?;
         self.flusher.ready()
     }

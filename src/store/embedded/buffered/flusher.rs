@@ -122,7 +122,7 @@ impl Flusher {
                 for set in &sets {
                     set.load(&conn).map_err(|error| file.unreadable(error))?;
                 }
-                File::Open(conn, WalCheckpoints::of(file.path()))
+                File::Open(conn, WalCheckpoints::of(file.path())?)
             }
         };
         Ok(Self {
@@ -254,6 +254,7 @@ fn write(
     wal: &mut WalCheckpoints,
     batches: &[Box<dyn FlushBatch>],
 ) -> StoreResult<()> {
+    wal.check_present()?;
     let outcome = conn.transaction().and_then(|txn| {
         batches.iter().try_for_each(|batch| batch.upsert(&txn))?;
         batches.iter().rev().try_for_each(|batch| batch.delete(&txn))?;

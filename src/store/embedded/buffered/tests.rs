@@ -32,6 +32,8 @@ const CHILDREN: SchemaPart = SchemaPart {
 struct Rows {
     values: HashMap<u32, i64>,
     dirty: DirtySet<u32>,
+    /// The next write panics.
+    panics: bool,
 }
 
 impl Rows {
@@ -86,7 +88,7 @@ struct Batch {
     table: &'static str,
     shared: Shared,
     rows: Vec<(u32, Option<i64>)>,
-    marks: Drained<u32>,
+    marks: Arc<Drained<u32>>,
 }
 
 impl FlushBatch for Batch {
@@ -95,6 +97,7 @@ impl FlushBatch for Batch {
     }
 
     fn upsert(&self, txn: &Transaction<'_>) -> rusqlite::Result<()> {
+        assert!(!std::mem::take(&mut self.shared.lock().panics), "as the test wants");
         for (id, value) in &self.rows {
             let Some(value) = value else { continue };
             let sql = format!(
@@ -117,8 +120,10 @@ impl FlushBatch for Batch {
     }
 
     fn finish(self: Box<Self>, failed: bool) {
-        let mut rows = self.shared.lock();
-        if failed { rows.dirty.merge_back(self.marks) } else { rows.dirty.flushed() }
+        let Self { shared, marks, .. } = *self;
+        drop(marks);
+        let mut rows = shared.lock();
+        if failed { rows.dirty.merge_back() } else { rows.dirty.flushed() }
     }
 }
 
@@ -251,6 +256,20 @@ fn a_write_during_a_failed_flush_is_kept() {
     assert_eq!(fixture.parents.lock().dirty.unflushed().rows, 2);
     fixture.flusher.flush().expect("works");
     assert_eq!(on_disk(&fixture.other(), "parents"), HashMap::from([(1, 2), (2, 2)]));
+}
+
+#[test]
+fn a_flush_that_panics_loses_no_mark() {
+    let fixture = Fixture::new();
+    fixture.write(1, 1);
+    fixture.children.lock().panics = true;
+    let flush = || fixture.flusher.flush();
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(flush)).expect_err("panics");
+    assert_eq!(fixture.flusher.status().unflushed, 2);
+    fixture.write(2, 2);
+    assert_eq!(fixture.flusher.flush().expect("works again"), 4);
+    assert_eq!(on_disk(&fixture.other(), "parents"), HashMap::from([(1, 1), (2, 2)]));
+    assert_eq!(on_disk(&fixture.other(), "children"), HashMap::from([(1, 1), (2, 2)]));
 }
 
 #[test]

@@ -97,7 +97,7 @@ impl DurableFile {
         let extent = load(&conn, &readers, tables).map_err(|error| file.unreadable(error))?;
         Ok(Self {
             conn,
-            wal: WalCheckpoints::of(file.path()),
+            wal: WalCheckpoints::of(file.path())?,
             sync,
             tables: tables.forms(),
             readers,
@@ -162,6 +162,7 @@ impl DurableFile {
     /// In `full`, each of them is synced before the next one begins: at most one transaction is not on
     /// disk at any moment, and it is one that nobody was told of.
     fn commit(&mut self, entry: Option<Entry>, rows: usize) -> StoreResult<()> {
+        self.wal.check_present()?;
         let bytes = entry.map(|entry| entry.seal(self.next_seq));
         let piece = if rows > 0 { self.next_piece(rows)? } else { None };
         self.write(bytes.as_deref(), piece.as_ref()).map_err(|error| {

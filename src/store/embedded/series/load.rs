@@ -6,6 +6,7 @@
 use rusqlite::types::Type;
 use rusqlite::{Connection, Error};
 
+use super::checksum;
 use super::record::{Record, State};
 use super::table::SeriesTable;
 use crate::model::series::{Metadata, MetricType, SeriesId};
@@ -27,34 +28,37 @@ pub(super) fn load(conn: &Connection, table: &mut SeriesTable) -> StoreResult<()
 
 fn load_names(conn: &Connection, table: &mut SeriesTable) -> rusqlite::Result<()> {
     let mut statement = conn.prepare(
-        "SELECT id, name FROM names WHERE id IN (SELECT DISTINCT name FROM series) ORDER BY id",
+        "SELECT id, name, crc FROM names WHERE id IN (SELECT DISTINCT name FROM series) ORDER BY id",
     )?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        table.core.names.load(row.get(0)?, row.get_ref(1)?.as_str()?);
+        let (id, text) = (row.get(0)?, row.get_ref(1)?.as_str()?);
+        verify("names", row.get(2)?, checksum::name(id, text))?;
+        table.core.names.load(id, text);
     }
     Ok(())
 }
 
 fn load_metadata(conn: &Connection, table: &mut SeriesTable) -> rusqlite::Result<()> {
     let mut statement = conn.prepare(
-        "SELECT id, type, help, unit FROM metadata
+        "SELECT id, type, help, unit, crc FROM metadata
          WHERE id IN (SELECT DISTINCT metadata FROM samples) ORDER BY id",
     )?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let word = row.get_ref(1)?.as_str()?;
         let metric_type = MetricType::parse(word).map_err(|error| unfit(1, error.to_string()))?;
-        let help = row.get_ref(2)?.as_str()?.into();
-        let unit = row.get_ref(3)?.as_str()?.into();
-        table.core.metadata.load(row.get(0)?, Metadata { metric_type, help, unit });
+        let (id, help, unit) = (row.get(0)?, row.get_ref(2)?.as_str()?, row.get_ref(3)?.as_str()?);
+        verify("metadata", row.get(4)?, checksum::metadata(id, word, help, unit))?;
+        let (help, unit) = (help.into(), unit.into());
+        table.core.metadata.load(id, Metadata { metric_type, help, unit });
     }
     Ok(())
 }
 
 fn load_series(conn: &Connection, table: &mut SeriesTable) -> rusqlite::Result<()> {
     let mut statement = conn.prepare(
-        "SELECT slot, name, labels, value_bits, updated_at_nanos, metadata
+        "SELECT slot, name, labels, value_bits, updated_at_nanos, metadata, series.crc, samples.crc
          FROM series LEFT JOIN samples USING (slot) ORDER BY slot",
     )?;
     let mut rows = statement.query([])?;
@@ -64,17 +68,25 @@ fn load_series(conn: &Connection, table: &mut SeriesTable) -> rusqlite::Result<(
         if !table.core.names.holds(name) || !table.core.metadata.holds(metadata) {
             return Err(unfit(0, "a series has a name or metadata that is missing".to_owned()));
         }
-        let bits: i64 = row.get(3)?;
-        table.load_one(&Loaded {
-            slot: row.get(0)?,
-            name,
-            labels: row.get_ref(2)?.as_str()?,
-            value: f64::from_bits(bits.cast_unsigned()),
-            updated_at_nanos: row.get(4)?,
-            metadata,
-        });
+        let (slot, labels) = (row.get(0)?, row.get_ref(2)?.as_str()?);
+        let (bits, updated_at_nanos): (i64, i64) = (row.get(3)?, row.get(4)?);
+        verify("series", row.get(6)?, checksum::key(slot, name, labels))?;
+        let sample = checksum::sample(slot, bits, updated_at_nanos, metadata);
+        verify("samples", row.get(7)?, sample)?;
+        let value = f64::from_bits(bits.cast_unsigned());
+        table.load_one(&Loaded { slot, name, labels, value, updated_at_nanos, metadata });
     }
     Ok(())
+}
+
+/// Compares a row's checksum; one that an earlier version wrote has none.
+fn verify(table: &str, stored: Option<i64>, crc: i64) -> rusqlite::Result<()> {
+    match stored {
+        Some(stored) if stored != crc => {
+            Err(unfit(0, format!("a row of {table} does not have its checksum")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Makes the error of a value that no flush has written.

@@ -6,6 +6,7 @@
 //! A fenced write holds the latch of its lease around that mutex, so that a takeover can't become visible
 //! in its middle.
 
+mod checksum;
 mod core;
 mod created;
 mod expiry;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, Transaction, params};
 
+use super::checksum;
 use super::load::load;
 use super::record::{BuildSlotHasher, State};
 use super::table::SeriesTable;
@@ -32,6 +33,11 @@ const SCHEMA: SchemaPart = SchemaPart {
         updated_at_nanos INTEGER NOT NULL,
         metadata INTEGER NOT NULL
     ) STRICT;
+", "
+    ALTER TABLE names ADD COLUMN crc INTEGER;
+    ALTER TABLE metadata ADD COLUMN crc INTEGER;
+    ALTER TABLE series ADD COLUMN crc INTEGER;
+    ALTER TABLE samples ADD COLUMN crc INTEGER;
 "],
 };
 
@@ -92,27 +98,25 @@ impl FlushBatch for SeriesBatch {
     }
 
     fn upsert(&self, txn: &Transaction<'_>) -> rusqlite::Result<()> {
-        let mut name = txn.prepare_cached("REPLACE INTO names VALUES (?, ?)")?;
+        let mut name = txn.prepare_cached("REPLACE INTO names VALUES (?, ?, ?)")?;
         for (id, text) in &self.changes.names {
-            name.execute(params![id, text])?;
+            name.execute(params![id, text, checksum::name(*id, text)])?;
         }
-        let mut metadata = txn.prepare_cached("REPLACE INTO metadata VALUES (?, ?, ?, ?)")?;
+        let mut metadata = txn.prepare_cached("REPLACE INTO metadata VALUES (?, ?, ?, ?, ?)")?;
         for (id, entry) in &self.changes.metadata {
             let word = entry.metric_type.as_str();
-            metadata.execute(params![id, word, entry.help, entry.unit])?;
+            let crc = checksum::metadata(*id, word, &entry.help, &entry.unit);
+            metadata.execute(params![id, word, entry.help, entry.unit, crc])?;
         }
-        let mut key = txn.prepare_cached("REPLACE INTO series VALUES (?, ?, ?)")?;
+        let mut key = txn.prepare_cached("REPLACE INTO series VALUES (?, ?, ?, ?)")?;
         for (slot, name, labels) in &self.changes.keys {
-            key.execute(params![slot, name, labels])?;
+            key.execute(params![slot, name, labels, checksum::key(*slot, *name, labels)])?;
         }
-        let mut sample = txn.prepare_cached("REPLACE INTO samples VALUES (?, ?, ?, ?)")?;
+        let mut sample = txn.prepare_cached("REPLACE INTO samples VALUES (?, ?, ?, ?, ?)")?;
         for row in &self.changes.samples {
-            sample.execute(params![
-                row.slot,
-                row.value_bits.cast_signed(),
-                row.updated_at_nanos,
-                row.metadata
-            ])?;
+            let bits = row.value_bits.cast_signed();
+            let crc = checksum::sample(row.slot, bits, row.updated_at_nanos, row.metadata);
+            sample.execute(params![row.slot, bits, row.updated_at_nanos, row.metadata, crc])?;
         }
         Ok(())
     }
@@ -141,7 +145,7 @@ impl FlushBatch for SeriesBatch {
 /// The newest state of all marked series.
 #[derive(Debug)]
 pub(super) struct DrainedSeries {
-    marks: Drained<u32, BuildSlotHasher>,
+    marks: Arc<Drained<u32, BuildSlotHasher>>,
     names: Vec<(u32, Arc<str>)>,
     metadata: Vec<(u32, Arc<Metadata>)>,
     keys: Vec<(u32, u32, Arc<str>)>,
@@ -160,6 +164,7 @@ struct SampleRow {
 impl SeriesTable {
     /// Takes all marks and reads what they stand for now.
     fn drain(&mut self) -> DrainedSeries {
+        self.distrust_abandoned();
         let marks = self.dirty.drain();
         let mut slots: Vec<u32> = marks.keys.iter().copied().collect();
         // In the order of the disk's pages.
@@ -215,6 +220,59 @@ impl SeriesTable {
         for (id, _) in drained.metadata {
             self.core.metadata.mark_unsaved(id);
         }
-        self.dirty.merge_back(drained.marks);
+        drop(drained.marks);
+        self.dirty.merge_back();
+    }
+
+    /// Counts nothing as saved that a flush was to write which never ended, and so never failed.
+    fn distrust_abandoned(&mut self) {
+        let Some(abandoned) = self.dirty.abandoned() else { return };
+        for slot in &abandoned.keys {
+            let record = self.core.slab.get_mut(*slot);
+            record.key_saved = false;
+            if record.state == State::Live {
+                let (name, metadata) = (record.name, record.metadata);
+                self.core.names.get_mut(name).saved = false;
+                self.core.metadata.mark_unsaved(metadata);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::Now;
+    use super::*;
+    use crate::model::batch::PointBatch;
+    use crate::model::series::MetricType;
+    use crate::model::time::{SteadyTime, Timestamp};
+    use crate::store::StoreSettings;
+
+    #[test]
+    fn what_an_abandoned_flush_took_out_is_written_whole_by_the_next_one() {
+        let set = SeriesSet::new(StoreSettings::for_tests().series);
+        let mut batch = PointBatch::default();
+        let metadata = batch.add_metadata(Metadata {
+            metric_type: MetricType::Gauge,
+            help: "help".into(),
+            unit: "".into(),
+        });
+        batch.push("m", "a=\"1\"", 1.0, None, Some(metadata));
+        let at = Timestamp::from_nanos(1);
+        let now = Now { stamp: at, expiry: at, steady: SteadyTime::from_nanos(1) };
+        set.0.lock().upsert(&batch, now);
+        // The flush panics before it writes anything, so it never says how it ended.
+        drop(set.lock().drain());
+
+        let mut conn = Connection::open_in_memory().expect("opens");
+        SCHEMA.migrations.iter().for_each(|sql| conn.execute_batch(sql).expect("runs"));
+        let next = set.lock().drain();
+        let txn = conn.transaction().expect("begins");
+        next.upsert(&txn).expect("writes");
+        txn.commit().expect("commits");
+        next.finish(false);
+        let loaded = SeriesSet::new(StoreSettings::for_tests().series);
+        loaded.load(&conn).expect("every series has its key, its name and its metadata");
+        assert_eq!(loaded.0.lock().live, 1);
     }
 }

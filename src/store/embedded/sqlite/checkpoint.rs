@@ -4,12 +4,14 @@
 //! Invariant: a page is in the log until a sync of the database file, begun after the page was written
 //! there, has succeeded.
 
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use super::error::{failed_to, is_failed_sync};
+use super::error::{OpenError, failed_to, is_failed_sync};
 use super::format::with_suffix;
 use super::sync::sync_folder_of;
 use super::wal;
@@ -19,6 +21,9 @@ use crate::store::{ErrorKind, StoreError, StoreResult};
 #[derive(Debug)]
 pub(in crate::store::embedded) struct WalCheckpoints {
     log: PathBuf,
+    /// The file and its log, to see whether they are still in the folder. Closed after the connection: closing
+    /// any descriptor of a file ends the locks that the process has on it.
+    files: [File; 2],
     /// A sync failed, so parts of the log may be clean in the kernel, and not on disk.
     is_doubtful: bool,
     /// The last WAL checkpoint left something in the log, since a reader was in the way.
@@ -28,10 +33,32 @@ pub(in crate::store::embedded) struct WalCheckpoints {
 }
 
 impl WalCheckpoints {
-    /// For the database at `path`.
-    pub(in crate::store::embedded) fn of(path: &Path) -> Self {
+    /// For the database at `path`, which is open.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub(in crate::store::embedded) fn of(path: &Path) -> Result<Self, OpenError> {
         let log = with_suffix(path, "-wal");
-        Self { log, is_doubtful: false, is_partial: false, stopped: None }
+        let open = |path| File::open(path).map_err(|error| OpenError::failed(path, error));
+        let files = [open(path)?, open(&log)?];
+        Ok(Self { log, files, is_doubtful: false, is_partial: false, stopped: None })
+    }
+
+    /// Returns an error when the file or its log was deleted: what is written now is lost.
+    ///
+    /// # Errors
+    /// As said.
+    pub(in crate::store::embedded) fn check_present(&self) -> StoreResult<()> {
+        for file in &self.files {
+            let links = file.metadata().map(|metadata| metadata.nlink());
+            let why = match links {
+                Ok(0) => "the database was deleted while it was in use",
+                Ok(_) => continue,
+                Err(_) => "the database can't be looked at",
+            };
+            return Err(StoreError::new(ErrorKind::Unavailable, why));
+        }
+        Ok(())
     }
 
     /// Brings to disk what an earlier process left in the log: it may be in the kernel's memory only, and

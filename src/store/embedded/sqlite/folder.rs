@@ -6,7 +6,7 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use super::error::OpenError;
@@ -73,6 +73,11 @@ impl FolderLock {
             Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path: folder.to_owned() }),
             Err(TryLockError::Error(error)) => Err(failed(error)),
         }
+    }
+
+    /// Returns whether the folder is still there.
+    pub(in crate::store::embedded) fn is_in_place(&self) -> bool {
+        self.file.metadata().is_ok_and(|metadata| metadata.nlink() > 0)
     }
 
     /// Returns what the logs of the last run may legitimately lack.
