@@ -205,3 +205,34 @@ impl RelatedNames {
         self.holders_of_members(plan).chain(same).cloned().collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exposition::mirror::Mirror;
+    use crate::exposition::mirror::tests::{key, metadata, upsert};
+    use crate::model::series::MetricType;
+    use crate::store::Change;
+
+    #[test]
+    fn a_family_two_suffixes_away_is_decided_again() {
+        let histogram = metadata(MetricType::Histogram, "");
+        let mut mirror = Mirror::new(Arc::default());
+        // So many related names that only those near a change are looked at.
+        let others =
+            (0..FEW_NAMES).map(|i| upsert(&format!("x{}", "_total".repeat(i)), "", 1.0, None));
+        mirror.apply(others.skip(1).collect());
+        mirror.apply(vec![
+            upsert("x_bucket", "le=\"1\"", 1.0, Some(&histogram)),
+            upsert("x_count", "", 1.0, Some(&histogram)),
+        ]);
+        assert!(mirror.names["x"].names.len() > FEW_NAMES);
+        let family_of = |mirror: &Mirror| mirror.names["x"].names["x_bucket"].family.clone();
+        assert_eq!(family_of(&mirror).as_deref(), Some("x"));
+        // A histogram `x_sum` reserves a name of the histogram `x`: neither can be shown as one.
+        mirror.apply(vec![upsert("x_sum_bucket", "le=\"1\"", 1.0, Some(&histogram))]);
+        assert_eq!(family_of(&mirror).as_deref(), Some("x_bucket"));
+        mirror.apply(vec![Change::Deleted(key("x_sum_bucket", "le=\"1\""))]);
+        assert_eq!(family_of(&mirror).as_deref(), Some("x"));
+    }
+}

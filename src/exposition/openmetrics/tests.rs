@@ -313,3 +313,29 @@ fn a_mirror_that_was_built_again_is_shown_as_it_is() {
         assert_eq!(String::from_utf8_lossy(&shown), format!("# TYPE x unknown\nx {value}\n"));
     }
 }
+
+#[test]
+fn a_page_is_checked_again_when_the_page_before_it_changes() {
+    // One group of many pages.
+    let bucket = |i: usize, value: f64| {
+        let metadata = metadata(MetricType::Histogram, "");
+        upsert("x_bucket", &format!("le=\"{i}\""), value, Some(&metadata))
+    };
+    let mut mirror = Mirror::new(std::sync::Arc::default());
+    let mut openmetrics = OpenMetrics::default();
+    let infinite = upsert("x_bucket", "le=\"+Inf\"", 5.0, None);
+    mirror.apply((0..3000).map(|i| bucket(i, 5.0)).chain([infinite]).collect());
+    let families = mirror.publish().families;
+    let (pages, first) = (families[0].pages.len(), families[0].pages[0].len());
+    assert!(pages > 2 && families.len() == 1);
+    let mut shown = |mirror: &mut Mirror| {
+        let text = openmetrics.render(&mirror.publish().families).text.concat();
+        types(&String::from_utf8_lossy(&text)).join(", ")
+    };
+    assert_eq!(shown(&mut mirror), "x histogram");
+    // Only the first line of the second page, which did not change, is now too low.
+    mirror.apply((0..first).map(|i| bucket(i, 7.0)).collect());
+    assert_eq!(shown(&mut mirror), "x_bucket unknown");
+    mirror.apply((0..first).map(|i| bucket(i, 5.0)).collect());
+    assert_eq!(shown(&mut mirror), "x histogram");
+}
