@@ -81,8 +81,8 @@ async fn what_has_expired_is_removed() {
         .env("HOLDALL_CHECKPOINTS__RETENTION", "100ms");
     let server = launch.start().await;
     push(&server, "short_lived").await;
-    server.post("/v1/locks/job/short", &json!({"ttl": "100ms"})).await.expect(200);
-    let lease = json!({"holder": "me", "ttl": "100ms"});
+    server.post("/v1/locks/job/short", &json!({"ttl": "2s"})).await.expect(200);
+    let lease = json!({"holder": "me", "ttl": "2s"});
     server.post("/v1/leases/short/acquire", &lease).await.expect(200);
     let checkpoint = json!({"checkpoint": "2026-01-01T00:00:00Z"});
     let request = server.request(reqwest::Method::PUT, "/v1/checkpoints/a/b").json(&checkpoint);
@@ -117,7 +117,7 @@ async fn a_cleanup_that_is_switched_off_forgets_nothing() {
         let server = launch.start().await;
         server.post("/v1/generations/k/bump", &json!({})).await.expect(200);
         // Long after the bump, by the same tasks' clock: what expires is gone by then.
-        server.post("/v1/locks/job/short", &json!({"ttl": "300ms"})).await.expect(200);
+        server.post("/v1/locks/job/short", &json!({"ttl": "2s"})).await.expect(200);
         eventually("the lock has gone", async || {
             (entries(&server, "locks").await == 0).then_some(())
         })
