@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use holdall::model::checkpoints::CheckpointKey;
 use holdall::model::generations::GenerationKey;
-use holdall::model::leases::{Holder, LeaseName};
+use holdall::model::leases::{Claimant, Holder, LeaseName};
 use holdall::model::locks::{LockKey, LockKind};
 use holdall::model::time::Timestamp;
 use holdall::store::StoreSettings;
@@ -52,7 +52,8 @@ fn generation_keys() -> Vec<GenerationKey> {
 async fn call(stores: &Stores, work: Work, caller: usize, stop: &AtomicBool) -> Vec<u32> {
     let name = LeaseName::parse(format!("lease {caller}")).expect("valid");
     let holder = Holder::parse("bench").expect("valid");
-    let lease = stores.leases.acquire(&name, &holder, TTL).await.expect("works");
+    let lease =
+        stores.leases.acquire(&name, &Claimant::anonymous(holder), TTL).await.expect("works");
     let AcquireOutcome::Acquired(lease) = lease else { panic!("it is free") };
     let generations = generation_keys();
     if matches!(work, Work::Snapshots) {

@@ -58,6 +58,20 @@ async fn lock(client: &Client) -> crate::harness::Response {
 }
 
 #[tokio::test]
+async fn a_lease_is_taken_over_with_the_token_that_took_it_only() {
+    let server = guarded().await;
+    let (leader, writer) = (server.with_token(LEADER), server.with_token(WRITER));
+    let acquire = async |client: &Client, takeover: bool| {
+        let body = json!({"holder": "host-1", "ttl": "1m", "takeover": takeover});
+        client.post("/v1/leases/job/acquire", &body).await.expect(200)["acquired"].clone()
+    };
+    assert_eq!(acquire(&leader, true).await, true, "it is free");
+    assert_eq!(acquire(&leader, false).await, false);
+    assert_eq!(acquire(&writer, true).await, false, "the name of a holder proves nothing");
+    assert_eq!(acquire(&leader, true).await, true);
+}
+
+#[tokio::test]
 async fn a_missing_or_wrong_token_is_401() {
     let server = guarded().await;
     for client in [server.client(), server.with_token("wrong"), server.with_token(&READER[1..])] {

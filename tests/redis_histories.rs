@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use holdall::model::cache::{CacheKey, ContentType, Namespace};
 use holdall::model::checkpoints::CheckpointKey;
 use holdall::model::generations::{GenerationKey, Seen};
-use holdall::model::leases::{Fence, Holder, LeaseName};
+use holdall::model::leases::{Claimant, Fence, Holder, LeaseName};
 use holdall::model::locks::{LockKey, LockKind};
 use holdall::model::time::Timestamp;
 use holdall::store::redis::{RedisSettings, open};
@@ -115,7 +115,7 @@ async fn leases(run: Arc<Run>, mut rng: Rng, writer: usize) {
     while run.goes_on() {
         n += 1;
         let name = LeaseName::parse(format!("lease {writer} {n}")).expect("valid");
-        let me = Holder::parse(format!("holder {n}")).expect("valid");
+        let me = Claimant::anonymous(Holder::parse(format!("holder {n}")).expect("valid"));
         let acquired = run.any(&mut rng).leases.acquire(&name, &me, TTL).await;
         let Ok(AcquireOutcome::Acquired(lease)) = acquired else { continue };
         run.count(1);

@@ -14,7 +14,7 @@ use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::access::BoundRole;
+use super::access::{BoundRole, Caller};
 use super::body::read_whole;
 use super::problem::{Code, Problem};
 use super::state::AppState;
@@ -228,6 +228,18 @@ fn one<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a Head
 pub(crate) struct Role(pub(crate) Option<BoundRole>);
 
 impl FromRequestParts<AppState> for Role {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Self::Rejection> {
+        let caller = parts.extensions.get::<Caller>();
+        Ok(Self(caller.and_then(|caller| caller.role.clone())))
+    }
+}
+
+/// Whose token the request showed; `None` where there are no tokens.
+pub(crate) struct Whose(pub(crate) Option<Caller>);
+
+impl FromRequestParts<AppState> for Whose {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Self::Rejection> {

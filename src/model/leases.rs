@@ -62,6 +62,23 @@ impl Holder {
     }
 }
 
+/// Who asks for a lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimant {
+    /// The name that the client chose.
+    pub holder: Holder,
+    /// The name of the access token that the client showed; empty where there are no tokens. Names of holders are
+    /// public, so they prove nothing; the token does.
+    pub access: String,
+}
+
+impl Claimant {
+    /// Makes a claimant that showed no token.
+    pub fn anonymous(holder: Holder) -> Self {
+        Self { holder, access: String::new() }
+    }
+}
+
 /// A number that grows each time a lease is granted, for ever. From 1, within int64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FencingToken(pub i64);

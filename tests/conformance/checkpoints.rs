@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdall::model::checkpoints::{Checkpoint, CheckpointKey};
-use holdall::model::leases::{Fence, Holder, LeaseName};
+use holdall::model::leases::{Claimant, Fence, Holder, LeaseName};
 use holdall::model::time::Timestamp;
 use holdall::store::{AcquireOutcome, CheckpointOutcome, CheckpointStore, Fenced};
 
@@ -55,9 +55,13 @@ async fn get(store: &Arc<dyn CheckpointStore>, key: &CheckpointKey) -> Option<Ch
 
 async fn lead(fixture: &Fixture, holder: &str) -> Fence {
     let lease = LeaseName::parse("leader").expect("valid");
-    let holder = Holder::parse(holder).expect("valid");
-    let ttl = Duration::from_secs(30);
-    match fixture.stores.leases.acquire(&lease, &holder, ttl).await.expect("the store works") {
+    let claimant = Claimant::anonymous(Holder::parse(holder).expect("valid"));
+    let (store, ttl) = (&fixture.stores.leases, Duration::from_secs(30));
+    let taken = store.take_over(&lease, &claimant, ttl).await.expect("the store works");
+    if let Some(taken) = taken {
+        return Fence { lease, token: taken.token };
+    }
+    match store.acquire(&lease, &claimant, ttl).await.expect("the store works") {
         AcquireOutcome::Acquired(held) => Fence { lease, token: held.token },
         AcquireOutcome::Held(held) => panic!("held by {}", held.holder.as_str()),
     }

@@ -1,10 +1,13 @@
 //! What every store of leases must do.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use holdall::model::leases::{FencingToken, Holder, Lease, LeaseName};
-use holdall::store::{AcquireOutcome, LeaseStore};
+use holdall::model::batch::PointBatch;
+use holdall::model::leases::{Claimant, Fence, FencingToken, Holder, Lease, LeaseName};
+use holdall::model::series::SeriesId;
+use holdall::store::{AcquireOutcome, Fenced, LeaseStore};
 
 use super::fixture::Fixture;
 
@@ -13,7 +16,10 @@ macro_rules! cases {
     ($run:ident, $($arguments:tt)*) => {
         $run! { $($arguments)*:
             one_of_many_concurrent_callers_gets_a_lease,
-            the_same_holder_acquires_again_under_a_new_token,
+            a_held_lease_is_refused_to_everybody,
+            a_takeover_is_for_the_same_holder_under_the_same_access_token,
+            a_takeover_fences_the_earlier_incarnation_off,
+            a_takeover_is_exact_under_racing_fenced_pushes,
             renewing_needs_the_current_token,
             releasing_needs_the_current_token,
             a_late_release_does_not_free_the_next_holders_lease,
@@ -34,7 +40,7 @@ fn name(name: &str) -> LeaseName {
 
 async fn acquire(store: &Arc<dyn LeaseStore>, lease: &str, holder: &str) -> AcquireOutcome {
     let holder = Holder::parse(holder).expect("valid");
-    store.acquire(&name(lease), &holder, TTL).await.expect("the store works")
+    store.acquire(&name(lease), &Claimant::anonymous(holder), TTL).await.expect("the store works")
 }
 
 async fn take(store: &Arc<dyn LeaseStore>, lease: &str, holder: &str) -> Lease {
@@ -74,13 +80,103 @@ pub(super) async fn one_of_many_concurrent_callers_gets_a_lease(fixture: Fixture
     }
 }
 
-pub(super) async fn the_same_holder_acquires_again_under_a_new_token(fixture: Fixture) {
+pub(super) async fn a_held_lease_is_refused_to_everybody(fixture: Fixture) {
+    let store = &fixture.stores.leases;
+    let lease = take(store, "l", "me").await;
+    for holder in ["me", "other"] {
+        assert_eq!(acquire(store, "l", holder).await, AcquireOutcome::Held(lease.clone()));
+    }
+    assert_eq!(get(store, "l").await, Some(lease));
+}
+
+async fn take_over(store: &Arc<dyn LeaseStore>, holder: &str, access: &str) -> Option<Lease> {
+    let holder = Holder::parse(holder).expect("valid");
+    let claimant = Claimant { holder, access: access.to_owned() };
+    store.take_over(&name("l"), &claimant, 2 * TTL).await.expect("the store works")
+}
+
+pub(super) async fn a_takeover_is_for_the_same_holder_under_the_same_access_token(
+    fixture: Fixture,
+) {
+    let store = &fixture.stores.leases;
+    assert_eq!(take_over(store, "me", "").await, None, "it is free");
+    let holder = Holder::parse("me").expect("valid");
+    // As odd as names of tokens may be.
+    for access in ["", "a token", "-", "\u{e4} 1"] {
+        let claimant = Claimant { holder: holder.clone(), access: access.to_owned() };
+        let first = store.acquire(&name("l"), &claimant, TTL).await.expect("the store works");
+        let AcquireOutcome::Acquired(first) = first else { panic!("it is free") };
+        for (holder, other) in [("other", access), ("me", "another token"), ("me x", access)] {
+            assert_eq!(take_over(store, holder, other).await, None, "{holder}, {other}");
+        }
+        assert_eq!(get(store, "l").await, Some(first.clone()));
+        // A renewal keeps whose it is.
+        let renewed = store.renew(&name("l"), first.token, None).await.expect("the store works");
+        assert!(renewed.is_some());
+        let taken = take_over(store, "me", access).await.expect("it is its own");
+        assert_eq!((taken.holder.as_str(), taken.ttl), ("me", 2 * TTL));
+        assert!(taken.token > first.token);
+        assert!(store.release(&name("l"), taken.token).await.expect("the store works"));
+    }
+}
+
+pub(super) async fn a_takeover_fences_the_earlier_incarnation_off(fixture: Fixture) {
     let store = &fixture.stores.leases;
     let first = take(store, "l", "me").await;
-    let second = take(store, "l", "me").await;
+    let second = take_over(store, "me", "").await.expect("it is its own");
     assert!(second.token > first.token);
     let renewed = store.renew(&name("l"), first.token, None).await.expect("the store works");
-    assert_eq!(renewed, None, "the earlier incarnation is fenced off");
+    assert_eq!(renewed, None);
+    assert!(!store.release(&name("l"), first.token).await.expect("the store works"));
+    fixture.pass(TTL).await;
+    assert!(get(store, "l").await.is_some(), "it lasts for the ttl of the takeover");
+    let Some(fixture) = fixture.restart(Duration::ZERO).await else { return };
+    let third = take_over(&fixture.stores.leases, "me", "").await.expect("it is still its own");
+    assert!(third.token > second.token);
+    fixture.pass(3 * TTL).await;
+    assert_eq!(take_over(&fixture.stores.leases, "me", "").await, None, "it is over");
+}
+
+pub(super) async fn a_takeover_is_exact_under_racing_fenced_pushes(fixture: Fixture) {
+    let stores = &fixture.stores;
+    let mut lease = take(&stores.leases, "l", "me").await;
+    let value = Arc::new(AtomicU64::new(1));
+    for _ in 0..20 {
+        let pushes: Vec<_> = (0..4)
+            .map(|_| {
+                let (series, value) = (Arc::clone(&stores.series), Arc::clone(&value));
+                let fence = Fence { lease: name("l"), token: lease.token };
+                tokio::spawn(async move {
+                    let mut pushed = 0;
+                    loop {
+                        let mut batch = PointBatch::default();
+                        #[expect(clippy::cast_precision_loss, reason = "it is small")]
+                        let next = value.fetch_add(1, Ordering::SeqCst) as f64;
+                        batch.push("m", "", next, None, None);
+                        match series.upsert(batch, Some(fence.clone())).await {
+                            Ok(Fenced::Done(_)) => pushed += 1,
+                            Ok(Fenced::Refused) => return pushed,
+                            Err(error) => panic!("{error}"),
+                        }
+                    }
+                })
+            })
+            .collect();
+        let before = value.load(Ordering::SeqCst);
+        while value.load(Ordering::SeqCst) < before + 20 {
+            tokio::task::yield_now().await;
+        }
+        lease = take_over(&stores.leases, "me", "").await.expect("it is its own");
+        // From the acknowledgement on, no push of the earlier incarnation is applied.
+        let id = SeriesId::of("m", "");
+        let held = stores.series.get(id).await.expect("the store works");
+        let mut pushed = 0;
+        for push in pushes {
+            pushed += push.await.expect("does not panic");
+        }
+        assert!(pushed > 0);
+        assert_eq!(stores.series.get(id).await.expect("the store works"), held);
+    }
 }
 
 pub(super) async fn renewing_needs_the_current_token(fixture: Fixture) {

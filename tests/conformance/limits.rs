@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use holdall::model::checkpoints::CheckpointKey;
 use holdall::model::generations::GenerationKey;
-use holdall::model::leases::{Holder, LeaseName};
+use holdall::model::leases::{Claimant, Holder, LeaseName};
 use holdall::model::locks::{LockKey, LockKind};
 use holdall::model::time::Timestamp;
 use holdall::store::{ErrorKind, Limited, StoreResult, StoreSettings, Stores};
@@ -49,7 +49,7 @@ async fn write(stores: &Stores, of: Limited, n: usize) -> StoreResult<()> {
         Limited::Leases => {
             let holder = Holder::parse("holder").expect("valid");
             let name = LeaseName::parse(name).expect("valid");
-            stores.leases.acquire(&name, &holder, TTL).await.map(drop)
+            stores.leases.acquire(&name, &Claimant::anonymous(holder), TTL).await.map(drop)
         }
         Limited::Checkpoints => {
             let key = CheckpointKey::parse(&name, "repo").expect("valid");

@@ -179,7 +179,11 @@ def call_leases(call):
     assert (other.acquired, other.holder) == (False, "one")
     assert call("getLease", WEIRD).holder == "one"
     assert [found.name for found in call("listLeases").leases] == [WEIRD]
-    token = lease.fencing_token
+    ask.holder = "one"
+    assert not call("acquireLease", WEIRD, body=ask).acquired
+    ask.takeover = True
+    token = call("acquireLease", WEIRD, body=ask).fencing_token
+    assert token > lease.fencing_token
     renewed = call("renewLease", WEIRD, body=models.LeaseRenewRequest(fencing_token=token, ttl="2m"))
     assert renewed.expires_at > lease.expires_at
     call("renewLease", WEIRD, body=models.LeaseRenewRequest(fencing_token=token + 1), status=409)

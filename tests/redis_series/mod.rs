@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use holdall::clock::{Clock, ManualClock, SharedClock};
 use holdall::model::batch::PointBatch;
-use holdall::model::leases::{Fence, Holder, LeaseName};
+use holdall::model::leases::{Claimant, Fence, Holder, LeaseName};
 use holdall::model::selector::Selector;
 use holdall::model::series::SeriesId;
 use holdall::model::time::Timestamp;
@@ -342,7 +342,12 @@ async fn a_former_leader_changes_nothing_in_any_shard() {
         let lease = LeaseName::parse("leader").expect("valid");
         let holder = Holder::parse(holder).expect("valid");
         let ttl = Duration::from_secs(30);
-        match stores.leases.acquire(&lease, &holder, ttl).await.expect("the store works") {
+        match stores
+            .leases
+            .acquire(&lease, &Claimant::anonymous(holder), ttl)
+            .await
+            .expect("the store works")
+        {
             AcquireOutcome::Acquired(held) => Fence { lease, token: held.token },
             AcquireOutcome::Held(held) => panic!("held by {}", held.holder.as_str()),
         }

@@ -8,7 +8,7 @@ use holdall::clock::{ManualClock, SharedClock};
 use holdall::model::batch::PointBatch;
 use holdall::model::checkpoints::CheckpointKey;
 use holdall::model::generations::Seen;
-use holdall::model::leases::Holder;
+use holdall::model::leases::{Claimant, Holder};
 use holdall::model::locks::{LockKey, LockKind};
 use holdall::model::selector::Selector;
 use holdall::model::time::Timestamp;
@@ -84,7 +84,7 @@ async fn large_series_are_written_and_read_in_pieces_of_bounded_bytes() {
 async fn lists_look_past_many_expired_entries_in_steps() {
     let (redis, clock) = (Redis::start(&[]), clock());
     let stores = open(&redis, 1, &store_settings(), &clock);
-    let me = Holder::parse("me").expect("valid");
+    let me = Claimant::anonymous(Holder::parse("me").expect("valid"));
     let key = |n: usize| CheckpointKey::parse("org", &format!("repo {n:06}")).expect("valid");
     for n in 0..MANY {
         let lease = name(&format!("lease {n:06}"));
@@ -168,7 +168,7 @@ async fn a_collection_goes_on_past_a_shard_that_fails() {
     let locks = (0..SHARDS * MANY).map(|n| LockKey::parse(LockKind::Job, n.to_string()));
     let locks: Vec<LockKey> = locks.map(|key| key.expect("valid")).collect();
     stores.locks.acquire(locks, TTL).await.expect("the store works");
-    let me = Holder::parse("me").expect("valid");
+    let me = Claimant::anonymous(Holder::parse("me").expect("valid"));
     for n in 0..20 {
         let lease = name(&format!("lease {n}"));
         stores.leases.acquire(&lease, &me, TTL).await.expect("the store works");

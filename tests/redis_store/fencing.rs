@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdall::clock::{ManualClock, SharedClock};
-use holdall::model::leases::{Fence, Holder};
+use holdall::model::leases::{Claimant, Fence, Holder};
 use holdall::model::time::Timestamp;
 
 use super::replica::{Pausing, Place, Replica, TTL, above, name, orgs};
@@ -110,7 +110,12 @@ async fn who_slept_longer_than_shards_should_have_to_remember_is_refused() {
     let two = Two::open(&Place::single()).await;
     let me = Holder::parse("me").expect("valid");
     let day = Duration::from_secs(24 * 3600);
-    two.sleeper.0.leases.acquire(&name("leader"), &me, 100 * day).await.expect("the store works");
+    two.sleeper
+        .0
+        .leases
+        .acquire(&name("leader"), &Claimant::anonymous(me), 100 * day)
+        .await
+        .expect("the store works");
     let held = two.sleeper.lease("leader").await.expect("is held");
     let fence = Fence { lease: name("leader"), token: held.token };
     for (slept, written) in [(59, true), (60, false)] {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use holdall::clock::{Clock, ManualClock, SharedClock};
 use holdall::model::checkpoints::CheckpointKey;
-use holdall::model::leases::{Fence, FencingToken, Holder, Lease, LeaseName};
+use holdall::model::leases::{Claimant, Fence, FencingToken, Holder, Lease, LeaseName};
 use holdall::model::time::{SteadyTime, Timestamp};
 use holdall::store::redis::{RedisSettings, open_with};
 use holdall::store::{AcquireOutcome, CheckpointOutcome, Fenced, StoreResult, Stores};
@@ -71,10 +71,20 @@ impl Place {
 pub(super) struct Replica(pub(super) Stores);
 
 impl Replica {
-    /// Tries to take the lease of that name.
+    /// Takes the lease of that name over, or takes it.
     pub(super) async fn acquire(&self, lease: &str, holder: &str) -> StoreResult<AcquireOutcome> {
         let holder = Holder::parse(holder).expect("valid");
-        self.0.leases.acquire(&name(lease), &holder, TTL).await
+        let claimant = Claimant::anonymous(holder.clone());
+        loop {
+            if let Some(taken) = self.0.leases.take_over(&name(lease), &claimant, TTL).await? {
+                return Ok(AcquireOutcome::Acquired(taken));
+            }
+            match self.0.leases.acquire(&name(lease), &claimant, TTL).await? {
+                // Another call of the same holder came first.
+                AcquireOutcome::Held(held) if held.holder == holder => {}
+                outcome => return Ok(outcome),
+            }
+        }
     }
 
     /// Takes the lease of that name.

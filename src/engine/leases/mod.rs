@@ -2,6 +2,7 @@
 //!
 //! Every request joins the queue of its lease, and only the first of a queue asks the store. Queues belong to this
 //! server: among replicas, the one that asks the store first gets the lease.
+//! A takeover replaces the holder's own grant, which nobody waits to get before; the lease never becomes free by it.
 //! Invariant: no request overtakes one that waits, and a request that went away is not granted.
 
 mod attempt;
@@ -17,7 +18,7 @@ use self::queue::{Queues, Ticket};
 use super::error::{EngineError, EngineResult};
 use super::roles::Roles;
 use crate::clock::SharedClock;
-use crate::model::leases::{FencingToken, Holder, Lease, LeaseName};
+use crate::model::leases::{Claimant, FencingToken, Lease, LeaseName};
 use crate::store::{AcquireOutcome, LeaseStore};
 
 /// The first of a queue asks the store again after this long, though nothing happened that this server knows of:
@@ -32,8 +33,8 @@ const SETTLE: Duration = Duration::from_millis(5);
 enum Found {
     /// The lease is the caller's now.
     Granted(Lease),
-    /// Another holder has it.
-    HeldByOther {
+    /// It is held.
+    Held {
         lease: Lease,
         /// When to try again; not before a wake-up where `None`.
         retry_at: Option<Instant>,
@@ -48,40 +49,48 @@ pub struct LeaseEngine {
     roles: Arc<Roles>,
     queues: Arc<Queues>,
     clock: SharedClock,
+    /// [`POLL`], unless a test says otherwise.
+    poll: Duration,
 }
 
 impl LeaseEngine {
     pub(super) fn new(store: Arc<dyn LeaseStore>, roles: Arc<Roles>, clock: SharedClock) -> Self {
-        Self { store, roles, queues: Arc::default(), clock }
+        Self { store, roles, queues: Arc::default(), clock, poll: POLL }
     }
 
-    /// Acquires the lease; while another holder has it, waits in a fair queue for up to `wait`. The caller's access
-    /// token may be bound to a role.
+    /// Acquires the lease; while it is held, waits in a fair queue for up to `wait`. With `takeover`, a lease that the
+    /// same claimant holds is taken over at once. The caller's access token may be bound to a role.
     ///
     /// # Errors
     /// [`EngineError::GuardRefused`], and failures of the store.
     pub async fn acquire(
         &self,
         name: &LeaseName,
-        holder: &Holder,
+        claimant: &Claimant,
         ttl: Duration,
         wait: Duration,
+        takeover: bool,
         bound_role: Option<&str>,
     ) -> EngineResult<AcquireOutcome> {
         self.roles.check_acquire(bound_role, name)?;
         let request = AcquireRequest {
             store: Arc::clone(&self.store),
             name: name.clone(),
-            holder: holder.clone(),
+            claimant: claimant.clone(),
             ttl,
         };
         let deadline = Instant::now() + wait;
         let ticket = Arc::new(self.queues.join(name));
+        if takeover
+            && let Some(taken) = Attempt::start(request.clone(), true, Arc::clone(&ticket)).await?
+        {
+            return Ok(taken);
+        }
         loop {
             let wait_is_over = || deadline <= Instant::now();
             let retry_at = match self.attempt(&request, &ticket).await? {
                 Found::Granted(lease) => return Ok(AcquireOutcome::Acquired(lease)),
-                Found::HeldByOther { lease, .. } if wait_is_over() => {
+                Found::Held { lease, .. } if wait_is_over() => {
                     return Ok(AcquireOutcome::Held(lease));
                 }
                 Found::FreeForFirst if wait_is_over() => {
@@ -91,7 +100,7 @@ impl LeaseEngine {
                     drop(tokio::time::timeout(SETTLE, ticket.woken()).await);
                     continue;
                 }
-                Found::HeldByOther { retry_at, .. } => retry_at.unwrap_or(deadline),
+                Found::Held { retry_at, .. } => retry_at.unwrap_or(deadline),
                 Found::FreeForFirst => deadline,
             };
             drop(timeout_at(deadline.min(retry_at), ticket.woken()).await);
@@ -103,18 +112,17 @@ impl LeaseEngine {
         if !ticket.is_first() {
             match self.store.get(&request.name).await? {
                 None => return Ok(Found::FreeForFirst),
-                // Its own holder does not wait for itself: this is a renewal, and overtakes no request.
-                Some(lease) if lease.holder == request.holder => {}
-                Some(lease) => return Ok(Found::HeldByOther { lease, retry_at: None }),
+                Some(lease) => return Ok(Found::Held { lease, retry_at: None }),
             }
         }
-        Ok(match Attempt::start(request.clone(), Arc::clone(ticket)).await? {
-            AcquireOutcome::Acquired(lease) => Found::Granted(lease),
-            AcquireOutcome::Held(lease) => {
+        Ok(match Attempt::start(request.clone(), false, Arc::clone(ticket)).await? {
+            None => Found::FreeForFirst,
+            Some(AcquireOutcome::Acquired(lease)) => Found::Granted(lease),
+            Some(AcquireOutcome::Held(lease)) => {
                 let ends_in = lease.expires_at.saturating_since(self.clock.now());
                 // At least a millisecond: the lease may end in a fraction of one, which the clock shows as none.
-                let ends_in = ends_in.clamp(Duration::from_millis(1), POLL);
-                Found::HeldByOther { lease, retry_at: Some(Instant::now() + ends_in) }
+                let ends_in = ends_in.clamp(Duration::from_millis(1), self.poll);
+                Found::Held { lease, retry_at: Some(Instant::now() + ends_in) }
             }
         })
     }

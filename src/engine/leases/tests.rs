@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,7 +13,7 @@ use super::LeaseEngine;
 use crate::clock::{ManualClock, SharedClock};
 use crate::engine::EngineResult;
 use crate::engine::roles::Roles;
-use crate::model::leases::{FencingToken, Holder, Lease, LeaseName};
+use crate::model::leases::{Claimant, FencingToken, Holder, Lease, LeaseName};
 use crate::model::time::Timestamp;
 use crate::store::StoreSettings;
 use crate::store::embedded::{EmbeddedSettings, open_with};
@@ -33,6 +33,8 @@ struct Fixture {
 struct SlowStore {
     inner: Arc<dyn LeaseStore>,
     hold_back: AtomicBool,
+    /// How many acquisitions found the lease held.
+    refused: AtomicUsize,
     granted: Notify,
     go_on: Notify,
 }
@@ -42,15 +44,26 @@ impl LeaseStore for SlowStore {
     async fn acquire(
         &self,
         name: &LeaseName,
-        holder: &Holder,
+        claimant: &Claimant,
         ttl: Duration,
     ) -> StoreResult<AcquireOutcome> {
-        let outcome = self.inner.acquire(name, holder, ttl).await;
-        if self.hold_back.load(Ordering::SeqCst) {
-            self.granted.notify_one();
-            self.go_on.notified().await;
+        let outcome = self.inner.acquire(name, claimant, ttl).await;
+        if let Ok(AcquireOutcome::Held(_)) = &outcome {
+            self.refused.fetch_add(1, Ordering::SeqCst);
         }
+        self.wait().await;
         outcome
+    }
+
+    async fn take_over(
+        &self,
+        name: &LeaseName,
+        claimant: &Claimant,
+        ttl: Duration,
+    ) -> StoreResult<Option<Lease>> {
+        // Before it asks the store, unlike above: what happens to the lease meanwhile must not matter.
+        self.wait().await;
+        self.inner.take_over(name, claimant, ttl).await
     }
 
     async fn renew(
@@ -79,6 +92,15 @@ impl LeaseStore for SlowStore {
     }
 }
 
+impl SlowStore {
+    async fn wait(&self) {
+        if self.hold_back.load(Ordering::SeqCst) {
+            self.granted.notify_one();
+            self.go_on.notified().await;
+        }
+    }
+}
+
 impl Fixture {
     fn new() -> Self {
         let start = Timestamp::parse("2026-11-21T10:00:00Z").expect("valid");
@@ -91,6 +113,7 @@ impl Fixture {
         let store = Arc::new(SlowStore {
             inner,
             hold_back: AtomicBool::new(false),
+            refused: AtomicUsize::new(0),
             granted: Notify::new(),
             go_on: Notify::new(),
         });
@@ -99,10 +122,15 @@ impl Fixture {
     }
 
     async fn acquire(&self, holder: &str, wait: Duration) -> EngineResult<AcquireOutcome> {
-        let holder = Holder::parse(holder).expect("valid");
-        tokio::time::timeout(DEADLINE, self.engine.acquire(&name(), &holder, TTL, wait, None))
-            .await
-            .expect("returns in time")
+        let (name, claimant) = (name(), claimant(holder));
+        let acquire = self.engine.acquire(&name, &claimant, TTL, wait, false, None);
+        tokio::time::timeout(DEADLINE, acquire).await.expect("returns in time")
+    }
+
+    async fn take_over(&self, holder: &str) -> EngineResult<AcquireOutcome> {
+        let (name, claimant) = (name(), claimant(holder));
+        let acquire = self.engine.acquire(&name, &claimant, TTL, Duration::ZERO, true, None);
+        tokio::time::timeout(DEADLINE, acquire).await.expect("returns in time")
     }
 
     async fn take(&self, holder: &str) -> Lease {
@@ -116,15 +144,21 @@ impl Fixture {
         wait: Duration,
     ) -> JoinHandle<EngineResult<AcquireOutcome>> {
         let before = self.engine.queues.length(&name());
-        let (engine, holder) = (Arc::clone(&self.engine), Holder::parse(holder).expect("valid"));
-        let task =
-            tokio::spawn(async move { engine.acquire(&name(), &holder, TTL, wait, None).await });
+        let (engine, claimant) = (Arc::clone(&self.engine), claimant(holder));
+        let task = tokio::spawn(async move {
+            engine.acquire(&name(), &claimant, TTL, wait, false, None).await
+        });
         self.until_length(before + 1).await;
         task
     }
 
     async fn release(&self, lease: &Lease) {
         assert!(self.engine.release(&name(), lease.token).await.expect("the store works"));
+    }
+
+    /// Waits until the first of the queue has found the lease held since the last call.
+    async fn until_looked(&self) {
+        until(|| self.store.refused.swap(0, Ordering::SeqCst) > 0).await;
     }
 
     async fn until_length(&self, length: usize) {
@@ -134,6 +168,10 @@ impl Fixture {
 
 fn roles() -> Arc<Roles> {
     Arc::new(Roles::new(BTreeMap::new(), "leader".to_owned(), None))
+}
+
+fn claimant(holder: &str) -> Claimant {
+    Claimant::anonymous(Holder::parse(holder).expect("valid"))
 }
 
 fn name() -> LeaseName {
@@ -198,14 +236,52 @@ async fn no_request_overtakes_one_that_waits() {
 }
 
 #[tokio::test]
-async fn a_holder_that_acquires_again_does_not_wait_for_itself() {
+async fn a_holder_takes_its_lease_over_only_when_it_says_so() {
     let fixture = Fixture::new();
     let lease = fixture.take("me").await;
     let waiter = fixture.queue("waiter", LONG).await;
-    let again = acquired(fixture.acquire("me", Duration::ZERO).await);
+    assert_eq!(held(fixture.acquire("me", Duration::ZERO).await), lease);
+    assert_eq!(held(fixture.take_over("other").await), lease);
+    let again = acquired(fixture.take_over("me").await);
     assert!(again.token > lease.token);
     assert!(!waiter.is_finished());
     waiter.abort();
+}
+
+#[tokio::test]
+async fn a_takeover_of_a_lease_that_was_released_meanwhile_does_not_pass_the_queue() {
+    let fixture = Arc::new(Fixture::new());
+    let lease = fixture.take("me").await;
+    let waiter = fixture.queue("waiter", LONG).await;
+    fixture.store.hold_back.store(true, Ordering::SeqCst);
+    let other = Arc::clone(&fixture);
+    let again = tokio::spawn(async move { other.take_over("me").await });
+    fixture.store.granted.notified().await;
+    fixture.store.hold_back.store(false, Ordering::SeqCst);
+    fixture.release(&lease).await;
+    fixture.store.go_on.notify_one();
+    let next = acquired(ended(waiter).await);
+    assert_eq!(next.holder.as_str(), "waiter");
+    assert_eq!(held(ended(again).await), next);
+}
+
+#[tokio::test]
+async fn a_release_and_a_shortening_renewal_wake_the_first_of_the_queue() {
+    let mut fixture = Fixture::new();
+    // Nothing but a wake-up makes the waiters look before this test has failed.
+    Arc::get_mut(&mut fixture.engine).expect("not shared yet").poll = 2 * DEADLINE;
+    let lease = fixture.take("first").await;
+    let waiter = fixture.queue("waiter", LONG).await;
+    fixture.until_looked().await;
+    fixture.release(&lease).await;
+    let lease = acquired(ended(waiter).await);
+    let waiter = fixture.queue("next", LONG).await;
+    fixture.until_looked().await;
+    let short = Duration::from_millis(1);
+    let renewed = fixture.engine.renew(&name(), lease.token, Some(short)).await;
+    assert!(renewed.expect("the store works").is_some());
+    fixture.clock.advance(2 * short);
+    assert_eq!(acquired(ended(waiter).await).holder.as_str(), "next");
 }
 
 #[tokio::test]

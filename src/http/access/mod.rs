@@ -21,24 +21,33 @@ pub use self::settings::{AccessSettings, HostPattern, Scope, TokenSettings};
 use super::clients::Client;
 use super::problem::Problem;
 
-/// The role that the request's token is bound to, as a request extension.
+/// The role that the request's token is bound to.
 #[derive(Debug, Clone)]
 pub(crate) struct BoundRole(pub(crate) Arc<str>);
+
+/// Whose token a request showed, as a request extension; absent where there are no tokens.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    /// The name of the token.
+    pub(crate) name: Arc<str>,
+    /// The role that it is bound to.
+    pub(crate) role: Option<BoundRole>,
+}
 
 /// A token as requests are compared with it.
 #[derive(Debug)]
 struct KnownToken {
     sha256: [u8; 32],
     scopes: Vec<Scope>,
-    role: Option<BoundRole>,
+    caller: Caller,
     client: Arc<Client>,
 }
 
 /// What the token of a request says about it.
 #[derive(Debug, Default)]
 pub(crate) struct Allowed {
-    /// The role that the token is bound to.
-    pub(crate) role: Option<BoundRole>,
+    /// Whose token it is; `None` without tokens.
+    pub(crate) caller: Option<Caller>,
     /// The client that the token stands for; `None` without tokens.
     pub(crate) client: Option<Arc<Client>>,
 }
@@ -74,7 +83,10 @@ impl Access {
                 client: before.map(|known| Arc::clone(&known.client)).unwrap_or_default(),
                 sha256,
                 scopes: token.scopes.clone(),
-                role: token.role.as_deref().map(|role| BoundRole(role.into())),
+                caller: Caller {
+                    name: token.name.as_str().into(),
+                    role: token.role.as_deref().map(|role| BoundRole(role.into())),
+                },
             })
         };
         *tokens = settings.tokens.iter().filter_map(known).collect();
@@ -105,7 +117,7 @@ impl Access {
                 scope.as_str()
             )));
         }
-        Ok(Allowed { role: found.role.clone(), client: Some(Arc::clone(&found.client)) })
+        Ok(Allowed { caller: Some(found.caller.clone()), client: Some(Arc::clone(&found.client)) })
     }
 
     /// Checks that the address may read /metrics. An unknown address may not when there is a list.
@@ -172,7 +184,7 @@ mod tests {
             headers.insert(AUTHORIZATION, value.parse().expect("a header"));
         }
         match access().check(&Method::GET, &headers, scope) {
-            Ok(allowed) => Ok(allowed.role.map(|role| role.0.to_string())),
+            Ok(allowed) => Ok(allowed.caller.and_then(|of| of.role).map(|role| role.0.to_string())),
             Err(problem) => Err(problem.status().as_u16()),
         }
     }

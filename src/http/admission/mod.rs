@@ -88,8 +88,8 @@ struct RouteAdmission {
 }
 
 impl RouteAdmission {
-    /// Checks access, takes the permit, and leaves in the request what handlers ask for: the role that the token is
-    /// bound to, and the permit where it can be exchanged.
+    /// Checks access, takes the permit, and leaves in the request what handlers ask for: whose token it shows,
+    /// and the permit where it can be exchanged.
     ///
     /// # Errors
     /// 400 or 431 for a bad head, 401 or 403 when the client has no access, 503 `overloaded` when there is no permit
@@ -125,9 +125,9 @@ fn check_access(
         let address = request.extensions().get::<Peer>().map(|peer| peer.address);
         access.check_metrics_address(address)?;
     }
-    let Allowed { role, client } = access.check(request.method(), request.headers(), scope)?;
-    if let Some(role) = role {
-        request.extensions_mut().insert(role);
+    let Allowed { caller, client } = access.check(request.method(), request.headers(), scope)?;
+    if let Some(caller) = caller {
+        request.extensions_mut().insert(caller);
     }
     Ok(client)
 }

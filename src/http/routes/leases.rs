@@ -7,13 +7,13 @@ use utoipa_axum::routes;
 
 use super::shared::{HandlerResult, cut_page, unknown_page};
 use crate::http::admission::{RequestClass, RunningPermit, WaitFor};
-use crate::http::extract::{Json, Path, Query, Role};
+use crate::http::extract::{Json, Path, Query, Whose};
 use crate::http::problem::{Code, Problem};
 use crate::http::route::{Resource, read, write};
 use crate::http::state::AppState;
 use crate::http::wire::{Count, Integer, Span, Ttl, field, given};
 use crate::model::hex;
-use crate::model::leases::{FencingToken, Holder, Lease, LeaseName};
+use crate::model::leases::{Claimant, FencingToken, Holder, Lease, LeaseName};
 use crate::model::time::{Timestamp, format_duration};
 use crate::store::AcquireOutcome;
 
@@ -45,14 +45,18 @@ pub(super) fn resource() -> Resource {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LeaseAcquireRequest {
-    /// The holder's name: any text that the client chooses, the same in all its requests.
+    /// The holder's name: any text that the client chooses. It is no secret, and proves nothing.
     holder: String,
     /// How long the lease lasts unless it is renewed, such as `"30s"`.
     #[schema(value_type = String, example = "30s")]
     ttl: Ttl,
-    /// How long to wait in the queue while another holder has the lease, such as `"10s"`.
+    /// How long to wait in the queue while the lease is held, such as `"10s"`.
     #[schema(value_type = Option<String>, nullable = false, example = "10s")]
     wait: Option<Span>,
+    /// Whether to replace an earlier incarnation of this holder: takes the lease over at once if it is held under the
+    /// same holder's name and the same access token. False when absent.
+    #[serde(default)]
+    takeover: bool,
 }
 
 /// A lease, and whether the caller holds it.
@@ -90,9 +94,10 @@ impl LeaseResponse {
     }
 }
 
-/// Acquires a lease, or waits for it in a fair queue. When another holder still has it at the end, the response is 200
-/// with `acquired` false and the name of that holder. A holder that acquires its lease again gets a new fencing token,
-/// and the earlier one is no longer valid. A token that is bound to another role than the leader's can't acquire the
+/// Acquires a lease, or waits for it in a fair queue. When it is still held at the end, the response is 200 with
+/// `acquired` false and the name of the holder, also if that is the name in the request. With `takeover`, a holder that
+/// was restarted replaces its earlier incarnation: it gets a new fencing token, and the earlier one is no longer valid.
+/// A token that is bound to another role than the leader's can't acquire the
 /// leader lease. Where `GET /v1/status` reports `shared: true`, the queue is fair only among the requests that wait at
 /// the same replica.
 #[utoipa::path(post, path = "/v1/leases/{name}/acquire",
@@ -101,19 +106,21 @@ impl LeaseResponse {
 pub(crate) async fn acquire_lease(
     State(state): State<AppState>,
     Path(name): Path<String>,
-    Role(bound): Role,
+    Whose(caller): Whose,
     permit: RunningPermit,
     Json(body): Json<LeaseAcquireRequest>,
 ) -> HandlerResult<LeaseResponse> {
     let name = field("name", LeaseName::parse(name))?;
     let holder = field("/holder", Holder::parse(body.holder))?;
+    let access = caller.as_ref().map_or(String::new(), |caller| caller.name.as_ref().to_owned());
+    let claimant = Claimant { holder, access };
     let wait = state.wait(body.wait)?;
     if !wait.is_zero() {
         permit.wait_for(WaitFor::LeaseOrValue)?;
     }
-    let bound_role = bound.as_ref().map(|role| &*role.0);
+    let bound_role = caller.as_ref().and_then(|caller| caller.role.as_ref()).map(|role| &*role.0);
     let leases = &state.engine()?.leases;
-    let acquire = leases.acquire(&name, &holder, body.ttl.0, wait, bound_role);
+    let acquire = leases.acquire(&name, &claimant, body.ttl.0, wait, body.takeover, bound_role);
     let outcome = tokio::select! {
         biased;
         outcome = acquire => outcome?,

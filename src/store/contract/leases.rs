@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use serde::Deserialize;
 
 use super::StoreResult;
-use crate::model::leases::{FencingToken, Holder, Lease, LeaseName};
+use crate::model::leases::{Claimant, FencingToken, Lease, LeaseName};
 use crate::model::settings;
 
 /// `[leases]`, as far as the store needs it.
@@ -22,21 +22,30 @@ pub struct LeaseSettings {
 pub enum AcquireOutcome {
     /// The caller holds the lease.
     Acquired(Lease),
-    /// Another holder holds it.
+    /// It is held, by another holder or under an earlier grant.
     Held(Lease),
 }
 
 /// Leases. A fencing token is greater than all that were issued before it, for ever.
 #[async_trait]
 pub trait LeaseStore: Send + Sync {
-    /// Takes the lease when it is free or already held by the same `holder`; the latter
-    /// gets a new token, so that an earlier incarnation of the holder is fenced off.
+    /// Takes the lease when it is free. While it is held, nobody gets it, also not a claimant of the same name: two
+    /// clients may have chosen the same one.
     async fn acquire(
         &self,
         name: &LeaseName,
-        holder: &Holder,
+        claimant: &Claimant,
         ttl: Duration,
     ) -> StoreResult<AcquireOutcome>;
+
+    /// Takes the lease over when it is held by the same claimant: under a new token, so that the claimant's earlier
+    /// incarnation is fenced off. `None` when it is free, or held by another holder or under another access token.
+    async fn take_over(
+        &self,
+        name: &LeaseName,
+        claimant: &Claimant,
+        ttl: Duration,
+    ) -> StoreResult<Option<Lease>>;
 
     /// Extends the lease to `ttl` from now (its own ttl when `None`); `None` when it is not held
     /// under `token` now.

@@ -49,6 +49,15 @@ async fn a_lease_has_one_holder_and_only_it_gets_the_token() {
     let second = api.send("POST", &format!("{path}/acquire"), &ask("two")).await.json;
     assert_eq!((&second["acquired"], &second["holder"]), (&json!(false), &json!("one")));
     assert!(second.get("fencing_token").is_none() && second["expires_at"].is_string());
+    let again = api.send("POST", &format!("{path}/acquire"), &ask("one")).await.json;
+    assert_eq!((&again["acquired"], &again["holder"]), (&json!(false), &json!("one")));
+    let over = json!({"holder": "one", "ttl": "60s", "takeover": true});
+    let over = api.send("POST", &format!("{path}/acquire"), &over).await.json;
+    assert_eq!(over["acquired"], true);
+    assert!(over["fencing_token"].as_i64().is_some_and(|next| next > token));
+    let late = api.send("POST", &format!("{path}/renew"), &json!({"fencing_token": token})).await;
+    assert_eq!(code(&late), (409, "lease_not_held"));
+    let token = over["fencing_token"].as_i64().expect("a token");
     let inspected = api.get(path).await.json;
     assert_eq!(inspected["name"], "a/b");
     assert!(inspected.get("fencing_token").is_none());

@@ -27,6 +27,9 @@ pub(in crate::store::embedded) struct LeaseRow {
     pub(in crate::store::embedded) token: FencingToken,
     pub(in crate::store::embedded) expires_at: SteadyTime,
     pub(in crate::store::embedded) ttl: Duration,
+    /// See [`crate::model::leases::Claimant::access`]; absent from rows of before there were takeovers.
+    #[serde(default)]
+    pub(in crate::store::embedded) access: String,
 }
 
 impl DurableTable for Leases {

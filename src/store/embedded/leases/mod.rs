@@ -9,25 +9,40 @@ use super::blocking::off_thread;
 use super::durable::{DurableStore, Txn};
 use super::fences::{LAST_TOKEN, LeaseRow, Leases};
 use crate::clock::Moment;
-use crate::model::leases::{FencingToken, Holder, Lease, LeaseName};
+use crate::model::leases::{Claimant, FencingToken, Lease, LeaseName};
 use crate::store::{AcquireOutcome, LeaseStore, StoreResult};
 
 /// Returns the lease: the new one, or as an error the one that stands in its way.
 fn acquire(
     txn: &mut Txn<'_>,
     name: LeaseName,
-    holder: Holder,
+    claimant: Claimant,
     ttl: Duration,
 ) -> StoreResult<Result<LeaseRow, LeaseRow>> {
-    match txn.get::<Leases>(&name) {
-        Some(held) if held.holder != holder => return Ok(Err(held.clone())),
-        Some(_) => {}
-        None => txn.make_room::<Leases>(1)?,
+    if let Some(held) = txn.get::<Leases>(&name) {
+        return Ok(Err(held.clone()));
     }
+    txn.make_room::<Leases>(1)?;
+    Ok(Ok(grant(txn, name, claimant, ttl)))
+}
+
+fn take_over(
+    txn: &mut Txn<'_>,
+    name: LeaseName,
+    claimant: Claimant,
+    ttl: Duration,
+) -> Option<LeaseRow> {
+    let held = txn.get::<Leases>(&name)?;
+    let same = held.holder == claimant.holder && held.access == claimant.access;
+    same.then(|| grant(txn, name, claimant, ttl))
+}
+
+fn grant(txn: &mut Txn<'_>, name: LeaseName, claimant: Claimant, ttl: Duration) -> LeaseRow {
     let token = FencingToken(txn.next(LAST_TOKEN));
-    let lease = LeaseRow { holder, token, expires_at: txn.now.end_of(ttl), ttl };
+    let Claimant { holder, access } = claimant;
+    let lease = LeaseRow { holder, token, expires_at: txn.now.end_of(ttl), ttl, access };
     txn.put::<Leases>(name, lease.clone());
-    Ok(Ok(lease))
+    lease
 }
 
 fn renew(
@@ -53,8 +68,17 @@ fn release(txn: &mut Txn<'_>, name: LeaseName, token: FencingToken) -> bool {
 
 /// Returns a lease as a response at `now` shows it.
 fn shown(row: LeaseRow, now: Moment) -> Lease {
-    let LeaseRow { holder, token, expires_at, ttl } = row;
+    let LeaseRow { holder, token, expires_at, ttl, access: _ } = row;
     Lease { holder, token, expires_at: now.shown(expires_at), ttl }
+}
+
+impl DurableStore {
+    /// Returns a lease that was granted, while it is not over.
+    fn acknowledged(&self, granted: Option<LeaseRow>) -> StoreResult<Option<Lease>> {
+        let Some(row) = granted else { return Ok(None) };
+        let now = self.acknowledge(row.expires_at)?;
+        Ok(Some(shown(row, now)))
+    }
 }
 
 #[async_trait]
@@ -62,17 +86,27 @@ impl LeaseStore for DurableStore {
     async fn acquire(
         &self,
         name: &LeaseName,
-        holder: &Holder,
+        claimant: &Claimant,
         ttl: Duration,
     ) -> StoreResult<AcquireOutcome> {
-        let (name, holder) = (name.clone(), holder.clone());
-        Ok(match self.try_write(move |txn| acquire(txn, name, holder, ttl)).await? {
+        let (name, claimant) = (name.clone(), claimant.clone());
+        Ok(match self.try_write(move |txn| acquire(txn, name, claimant, ttl)).await? {
             Ok(row) => {
                 let now = self.acknowledge(row.expires_at)?;
                 AcquireOutcome::Acquired(shown(row, now))
             }
             Err(row) => AcquireOutcome::Held(shown(row, self.now())),
         })
+    }
+
+    async fn take_over(
+        &self,
+        name: &LeaseName,
+        claimant: &Claimant,
+        ttl: Duration,
+    ) -> StoreResult<Option<Lease>> {
+        let (name, claimant) = (name.clone(), claimant.clone());
+        self.acknowledged(self.write(move |txn| take_over(txn, name, claimant, ttl)).await?)
     }
 
     async fn renew(
@@ -82,8 +116,7 @@ impl LeaseStore for DurableStore {
         ttl: Option<Duration>,
     ) -> StoreResult<Option<Lease>> {
         let name = name.clone();
-        let renewed = self.write(move |txn| renew(txn, name, token, ttl)).await?;
-        renewed.map(|row| Ok(shown(row.clone(), self.acknowledge(row.expires_at)?))).transpose()
+        self.acknowledged(self.write(move |txn| renew(txn, name, token, ttl)).await?)
     }
 
     async fn release(&self, name: &LeaseName, token: FencingToken) -> StoreResult<bool> {

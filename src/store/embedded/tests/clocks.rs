@@ -91,8 +91,9 @@ async fn a_grant_that_is_over_is_never_acknowledged() {
             Err(error) => assert!(!in_time && error.kind == ErrorKind::Timeout, "{error}"),
         }
         stall(&fixture, duration);
-        let (name, holder) = (lease_name(&key), super::Holder::parse("me").expect("valid"));
-        let lease = LeaseStore::acquire(&*fixture.store, &name, &holder, MINUTE).await;
+        let (name, me) = (lease_name(&key), super::Holder::parse("me").expect("valid"));
+        let me = super::Claimant::anonymous(me);
+        let lease = LeaseStore::acquire(&*fixture.store, &name, &me, MINUTE).await;
         assert_eq!(lease.map_err(|error| error.kind).is_ok(), in_time, "{duration:?}");
     }
     let lease = fixture.lease("renewed", "me").await.expect("free");

@@ -101,7 +101,7 @@ async fn a_fenced_write_is_refused_when_the_lease_has_expired_or_changed_hands()
         CheckpointStore::set(&*fixture.store, key.clone(), Timestamp::MAX, false, fence)
     };
     assert!(matches!(set(lease.token).await, Ok(Fenced::Done(_))));
-    let again = fixture.lease("l", "me").await.expect("is its own");
+    let again = fixture.take_over("l", "me").await.expect("is its own");
     assert_eq!(set(lease.token).await.expect("responds"), Fenced::Refused);
     assert!(matches!(set(again.token).await, Ok(Fenced::Done(_))));
     fixture.clock.advance(2 * MINUTE);

@@ -20,7 +20,7 @@ use super::durable_tables;
 use super::fences::{FenceLatches, Fences};
 use super::sqlite::{Missing, OpenError, SyncMode};
 use crate::clock::ManualClock;
-use crate::model::leases::{Holder, Lease, LeaseName};
+use crate::model::leases::{Claimant, Holder, Lease, LeaseName};
 use crate::model::locks::{LockKey, LockKind};
 use crate::model::time::Timestamp;
 use crate::store::{AcquireOutcome, LeaseStore, LockStore, StoreError, StoreSettings};
@@ -89,9 +89,21 @@ impl Fixture {
             .map(|all| all[0].acquired)
     }
 
+    async fn take_over(&self, name: &str, holder: &str) -> Option<Lease> {
+        let claimant = Claimant::anonymous(Holder::parse(holder).expect("valid"));
+        self.store.take_over(&lease_name(name), &claimant, MINUTE).await.expect("responds")
+    }
+
     async fn lease(&self, name: &str, holder: &str) -> Option<Lease> {
         let holder = Holder::parse(holder).expect("valid");
-        match LeaseStore::acquire(&*self.store, &lease_name(name), &holder, MINUTE).await {
+        match LeaseStore::acquire(
+            &*self.store,
+            &lease_name(name),
+            &Claimant::anonymous(holder),
+            MINUTE,
+        )
+        .await
+        {
             Ok(AcquireOutcome::Acquired(lease)) => Some(lease),
             Ok(AcquireOutcome::Held(_)) => None,
             Err(error) => panic!("{error}"),

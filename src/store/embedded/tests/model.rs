@@ -9,7 +9,7 @@ use proptest::test_runner::Config;
 use super::{DAY, Fixture, MINUTE, lease_name};
 use crate::clock::Clock;
 use crate::model::checkpoints::CheckpointKey;
-use crate::model::leases::{Fence, FencingToken, Holder, Lease};
+use crate::model::leases::{Claimant, Fence, FencingToken, Holder, Lease};
 use crate::model::locks::{LockKey, LockKind};
 use crate::model::time::Timestamp;
 use crate::store::{
@@ -103,10 +103,19 @@ async fn lease_step(fixture: &Fixture, model: &mut Model, step: &Step) {
     match *step {
         Step::Acquire { name, holder, ttl_ms } => {
             let holder = Holder::parse(format!("holder {holder}")).expect("valid");
-            let outcome = store.acquire(&named(name), &holder, millis(ttl_ms)).await;
-            match outcome.expect("responds") {
+            let claimant = Claimant::anonymous(holder.clone());
+            let own = model.leases.get(&name).is_some_and(|held| held.holder == holder);
+            let taken = store.take_over(&named(name), &claimant, millis(ttl_ms)).await;
+            let outcome = match taken.expect("responds") {
+                Some(lease) => AcquireOutcome::Acquired(lease),
+                None => {
+                    let acquired = store.acquire(&named(name), &claimant, millis(ttl_ms)).await;
+                    acquired.expect("responds")
+                }
+            };
+            match outcome {
                 AcquireOutcome::Acquired(lease) => {
-                    assert!(model.leases.get(&name).is_none_or(|held| held.holder == holder));
+                    assert!(own || !model.leases.contains_key(&name));
                     assert!(lease.token.0 > model.last_token, "tokens must grow for ever");
                     assert_eq!((&lease.holder, lease.ttl), (&holder, millis(ttl_ms)));
                     assert_ends(lease.expires_at, now, lease.ttl);
@@ -227,7 +236,7 @@ async fn fail_next(fixture: &Fixture) {
     let name = lease_name("the lease of no other step");
     let holder = Holder::parse("nobody").expect("valid");
     let store: &dyn LeaseStore = &*fixture.store;
-    match store.acquire(&name, &holder, MINUTE).await.expect("works again") {
+    match store.acquire(&name, &Claimant::anonymous(holder), MINUTE).await.expect("works again") {
         AcquireOutcome::Acquired(lease) => {
             assert!(store.release(&name, lease.token).await.expect("responds"));
         }

@@ -14,7 +14,8 @@ use super::super::core::script::scripts;
 use super::super::core::time::millis_of;
 use super::RedisLeases;
 use super::record::lease_of;
-use crate::model::leases::{FencingToken, Holder, Lease, LeaseName};
+use crate::model::hex;
+use crate::model::leases::{Claimant, FencingToken, Lease, LeaseName};
 use crate::store::{ErrorKind, StoreError, StoreResult};
 
 /// The sorted set of leases by their ends.
@@ -40,30 +41,44 @@ const GRANTS: usize = 4;
 pub(super) enum Grant {
     /// The caller holds the lease.
     Acquired(Lease),
-    /// Another holder holds it.
+    /// It is held.
     Held(Lease),
-    /// The lease is not held any more under the token that it had to be held under.
+    /// The lease is not held as it had to be: under that token, or by the claimant that takes it over.
     Overtaken,
 }
 
+/// When a lease is granted.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum When {
+    /// It is free.
+    Free,
+    /// The same claimant holds it.
+    HeldByClaimant,
+    /// It is held under this token; the new one is above the other.
+    HeldUnder(FencingToken, FencingToken),
+}
+
 impl RedisLeases {
-    /// Grants the lease in its shard, under a token above `above`; with `under` only while the lease is held
-    /// under that token.
+    /// Grants the lease in its shard.
     pub(super) async fn grant(
         &self,
         name: &LeaseName,
-        holder: &Holder,
+        claimant: &Claimant,
         ttl: Duration,
-        above: FencingToken,
-        under: Option<FencingToken>,
+        when: When,
     ) -> StoreResult<Grant> {
-        let under = under.map_or(String::new(), |token| token.0.to_string());
+        let (above, under) = match when {
+            When::Free | When::HeldByClaimant => (0, String::new()),
+            When::HeldUnder(token, above) => (above.0, token.0.to_string()),
+        };
+        let takeover = u8::from(matches!(when, When::HeldByClaimant));
+        let access = format!("-{}", hex::encode(claimant.access.as_bytes()));
         let shard = lease_shard(&self.shards, name);
         let most = self.shards.part_of(self.max_leases, shard);
         let arguments = |command: &mut Cmd| {
-            command.arg(name.as_str()).arg(holder.as_str());
+            command.arg(name.as_str()).arg(claimant.holder.as_str());
             command.arg(millis_of(ttl)).arg(ttl.as_nanos().to_string());
-            command.arg(above.0).arg(&under).arg(most);
+            command.arg(above).arg(&under).arg(&access).arg(takeover).arg(most);
         };
         let reply = self.shards.run(shard, Traffic::Small, &ACQUIRE, arguments).await?;
         let (outcome, lease): (String, String) = read(reply)?;
@@ -74,9 +89,35 @@ impl RedisLeases {
         }
     }
 
+    /// Grants the lease, and announces it.
+    pub(super) async fn grant_and_publish(
+        &self,
+        name: &LeaseName,
+        claimant: &Claimant,
+        ttl: Duration,
+        when: When,
+    ) -> StoreResult<Grant> {
+        let mut lease = match self.grant(name, claimant, ttl, when).await? {
+            Grant::Acquired(lease) => lease,
+            other => return Ok(other),
+        };
+        if let Err(error) = self.publish(name, claimant, &mut lease).await {
+            // The caller gets an error and will not release the lease, so the grant is taken back.
+            // Where that fails as well, the lease ends by its ttl.
+            drop(self.end(name, lease.token).await);
+            return Err(error);
+        }
+        Ok(Grant::Acquired(lease))
+    }
+
     /// Announces a granted lease to every shard. As long as one of them knows a higher token, the lease
     /// is granted again above that one, and announced again.
-    pub(super) async fn publish(&self, name: &LeaseName, lease: &mut Lease) -> StoreResult<()> {
+    async fn publish(
+        &self,
+        name: &LeaseName,
+        claimant: &Claimant,
+        lease: &mut Lease,
+    ) -> StoreResult<()> {
         for _ in 0..GRANTS {
             let Some(known) = announce(&self.shards, name, lease.token).await? else {
                 // Every shard knows this token now, and no lower one may be the last that it knows later.
@@ -85,8 +126,8 @@ impl RedisLeases {
                 }
                 return Ok(());
             };
-            let under = Some(lease.token);
-            match self.grant(name, &lease.holder, lease.ttl, known, under).await? {
+            let when = When::HeldUnder(lease.token, known);
+            match self.grant(name, claimant, lease.ttl, when).await? {
                 Grant::Acquired(again) => *lease = again,
                 // This grant was valid, and meanwhile its holder acquired the lease again, or it
                 // expired. Every shard knows a token at least as high, which is what the

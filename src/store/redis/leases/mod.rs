@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use redis::Cmd;
 
-use self::grants::{Grant, LEASE_ENDS, LEASE_NAMES};
+use self::grants::{Grant, LEASE_ENDS, LEASE_NAMES, When};
 use self::record::{lease_of, name_of};
 use super::core::client::Traffic;
 use super::core::expiry::Expiring;
@@ -24,7 +24,7 @@ use super::core::script::scripts;
 use super::core::shards::Shards;
 use super::core::time::millis_of;
 use super::core::upkeep::Upkeep;
-use crate::model::leases::{FencingToken, Holder, Lease, LeaseName};
+use crate::model::leases::{Claimant, FencingToken, Lease, LeaseName};
 use crate::store::{
     AcquireOutcome, ErrorKind, LeaseSettings, LeaseStore, ResourceStatus, StoreError, StoreResult,
 };
@@ -55,24 +55,29 @@ impl LeaseStore for RedisLeases {
     async fn acquire(
         &self,
         name: &LeaseName,
-        holder: &Holder,
+        claimant: &Claimant,
         ttl: Duration,
     ) -> StoreResult<AcquireOutcome> {
-        let mut lease = match self.grant(name, holder, ttl, FencingToken(0), None).await? {
-            Grant::Acquired(lease) => lease,
-            Grant::Held(lease) => return Ok(AcquireOutcome::Held(lease)),
+        match self.grant_and_publish(name, claimant, ttl, When::Free).await? {
+            Grant::Acquired(lease) => Ok(AcquireOutcome::Acquired(lease)),
+            Grant::Held(lease) => Ok(AcquireOutcome::Held(lease)),
             Grant::Overtaken => {
                 let why = "a first grant was overtaken, which only repeated ones can be";
-                return Err(StoreError::new(ErrorKind::Internal, why));
+                Err(StoreError::new(ErrorKind::Internal, why))
             }
-        };
-        if let Err(error) = self.publish(name, &mut lease).await {
-            // The caller gets an error and will not release the lease, so the grant is taken back.
-            // Where that fails as well, the lease ends by its ttl.
-            drop(self.end(name, lease.token).await);
-            return Err(error);
         }
-        Ok(AcquireOutcome::Acquired(lease))
+    }
+
+    async fn take_over(
+        &self,
+        name: &LeaseName,
+        claimant: &Claimant,
+        ttl: Duration,
+    ) -> StoreResult<Option<Lease>> {
+        Ok(match self.grant_and_publish(name, claimant, ttl, When::HeldByClaimant).await? {
+            Grant::Acquired(lease) => Some(lease),
+            Grant::Held(_) | Grant::Overtaken => None,
+        })
     }
 
     async fn renew(

@@ -1,4 +1,4 @@
-//! How a lease is stored: `token end ttl_ms ttl_ns holder`, as `core/lua/lease.lua` says.
+//! How a lease is stored: `token end ttl_ms ttl_ns access holder`, as `core/lua/lease.lua` says.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::store::{ErrorKind, StoreError, StoreResult};
 /// When it is damaged.
 pub(super) fn lease_of(record: &str) -> StoreResult<Lease> {
     let damaged = || StoreError::new(ErrorKind::Corrupt, format!("{record:?} is no lease"));
-    let mut parts = record.splitn(5, ' ');
+    let mut parts = record.splitn(6, ' ');
     let mut next = || parts.next().ok_or_else(damaged);
     let token = FencingToken(number(next()?)?);
     let expires_at = time_of(next()?)?;
@@ -23,6 +23,8 @@ pub(super) fn lease_of(record: &str) -> StoreResult<Lease> {
     let second = 1_000_000_000;
     let seconds = u64::try_from(nanos / second).map_err(|_| damaged())?;
     let rest = u32::try_from(nanos % second).map_err(|_| damaged())?;
+    // The access, which only scripts compare.
+    next()?;
     let holder = Holder::parse(next()?).map_err(|_| damaged())?;
     Ok(Lease { holder, token, expires_at, ttl: Duration::new(seconds, rest) })
 }
@@ -44,7 +46,7 @@ mod tests {
 
     #[test]
     fn a_lease_reads_back_with_spaces_in_its_holder() {
-        let lease = lease_of("7 1500 500 500000001 a holder").expect("valid");
+        let lease = lease_of("7 1500 500 500000001 -61 a holder").expect("valid");
         assert_eq!((lease.token, lease.holder.as_str()), (FencingToken(7), "a holder"));
         assert_eq!(lease.ttl, Duration::new(0, 500_000_001));
         assert_eq!(lease.expires_at.as_nanos(), 1_500_000_000);
@@ -52,7 +54,9 @@ mod tests {
 
     #[test]
     fn a_damaged_lease_is_an_error() {
-        for record in ["", "7", "7 1500 500 5", "x 1500 500 5 me", "7 x 500 5 me", "7 1 5 x me"] {
+        for record in
+            ["", "7", "7 1500 500 5 -", "x 1500 500 5 - me", "7 x 500 5 - me", "7 1 5 x - me"]
+        {
             assert!(lease_of(record).is_err(), "{record:?}");
         }
     }
