@@ -12,8 +12,9 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::app::{self, Log};
 use crate::config::{self, Config, Loaded, SettingErrors};
-use crate::{app, http};
+use crate::http;
 
 /// The exit code of a bad command line or configuration; clap's own.
 const USAGE_ERROR: u8 = 2;
@@ -23,7 +24,7 @@ const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
 const HEALTHCHECK_RESPONSE_BYTES: u64 = 64 * 1024;
 
 /// One server for the state that stateless workers share.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 #[command(name = "holdall", version)]
 pub struct Cli {
     /// The file with the settings; HOLDALL_CONFIG in the environment does the same.
@@ -33,9 +34,9 @@ pub struct Cli {
     command: Option<Command>,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 enum Command {
-    /// Serves until SIGTERM or SIGINT. This is the default command.
+    /// Serves until SIGTERM, SIGINT or SIGQUIT. This is the default command.
     Serve,
     /// Prints the OpenAPI document.
     Openapi {
@@ -67,7 +68,7 @@ enum OpenapiVersion {
 pub fn run(cli: &Cli) -> ExitCode {
     let outcome = match cli.command.as_ref().unwrap_or(&Command::Serve) {
         Command::Serve => match start(cli) {
-            Ok(config) => return serve(&config),
+            Ok((config, log)) => return serve(cli, &config, &log),
             Err(error) => Err(error),
         },
         Command::Openapi { version } => print(&openapi(*version)),
@@ -92,22 +93,26 @@ fn load(cli: &Cli) -> anyhow::Result<Loaded> {
     Ok(config::load(file.as_deref(), std::env::vars_os())?)
 }
 
-fn start(cli: &Cli) -> anyhow::Result<Config> {
+fn start(cli: &Cli) -> anyhow::Result<(Config, Log)> {
     app::return_memory_promptly();
     let config = load(cli)?.config;
-    app::start_tracing(&config.log)?;
-    Ok(config)
+    let log = Log::start(&config.log)?;
+    Ok((config, log))
 }
 
 /// Serves. From here on, all messages go to the log.
-fn serve(config: &Config) -> ExitCode {
-    match app::run_until_signal(config) {
+fn serve(cli: &Cli, config: &Config, log: &Log) -> ExitCode {
+    let cli = cli.clone();
+    let read = move || load(&cli).map(|loaded| loaded.config);
+    let code = match app::run_until_signal(config, log, read) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(cause = %format!("{error:#}"), "the server failed");
             ExitCode::FAILURE
         }
-    }
+    };
+    log.finish();
+    code
 }
 
 fn openapi(version: OpenapiVersion) -> String {

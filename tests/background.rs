@@ -47,7 +47,7 @@ async fn every_task_is_started_and_repeated() {
         let value = page.lines().find_map(|line| line.strip_prefix(&series)?.parse::<f64>().ok());
         value.unwrap_or_else(|| panic!("{task} was not started:\n{page}"))
     };
-    for task in ["flush", "gc", "watch", "clock", "cleanup"] {
+    for task in ["flush", "gc", "watch", "clock", "log", "cleanup"] {
         let first = last_success(task).await;
         eventually(task, async || (last_success(task).await > first.max(1.0)).then_some(())).await;
     }

@@ -6,9 +6,9 @@
 
 mod background;
 mod file_limit;
-mod file_size;
 mod logging;
 mod memory;
+mod signals;
 mod tasks;
 mod watch;
 
@@ -18,13 +18,12 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-pub use self::logging::start_tracing;
+pub use self::logging::Log;
 pub use self::memory::return_memory_promptly;
 use self::tasks::Tasks;
-use self::watch::while_healthy;
+use self::watch::{watch_log, while_healthy};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
 use crate::engine::Engine;
@@ -32,24 +31,38 @@ use crate::exposition::{CacheRegistry, OwnMetrics, Pages, Refresher};
 use crate::http::{self, Access, Readiness, RouterParts};
 use crate::store::backends;
 
-/// The exit code that shells use for a program that SIGINT ended.
-const INTERRUPTED: i32 = 130;
-
-/// Serves until SIGTERM or SIGINT; a second one ends the process at once.
+/// Serves until SIGTERM, SIGINT or SIGQUIT; a second one ends the process at once. At SIGHUP, `read` returns the
+/// settings as they are now.
 ///
 /// # Errors
 /// When the server can't start, when a part of it fails for good, or when the last flush fails.
-pub fn run_until_signal(config: &Config) -> anyhow::Result<()> {
+pub fn run_until_signal(
+    config: &Config,
+    log: &Log,
+    read: impl Fn() -> anyhow::Result<Config> + Clone + Send + 'static,
+) -> anyhow::Result<()> {
     file_limit::raise(config.http.limits.connections);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("the threads can't be started")?;
     let outcome = runtime.block_on(async {
-        file_size::survive().context("signals can't be received")?;
-        let stop = stop_on_signal().context("signals can't be received")?;
+        let stop = CancellationToken::new();
+        let access = Arc::new(Access::new(&config.http.access));
+        let reload = {
+            let (access, log, listen) =
+                (Arc::clone(&access), log.clone(), config.http.server.listen);
+            move || match reload(listen, &access, &log, &read) {
+                Ok(()) => tracing::info!("reloaded the access tokens and the level of the log"),
+                Err(error) => {
+                    tracing::warn!(cause = %format!("{error:#}"), "nothing was reloaded");
+                }
+            }
+        };
+        signals::receive(stop.clone(), log.clone(), reload).context("signals can't be received")?;
         let listener = bind(config.http.server.listen).await?;
-        run(config, listener, stop).await
+        let log = log.clone();
+        serve(config, listener, stop, access, move || log.dropped_lines()).await
     });
     // Everything is on disk. A thread that still renders a page has no reader, so it is not waited for.
     runtime.shutdown_background();
@@ -64,26 +77,23 @@ pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("can't listen on {address}"))
 }
 
-fn stop_on_signal() -> std::io::Result<CancellationToken> {
-    let mut signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let stop = CancellationToken::new();
-    let first = stop.clone();
-    tokio::spawn(async move {
-        next(&mut signals).await;
-        tracing::info!("stopping");
-        first.cancel();
-        next(&mut signals).await;
-        tracing::warn!("ending at once after a second signal");
-        std::process::exit(INTERRUPTED);
-    });
-    Ok(stop)
-}
-
-async fn next((terminate, interrupt): &mut (Signal, Signal)) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+/// Takes over what can be changed while the server runs: the access tokens and the level of the log.
+fn reload(
+    listen: SocketAddr,
+    access: &Access,
+    log: &Log,
+    read: impl FnOnce() -> anyhow::Result<Config>,
+) -> anyhow::Result<()> {
+    let config = read()?;
+    let settings = &config.http.access;
+    // The settings were checked for the address that they name, which may be another one by now.
+    anyhow::ensure!(
+        settings.may_serve(listen),
+        "there are no access.tokens, and this server listens on {listen}"
+    );
+    log.set_filter(&config.log)?;
+    access.reload_tokens(settings);
+    Ok(())
 }
 
 /// Serves on `listener` until `stop` is cancelled, and then stops in order.
@@ -95,13 +105,25 @@ pub async fn run(
     listener: TcpListener,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    let access = Arc::new(Access::new(&config.http.access));
+    serve(config, listener, stop, access, || 0).await
+}
+
+/// Does that with tokens that may be replaced, and with a log that may drop lines.
+async fn serve(
+    config: &Config,
+    listener: TcpListener,
+    stop: CancellationToken,
+    access: Arc<Access>,
+    dropped_lines: impl Fn() -> u64 + Send + 'static,
+) -> anyhow::Result<()> {
     let settings = config.http.clone();
     let readiness = Arc::new(Readiness::default());
     let address = listener.local_addr().context("the listener has no address")?;
     let pages = pages()?;
     let router = http::router(RouterParts {
         readiness: Arc::clone(&readiness),
-        access: Arc::new(Access::new(&settings.access)),
+        access,
         settings: settings.clone(),
         pages: Arc::clone(&pages),
         stop: stop.clone(),
@@ -124,7 +146,7 @@ pub async fn run(
             let operation = Arc::clone(&stores.operation);
             let engine = Arc::new(Engine::new(stores, config.engine.clone(), Arc::clone(&clock)));
             readiness.set_engine(Arc::clone(&engine));
-            let work = work(config, engine, Arc::clone(&clock), pages, &stop);
+            let work = work(config, engine, Arc::clone(&clock), pages, &stop, dropped_lines);
             let worked = while_healthy(work, &served, operation.lost(), &stop).await;
             // The store closes last: the requests that still run need it, and `server` ends after them.
             stop.cancel();
@@ -150,12 +172,14 @@ async fn work(
     clock: SharedClock,
     pages: Arc<Pages>,
     stop: &CancellationToken,
+    dropped_lines: impl Fn() -> u64 + Send + 'static,
 ) -> anyhow::Result<()> {
     let own = pages.own();
     let mut tasks = Tasks::new(Arc::clone(&clock), Arc::clone(own));
     for task in background::all(config, &engine, &clock, own) {
         tasks.repeat(task, stop.clone());
     }
+    tasks.repeat(watch_log(dropped_lines, own), stop.clone());
     refresh(&mut tasks, config, &engine, &pages, stop);
     let mut stopped = pin!(tasks.until_stopped(stop));
     tokio::select! {

@@ -1,4 +1,4 @@
-//! Watches the parts that no request watches: the listener, the store, and the system's clock.
+//! Watches the parts that no request watches: the listener, the store, the system's clock, the log.
 //!
 //! Invariant: a part that has failed for good ends the server; a transient failure does not.
 
@@ -15,6 +15,8 @@ use crate::exposition::OwnMetrics;
 const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 /// A smaller change of the system's clock is not logged.
 const STEP_SECONDS: f64 = 1.0;
+/// How often the dropped lines of the log are counted.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs `work` to its end.
 ///
@@ -55,6 +57,19 @@ pub(super) fn watch_clock(clock: SharedClock, own: &Arc<OwnMetrics>) -> Task {
             tracing::warn!(step_seconds, "the system's clock was set");
         }
         last = offset;
+        std::future::ready(Ok(()))
+    })
+}
+
+/// Counts the lines that the log has dropped in the own metrics.
+pub(super) fn watch_log(
+    dropped_lines: impl Fn() -> u64 + Send + 'static,
+    own: &Arc<OwnMetrics>,
+) -> Task {
+    let own = Arc::clone(own);
+    Task::new("log", LOG_INTERVAL, move || {
+        let new = dropped_lines().saturating_sub(own.log_dropped_lines.get());
+        own.log_dropped_lines.inc_by(new);
         std::future::ready(Ok(()))
     })
 }

@@ -36,9 +36,7 @@ impl Settings for HttpSettings {
         self.access.check(violations);
         let listen = self.server.listen;
         violations.require(
-            listen.ip().is_loopback()
-                || !self.access.tokens.is_empty()
-                || self.access.open_to_the_network_without_tokens,
+            self.access.may_serve(listen),
             &["server.listen", "access.tokens", "access.open_to_the_network_without_tokens"],
             || {
                 format!(

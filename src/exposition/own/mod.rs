@@ -46,6 +46,8 @@ pub struct OwnMetrics {
     pub http_in_flight: IntGauge,
     /// Permits that requests have now, by `kind`.
     pub http_permits: IntGaugeVec,
+    /// Lines that the log has dropped.
+    pub log_dropped_lines: IntCounter,
     /// How long refreshes took.
     pub refresh_duration: Histogram,
     /// Refreshes that failed.
@@ -126,6 +128,10 @@ impl OwnMetrics {
                 Opts::new("holdall_http_permits_in_use", "Permits that HTTP requests have."),
                 &["kind"],
             )?)?,
+            log_dropped_lines: r.counter(
+                "holdall_log_dropped_lines_total",
+                "Lines of the log that found no room, or could not be written.",
+            )?,
             refresh_duration: r.add(Histogram::with_opts(
                 HistogramOpts::new(
                     "holdall_refresh_duration_seconds",

@@ -4,7 +4,7 @@
 //! own.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnet::{IpNet, Ipv4Net};
@@ -131,6 +131,14 @@ pub(super) fn ends_with(name: &str, suffix: &str) -> bool {
 }
 
 impl AccessSettings {
+    /// Returns whether a server may listen on this address: beyond loopback only with tokens, or with an explicit
+    /// opt-out.
+    pub fn may_serve(&self, listen: SocketAddr) -> bool {
+        listen.ip().is_loopback()
+            || !self.tokens.is_empty()
+            || self.open_to_the_network_without_tokens
+    }
+
     /// The settings that hold secrets.
     pub const SECRETS: &[&str] = &["access.tokens.token", "access.tokens.token_sha256"];
 }
