@@ -88,7 +88,7 @@ ci: lint test ## Runs what CI runs
 .PHONY: setup-test
 setup-test: $(VENV)/.installed $(NPM)/.installed ## Installs the missing programs that the tests need
 	$(call debian,prometheus:prometheus promtool:prometheus redis-server:redis-server redis-cli:redis-tools \
-		openssl:openssl nginx:nginx-light)
+		openssl:openssl nginx:nginx-light chromium:chromium)
 
 .PHONY: setup-bench
 setup-bench: ## Installs the missing servers and load generators of the comparison

@@ -187,3 +187,63 @@ async fn one_address_leaves_connections_to_the_others() {
     })
     .await;
 }
+
+/// Sends `text` again and again, each time on a new connection, and closes the sending side after it.
+async fn repeat(server: SocketAddr, host: u8, text: String) {
+    loop {
+        let mut stream = connect_from(host, server).await;
+        let mut response = Vec::new();
+        // The server may close the connection first.
+        let _ = stream.write_all(text.as_bytes()).await;
+        let _ = stream.shutdown().await;
+        let _ = stream.read_to_end(&mut response).await;
+    }
+}
+
+/// Asks for a large page, and reads nothing of it.
+async fn reads_nothing(server: SocketAddr) {
+    let mut stream = connect_from(4, server).await;
+    let request = b"GET /v1/series?limit=30000 HTTP/1.1\r\nhost: x\r\n\r\n";
+    stream.write_all(request).await.expect("sent");
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn good_clients_are_served_beside_abusive_ones_of_every_kind() {
+    const EACH: usize = 20;
+    let server = Launch::new().env("HOLDALL_TIMEOUTS__WRITE", "1s").start().await;
+    let many: String = (0..30_000).map(|i| format!("many{{i=\"{i}\"}} 1\n")).collect();
+    let path = "/v1/series?role=leader&source=leader_scrape";
+    let many = server.request(Method::POST, path).header("content-type", "text/plain").body(many);
+    server.send(many).await.expect(200);
+    let mut abusive = JoinSet::new();
+    let address = server.address();
+    for _ in 0..EACH {
+        abusive.spawn(async move { drop(drip(connect_from(2, address).await, PUSH).await) });
+        abusive.spawn(async move {
+            drop(drip(connect_from(3, address).await, "GET / HTTP/1.1\r\n").await)
+        });
+        abusive.spawn(reads_nothing(address));
+        let half_closed = "GET /v1/series?limit=1 HTTP/1.1\r\nhost: x\r\n\r\n";
+        abusive.spawn(repeat(address, 5, half_closed.to_owned()));
+        abusive.spawn(repeat(address, 6, "GET /livez HTTP/1.1\r\nhost: x\r\n\r\n".repeat(100)));
+        abusive.spawn(repeat(address, 7, "\u{16}\u{3}\u{1}\0".repeat(100)));
+    }
+    has_permits(&server, "uploading", u64::try_from(EACH).expect("fits")).await;
+    let lease = json!({"holder": "good", "ttl": "1h"});
+    let lease = server.post("/v1/leases/good/acquire", &lease).await.expect(200);
+    let token = json!({"fencing_token": lease["fencing_token"]});
+    for round in 0..50 {
+        server.post("/v1/leases/good/renew", &token).await.expect(200);
+        server.post("/v1/series", &push("good", f64::from(round))).await.expect(200);
+        let found = server.get("/v1/series?match[]=good").await.expect(200);
+        assert_eq!(found["points"][0]["value"], f64::from(round));
+        server.post(&format!("/v1/locks/job/{round}"), &json!({"ttl": "1h"})).await.expect(200);
+    }
+    drop(abusive);
+    for kind in ["uploading", "running", "reserved", "waiting_for_changes"] {
+        has_permits(&server, kind, 0).await;
+    }
+    eventually("no request is left", async || (server.others_in_flight().await == 0).then_some(()))
+        .await;
+}
