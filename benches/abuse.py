@@ -68,7 +68,8 @@ class Load:
             self.failed += status >= 400
             return body
 
-        lease = f"/v1/leases/good-{number}"
+        # A name of its own for each measurement: what an earlier one acquired is still held.
+        lease = f"/v1/leases/good-{number}-{until}"
         grant = json.loads(await ask("POST", f"{lease}/acquire", b'{"holder": "me", "ttl": "1h"}'))
         token = json.dumps({"fencing_token": grant.get("fencing_token", 1)}).encode()
         turn = 0
