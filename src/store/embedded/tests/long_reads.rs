@@ -10,19 +10,32 @@ use crate::model::generations::GenerationKey;
 use crate::model::time::Timestamp;
 use crate::store::{CheckpointStore, GenerationStore, LeaseStore};
 
-/// Where such a read began on the thread that polls it, the first poll would return its result: nothing else makes
-/// it wait.
+/// Polls a read while the only thread for work that blocks is busy. Where the read began on the thread that polls it,
+/// the first poll would return its result: nothing else makes it wait.
 macro_rules! assert_is_elsewhere {
     ($read:expr) => {{
+        let (busy, done) = std::sync::mpsc::channel::<()>();
+        let occupant = tokio::task::spawn_blocking(move || done.recv().is_err());
         let read = $read;
         pin_mut!(read);
         assert!(poll!(&mut read).is_pending());
+        drop(busy);
+        assert!(occupant.await.expect("ends"));
         read.await.expect("responds")
     }};
 }
 
-#[tokio::test]
-async fn lists_and_a_cleanup_with_nothing_to_do_leave_the_async_thread() {
+#[test]
+fn lists_and_a_cleanup_with_nothing_to_do_leave_the_async_thread() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()
+        .expect("starts");
+    runtime.block_on(read_all());
+}
+
+async fn read_all() {
     const ROWS: usize = 3_000;
     let fixture = Fixture::new();
     let store = &*fixture.store;
