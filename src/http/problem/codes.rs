@@ -106,7 +106,7 @@ codes! {
     RequestTimeout, SERVICE_UNAVAILABLE, "request_timeout",
         "the request took too long; it may have been carried out or not";
     Starting, SERVICE_UNAVAILABLE, "starting",
-        "the store is still loading";
+        "the server is starting: the store is still loading, or the first page of /metrics is not complete yet";
     Stopping, SERVICE_UNAVAILABLE, "stopping",
         "the server is shutting down";
     StoreUnavailable, SERVICE_UNAVAILABLE, "store_unavailable",
