@@ -2,7 +2,7 @@
 //!
 //! Most families are sorted by their labels. A histogram or summary is sorted by *group*, the labels
 //! without `le` or `quantile`: in a group first the buckets or quantiles by number, then the sum, then
-//! the count. The text format demands this, and OpenMetrics forbids a group to be interrupted. The group of
+//! the count, and in OpenMetrics the time when it was created. The text format demands this, and OpenMetrics forbids a group to be interrupted. The group of
 //! a state set is its labels without the state.
 //! Invariant: the order is total, and only the keys of the same series compare as equal.
 
@@ -49,9 +49,10 @@ impl LineSorter<'_> {
         let rank = match (self.order, suffix) {
             (LineOrder::Histogram | LineOrder::Summary, b"_sum") => 1,
             (LineOrder::Histogram | LineOrder::Summary, b"_count") => 2,
+            (LineOrder::Histogram | LineOrder::Summary, b"_created") => 3,
             _ => 0,
         };
-        // Sums and counts have the labels of their group. Other lines have one more, which is cut out.
+        // Sums, counts and created samples have the labels of their group. Other lines have one more, which is cut out.
         let split = self
             .group_label()
             .filter(|_| rank == 0)
@@ -67,7 +68,7 @@ impl LineSorter<'_> {
     }
 
     /// Returns the sort key of a rendered line.
-    pub(super) fn sort_key_of<'l>(&self, line: &'l [u8]) -> SortKey<'l> {
+    pub(in crate::exposition) fn sort_key_of<'l>(&self, line: &'l [u8]) -> SortKey<'l> {
         let parts = LineParts::parse(line);
         self.sort_key(parts.name, parts.labels)
     }
@@ -89,7 +90,7 @@ pub(in crate::exposition) struct SortKey<'a> {
     /// The labels of the group, in the two parts before and behind the label that was cut out: joining
     /// them would allocate for each line that is compared.
     group: (&'a [u8], &'a [u8]),
-    /// Buckets or quantiles first, then the sum, then the count.
+    /// Buckets or quantiles first, then the sum, then the count, then the created sample.
     rank: u8,
     /// The bound or quantile; NaN where there is none.
     number: f64,
@@ -110,7 +111,12 @@ impl SortKey<'_> {
 
     /// Returns whether these are the labels of the line's group.
     pub(in crate::exposition) fn is_of_group(&self, labels: &[u8]) -> bool {
-        compare_joined(self.group, (labels, b"")) == Ordering::Equal
+        self.compare_group(labels) == Ordering::Equal
+    }
+
+    /// Compares the line's group with the one that has these labels.
+    pub(in crate::exposition) fn compare_group(&self, labels: &[u8]) -> Ordering {
+        compare_joined(self.group, (labels, b""))
     }
 }
 

@@ -195,6 +195,7 @@ fn any_change() -> impl Strategy<Value = Change> {
         Just("x_sum"),
         Just("x_count_bucket"),
         Just("x_total"),
+        Just("x_created"),
         Just("x_sum_count"),
         Just("x_sum_sum"),
         Just("x_sum_count_bucket"),
@@ -286,7 +287,7 @@ proptest! {
     #[test]
     fn changes_of_a_large_histogram_lead_to_the_same_exposition_as_a_full_render(
         rounds in prop::collection::vec(
-            prop::collection::vec((0..300_u32, 0..6_usize, 0..5_u32, any::<bool>()), 1..30), 1..5)
+            prop::collection::vec((0..300_u32, 0..7_usize, 0..5_u32, any::<bool>()), 1..30), 1..5)
     ) {
         let mut shown = Shown::nothing();
         let histogram = metadata(MetricType::Histogram, "some help");
@@ -294,12 +295,13 @@ proptest! {
             let host = format!("instance=\"host-{host:05}\"");
             let (name, labels) = match ["0.5", "1", "+Inf", "2"].get(part) {
                 Some(bound) => ("took_bucket", format!("{host},le=\"{bound}\"")),
-                None => (["took_sum", "took_count"][part % 2], host),
+                None => (["took_sum", "took_count", "took_created"][part - 4], host),
             };
-            upsert(name, &labels, f64::from(value), Some(&histogram))
+            let metadata = Some(&histogram).filter(|_| name != "took_created");
+            upsert(name, &labels, f64::from(value), metadata)
         };
         // All groups are whole and follow the rules at first, and stand on several pages.
-        let whole = (0..300).flat_map(|host| (0..6).map(move |part| line(host, part, 3)));
+        let whole = (0..300).flat_map(|host| (0..7).map(move |part| line(host, part, 3)));
         shown.apply(whole.collect());
         shown.check();
         for round in rounds {

@@ -8,16 +8,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::created::Joined;
 use super::parts::{Part, header_text, render_page, split_by_name};
 use super::types::{CheckState, OpenMetricsType, check_page, wanted_type};
 use crate::exposition::chunks::{Content, RenderedPage, is_chunk_boundary};
-use crate::exposition::family::Family;
 use crate::exposition::family::page::{Page, Scratch};
 
 /// A family, and what was made of it.
 #[derive(Debug)]
 pub(super) struct CachedFamily {
-    family: Arc<Family>,
+    family: Joined,
     /// The type that the family has if its samples satisfy the rules.
     wanted: OpenMetricsType,
     /// The type that its samples allow.
@@ -49,12 +49,12 @@ impl CachedPage {
 
 impl CachedFamily {
     /// Checks a family that was not shown before.
-    pub(super) fn new(family: &Arc<Family>) -> Self {
+    pub(super) fn new(joined: &Joined) -> Self {
         let mut new = Self {
-            family: Arc::clone(family),
-            wanted: wanted_type(family),
+            family: joined.clone(),
+            wanted: wanted_type(&joined.family.header),
             allowed: OpenMetricsType::Unknown,
-            pages: family.pages.iter().map(CachedPage::new).collect(),
+            pages: joined.family.pages.iter().map(CachedPage::new).collect(),
             headers: Vec::new(),
             rendered_as: None,
             rendered: Vec::new(),
@@ -63,14 +63,16 @@ impl CachedFamily {
         new
     }
 
-    /// Takes over what `family`, which has the same name, has in common with the one before.
-    pub(super) fn updated(self, family: &Arc<Family>) -> Self {
-        if Arc::ptr_eq(&self.family, family) {
+    /// Takes over what `joined`, which has the same name, has in common with the one before.
+    pub(super) fn updated(self, joined: &Joined) -> Self {
+        if Arc::ptr_eq(&self.family.family, &joined.family) && self.family.created == joined.created
+        {
             return self;
         }
-        let (wanted, headers) = (wanted_type(family), self.headers);
-        // Other rules apply to another type.
-        let same_type = self.wanted == wanted;
+        let (wanted, headers) = (wanted_type(&joined.family.header), self.headers);
+        // Other rules apply to another type, and pages are split in another way without created samples.
+        let same_type =
+            self.wanted == wanted && self.family.created.is_some() == joined.created.is_some();
         let old = self.pages.into_iter().filter(|_| same_type);
         let mut old: HashMap<usize, CachedPage> =
             old.map(|cached| (cached.page.address(), cached)).collect();
@@ -79,10 +81,9 @@ impl CachedFamily {
             Some(cached) => CachedPage { page: page.clone(), ..cached },
             None => CachedPage::new(page),
         };
-        let pages = family.pages.iter().map(take).collect();
-        let family = Arc::clone(family);
+        let pages = joined.family.pages.iter().map(take).collect();
         let mut updated = Self {
-            family,
+            family: joined.clone(),
             wanted,
             pages,
             headers,
@@ -97,6 +98,14 @@ impl CachedFamily {
     /// Returns the type that the samples allow.
     pub(super) fn allowed(&self) -> OpenMetricsType {
         self.allowed
+    }
+
+    /// Returns every name that the family reserves under this type.
+    pub(super) fn reserved(&self, metric_type: OpenMetricsType) -> Vec<String> {
+        let mut names = metric_type.reserved(&self.family.family);
+        let created = self.family.created.iter().map(|created| created.name.to_string());
+        names.extend(created.filter(|_| metric_type == OpenMetricsType::Unknown));
+        names
     }
 
     /// Returns what was rendered last.
@@ -114,7 +123,7 @@ impl CachedFamily {
         let mut state = CheckState::default();
         for cached in &mut self.pages {
             if cached.checked.as_ref().is_none_or(|(before, _)| *before != state) {
-                let after = check_page(&self.family, self.wanted, &cached.page, &state);
+                let after = check_page(&self.family.family, self.wanted, &cached.page, &state);
                 cached.checked = Some((state, after));
             }
             let after = cached.checked.as_ref().and_then(|(_, after)| after.as_ref());
@@ -165,11 +174,11 @@ impl CachedFamily {
             }
             names
         } else {
-            vec![metric_type.family_name(self.family.name())]
+            vec![metric_type.family_name(self.family.family.name())]
         };
         let (mut pages, mut headers) = (Vec::new(), Vec::new());
         for name in names {
-            let header = self.header(header_text(&self.family, name, metric_type), scratch);
+            let header = self.header(self.header_of(name, metric_type), scratch);
             let mut header_of_first = Some(header.clone());
             let texts = parts().filter(|part| part.name.is_empty() || &*part.name == name);
             pages.extend(texts.map(|part| RenderedPage {
@@ -178,12 +187,21 @@ impl CachedFamily {
                 boundary: false,
             }));
             if let Some(last) = pages.last_mut() {
-                last.boundary = is_chunk_boundary(self.family.name());
+                last.boundary = is_chunk_boundary(self.family.family.name());
             }
             headers.push(header);
         }
         self.headers = headers;
         pages
+    }
+
+    /// Returns the header of the family, or of one of those that it is split into. Created samples that are not
+    /// shown with their family are what their own writers said.
+    fn header_of(&self, name: &str, metric_type: OpenMetricsType) -> Bytes {
+        match self.family.created.as_ref().filter(|created| *created.name == *name) {
+            Some(created) => header_text(created, name, wanted_type(created)),
+            None => header_text(&self.family.family.header, name, metric_type),
+        }
     }
 
     /// Returns a header under the id that it had before, if it had one.

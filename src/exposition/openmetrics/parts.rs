@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::created::Joined;
 use super::types::OpenMetricsType;
 use crate::exposition::chunks::Content;
-use crate::exposition::family::Family;
+use crate::exposition::family::FamilyHeader;
 use crate::exposition::family::line::{LabelSplit, LineParts, parse_bound, write_key};
 use crate::exposition::family::page::{Page, Scratch};
 use crate::model::number::canonical_bound;
@@ -22,13 +23,14 @@ pub(super) struct Part {
 }
 
 /// Returns whether a family is shown as families of one name each, since it is not what its writers said.
-pub(super) fn split_by_name(family: &Family, metric_type: OpenMetricsType) -> bool {
-    metric_type == OpenMetricsType::Unknown && family.header.line_order().has_several_names()
+pub(super) fn split_by_name(joined: &Joined, metric_type: OpenMetricsType) -> bool {
+    let several = joined.family.header.line_order().has_several_names();
+    metric_type == OpenMetricsType::Unknown && (several || joined.created.is_some())
 }
 
 /// Writes a page of a family as this type.
 pub(super) fn render_page(
-    family: &Family,
+    family: &Joined,
     page: &Page,
     metric_type: OpenMetricsType,
     scratch: &mut Scratch,
@@ -47,7 +49,7 @@ pub(super) fn render_page(
 
 /// Sorts the lines by the names of their samples.
 fn by_name(page: &Page, scratch: &mut Scratch) -> Vec<Part> {
-    // The names alternate from line to line; there are at most three of them.
+    // The names alternate from line to line; there are at most four of them.
     let mut by_name: Vec<(&[u8], Vec<u8>)> = Vec::new();
     for (line, _) in page.iter() {
         let name = LineParts::parse(line).name;
@@ -87,9 +89,12 @@ fn canonical(page: &Page, label: &[u8]) -> Bytes {
 }
 
 /// Returns the `# HELP`, `# TYPE` and `# UNIT` lines of a family under this name.
-pub(super) fn header_text(family: &Family, name: &str, metric_type: OpenMetricsType) -> Bytes {
+pub(super) fn header_text(
+    header: &FamilyHeader,
+    name: &str,
+    metric_type: OpenMetricsType,
+) -> Bytes {
     let mut out = String::new();
-    let header = &family.header;
     if !header.help.trim().is_empty() {
         let help = header.help.replace('\\', "\\\\").replace('\n', "\\n").replace('"', "\\\"");
         out += &format!("# HELP {name} {help}\n");

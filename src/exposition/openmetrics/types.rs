@@ -4,10 +4,10 @@
 //! change costs the pages that it touches.
 //! Invariant: a family gets a type with rules only if it satisfies all of them.
 
-use crate::exposition::family::Family;
 use crate::exposition::family::line::{LabelSplit, LineParts, parse_bound};
 use crate::exposition::family::line_order::SortKey;
 use crate::exposition::family::page::Page;
+use crate::exposition::family::{Family, FamilyHeader};
 use crate::model::series::MetricType;
 
 /// The type that a family has in the OpenMetrics exposition.
@@ -77,10 +77,10 @@ impl OpenMetricsType {
 
 /// Returns the type that a family has if its samples satisfy the rules: that of its writers, unless its name is not
 /// one of that type.
-pub(super) fn wanted_type(family: &Family) -> OpenMetricsType {
+pub(super) fn wanted_type(header: &FamilyHeader) -> OpenMetricsType {
     let ends_with =
-        |suffix| family.name().strip_suffix(suffix).is_some_and(|rest: &str| !rest.is_empty());
-    match family.header.metric_type {
+        |suffix| header.name.strip_suffix(suffix).is_some_and(|rest: &str| !rest.is_empty());
+    match header.metric_type {
         MetricType::Gauge => OpenMetricsType::Gauge,
         MetricType::Counter if ends_with("_total") => OpenMetricsType::Counter,
         MetricType::Info if ends_with("_info") => OpenMetricsType::Info,
@@ -122,7 +122,10 @@ pub(super) fn check_page(
     };
     match wanted {
         OpenMetricsType::Unknown | OpenMetricsType::Gauge => Some(CheckState::default()),
-        OpenMetricsType::Counter => all(&|parts| is_total(value_of(parts))),
+        OpenMetricsType::Counter => all(&|parts| match parts.name == family.name().as_bytes() {
+            true => is_total(value_of(parts)),
+            false => is_time(value_of(parts)),
+        }),
         OpenMetricsType::Info => all(&|parts| parts.value == b"1"),
         OpenMetricsType::StateSet => all(&|parts| is_state(family.name(), parts)),
         OpenMetricsType::Histogram => {
@@ -139,6 +142,11 @@ fn value_of(parts: &LineParts<'_>) -> f64 {
 /// Returns whether a value is neither negative nor NaN.
 fn is_total(value: f64) -> bool {
     value >= 0.0
+}
+
+/// Returns whether a value can be the time, in Unix seconds, when a group was created.
+fn is_time(value: f64) -> bool {
+    value >= 0.0 && value.is_finite()
 }
 
 fn is_count(value: f64) -> bool {
@@ -213,15 +221,11 @@ fn check_groups(
     Some(CheckState { group, labels: previous.map(|sort_key| sort_key.group_labels()) })
 }
 
-/// Adds a sum or a count; returns whether it satisfies the rules. `group_label` is `le` or `quantile`.
-fn add_sum_or_count(
-    group: &mut Group,
-    suffix: &[u8],
-    parts: &LineParts<'_>,
-    group_label: &[u8],
-) -> bool {
+/// Adds a sum, a count or a created sample; returns whether it satisfies the rules. `group_label` is `le` or
+/// `quantile`.
+fn add_plain(group: &mut Group, suffix: &[u8], parts: &LineParts<'_>, group_label: &[u8]) -> bool {
     let value = value_of(parts);
-    // A sum or count with this label would be alone in its group.
+    // With this label, it would be alone in its group.
     let plain = LabelSplit::at(parts.labels, group_label).is_none();
     match suffix {
         b"_sum" => {
@@ -232,6 +236,7 @@ fn add_sum_or_count(
             group.count = Some(value);
             plain && is_count(value)
         }
+        b"_created" => plain && is_time(value),
         _ => false,
     }
 }
@@ -240,7 +245,7 @@ fn histogram_line(group: &mut Group, suffix: &[u8], parts: &LineParts<'_>) -> bo
     match suffix {
         b"_bucket" => LabelSplit::at(parts.labels, b"le")
             .is_some_and(|split| group.add_bucket(parse_bound(split.value), value_of(parts))),
-        _ => add_sum_or_count(group, suffix, parts, b"le"),
+        _ => add_plain(group, suffix, parts, b"le"),
     }
 }
 
@@ -254,6 +259,6 @@ fn summary_line(group: &mut Group, suffix: &[u8], parts: &LineParts<'_>) -> bool
             let negative = value_of(parts) < 0.0;
             increases && (0.0..=1.0).contains(&quantile) && !negative
         }),
-        _ => add_sum_or_count(group, suffix, parts, b"quantile"),
+        _ => add_plain(group, suffix, parts, b"quantile"),
     }
 }
