@@ -44,11 +44,16 @@ pub(super) fn get(path: &str) -> Request<Body> {
 
 /// Complete pages of a store without series.
 pub(super) fn pages() -> Arc<Pages> {
+    let pages = incomplete_pages();
+    pages.set_complete();
+    pages
+}
+
+/// Pages before the first refresh.
+fn incomplete_pages() -> Arc<Pages> {
     let own = OwnMetrics::register(&prometheus::Registry::new()).expect("no name twice");
     let clock = ManualClock::at(Timestamp::from_nanos(0));
-    let pages = Pages::new(Arc::new(own), Arc::new(clock));
-    pages.set_complete();
-    Arc::new(pages)
+    Arc::new(Pages::new(Arc::new(own), Arc::new(clock)))
 }
 
 fn parts(settings: HttpSettings) -> RouterParts {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use axum::http::header;
 
-use super::{ask, get, is_problem, parts, starting};
+use super::{ask, get, incomplete_pages, is_problem, parts, starting};
 use crate::engine::{Engine, EngineSettings};
-use crate::http::router;
 use crate::http::settings::for_tests;
+use crate::http::{RouterParts, router};
 use crate::store::StoreSettings;
 use crate::store::embedded::{EmbeddedSettings, open};
 use crate::store::{Capabilities, Operation, StoreResult, StoreStatus};
@@ -58,6 +58,26 @@ async fn the_causes_stay_in_the_log() {
         let seen = ask(&router, get(path)).await;
         is_problem(&seen, 503, "store_unavailable");
         assert_eq!(seen.json["detail"], "the store can't serve now; the server's log says why");
+    }
+}
+
+#[tokio::test]
+async fn a_server_is_ready_with_its_first_complete_page() {
+    let (stores, clock) =
+        open(&EmbeddedSettings::in_memory(), &StoreSettings::for_tests()).expect("opens in memory");
+    let pages = incomplete_pages();
+    let parts = RouterParts { pages: Arc::clone(&pages), ..parts(for_tests()) };
+    parts.readiness.set_engine(Arc::new(Engine::new(stores, EngineSettings::default(), clock)));
+    let router = router(parts);
+    let paths = ["/readyz", "/-/ready", "/metrics"];
+    for path in paths {
+        is_problem(&ask(&router, get(path)).await, 503, "starting");
+    }
+    // The store has loaded: what needs no page is served.
+    assert_eq!(ask(&router, get("/v1/series")).await.status, 200);
+    pages.set_complete();
+    for path in paths {
+        assert_eq!(ask(&router, get(path)).await.status, 200, "{path}");
     }
 }
 
