@@ -77,6 +77,8 @@ impl Tasks {
             let (mut succeeded, mut last_failure) = (true, LastFailure::default());
             loop {
                 tokio::select! {
+                    // No tick begins after the stop, also where it is due.
+                    biased;
                     () = stop.cancelled() => return,
                     _ = times.tick() => {}
                     () = (task.wanted)(), if succeeded => times.reset(),
