@@ -65,13 +65,17 @@ fn collect_garbage(config: &Config, operation: &Arc<dyn Operation>) -> Task {
 }
 
 fn check_backend(operation: &Arc<dyn Operation>) -> Task {
-    let operation = Arc::clone(operation);
-    Task::new("watch", WATCH_INTERVAL, move || {
-        let operation = Arc::clone(&operation);
+    let (waited_on, checked) = (Arc::clone(operation), Arc::clone(operation));
+    let check = Task::new("watch", WATCH_INTERVAL, move || {
+        let operation = Arc::clone(&checked);
         async move {
             operation.check_backend().await?;
             Ok(())
         }
+    });
+    check.or_when(move || {
+        let operation = Arc::clone(&waited_on);
+        async move { operation.check_wanted().await }
     })
 }
 

@@ -25,11 +25,16 @@ const TTL: Duration = Duration::from_secs(60);
 /// More than two steps look at, or remove.
 const MANY: usize = 2_500;
 
-fn clock() -> Arc<ManualClock> {
+pub(super) fn clock() -> Arc<ManualClock> {
     Arc::new(ManualClock::at(Timestamp::from_nanos(1_800_000_000_000_000_000)))
 }
 
-fn open(redis: &Redis, shards: usize, store: &StoreSettings, clock: &Arc<ManualClock>) -> Stores {
+pub(super) fn open(
+    redis: &Redis,
+    shards: usize,
+    store: &StoreSettings,
+    clock: &Arc<ManualClock>,
+) -> Stores {
     let settings = RedisSettings {
         index_shards: shards,
         ..RedisSettings::for_tests(&[redis.url()], NAMESPACE)
@@ -39,14 +44,14 @@ fn open(redis: &Redis, shards: usize, store: &StoreSettings, clock: &Arc<ManualC
 }
 
 /// Returns how many round trips `work` takes, and what it returns.
-async fn trips<T>(stores: &Stores, work: impl Future<Output = T>) -> (u64, T) {
+pub(super) async fn trips<T>(stores: &Stores, work: impl Future<Output = T>) -> (u64, T) {
     let count = || stores.operation.client_status().expect("there is a client").round_trips;
     let before = count();
     let done = work.await;
     (count() - before, done)
 }
 
-async fn push(stores: &Stores, batch: PointBatch) -> usize {
+pub(super) async fn push(stores: &Stores, batch: PointBatch) -> usize {
     match stores.series.upsert(batch, None).await.expect("the store works") {
         Fenced::Done(UpsertOutcome::Applied(counts)) => counts.created,
         other => panic!("{other:?}"),

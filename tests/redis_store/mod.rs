@@ -14,6 +14,7 @@ mod masters;
 mod partial;
 mod replica;
 mod slots;
+mod status;
 
 use std::time::Duration;
 

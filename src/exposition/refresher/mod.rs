@@ -20,6 +20,7 @@ use super::own::totals::{CacheRegistry, LastTotal};
 use super::scrape::Pages;
 use crate::model::cursor::Cursor;
 use crate::model::series::SeriesKey;
+use crate::model::time::SteadyTime;
 use crate::model::{FailureEvent, LastFailure};
 use crate::store::{
     Change, Delta, ErrorKind, Operation, SeriesStore, StoreError, StoreResult, StoreStatus,
@@ -109,10 +110,12 @@ impl Refresher {
     /// When the store failed. The last pages then stay.
     pub async fn tick(&self) -> StoreResult<()> {
         let own = Arc::clone(self.pages.own());
-        let started = Instant::now();
-        let refreshed = self.refresh().await;
-        own.refresh_duration.observe(started.elapsed().as_secs_f64());
+        let asked_at = self.pages.now();
         let status = with_timeout(self.operation.status()).await;
+        let newest = status.as_ref().ok().and_then(|status| status.newest.as_ref());
+        let started = Instant::now();
+        let refreshed = self.refresh(newest.map(|newest| (newest, asked_at))).await;
+        own.refresh_duration.observe(started.elapsed().as_secs_f64());
         let outcome = refreshed.and(status.as_ref().map(drop).map_err(StoreError::clone));
         own.store.up.set(i64::from(outcome.is_ok()));
         own.store.client.show(self.operation.client_status());
@@ -142,7 +145,9 @@ impl Refresher {
         }
     }
 
-    async fn refresh(&self) -> StoreResult<()> {
+    /// Brings the mirror up to date, and publishes it. `newest` is the position of the newest change at a moment, where
+    /// it is known: a mirror that is there has all changes until that moment.
+    async fn refresh(&self, newest: Option<(&Cursor, SteadyTime)>) -> StoreResult<()> {
         let mut state = self.state.lock().await;
         // Whether this refresh has built the mirror from a snapshot already.
         let mut built = false;
@@ -157,6 +162,12 @@ impl Refresher {
                 *state = Some(self.build().await?);
                 continue;
             };
+            // A mirror that was just built lacks what changed while its parts were read.
+            let newest = newest.filter(|(newest, _)| !built && **newest == mirror_state.cursor);
+            if let Some((_, at)) = newest {
+                caught_up_at = Some(at);
+                break;
+            }
             let read_at = self.pages.now();
             match with_timeout(self.series.delta(&mirror_state.cursor, None, self.batch_series))
                 .await?

@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::StoreResult;
+use crate::model::cursor::Cursor;
 
 /// What a backend can do and how well: data, so that no layer above asks which backend it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +43,9 @@ pub struct Capabilities {
 pub struct StoreStatus {
     /// What is held, one entry for each resource, sorted as the backend lists its resources.
     pub resources: Vec<ResourceStatus>,
+    /// The position of the newest change of series, where the backend reads it along: a reader of deltas that is there
+    /// already needs none.
+    pub newest: Option<Cursor>,
     /// Buffered writes that are not on disk yet.
     pub unflushed: u64,
     /// How long the oldest of them has been waiting.
@@ -126,8 +130,14 @@ pub trait Operation: Send + Sync {
         std::future::pending().await
     }
 
+    /// Waits until [`Self::check_backend`] is due, where the backend can tell before the next second.
+    async fn check_wanted(&self) {
+        std::future::pending().await
+    }
+
     /// Checks for what others may have done to the backend, such as a Redis that was restarted
-    /// with less data than it had. To be called about once a second.
+    /// with less data than it had; does nothing where a read of the status has just done so. To be called once a
+    /// second, and when it is wanted.
     async fn check_backend(&self) -> StoreResult<()> {
         Ok(())
     }

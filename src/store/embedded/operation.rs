@@ -78,6 +78,7 @@ impl Operation for EmbeddedOperation {
             resources.push(cache.status());
             Ok(StoreStatus {
                 resources,
+                newest: None,
                 unflushed: buffered.unflushed,
                 oldest_unflushed: buffered.oldest_unflushed,
                 flush_failures: buffered.flush_failures,

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use futures_util::future::try_join_all;
 
 use super::core::epoch_check::EpochCheck;
 use super::core::shards::Shards;
-use super::core::upkeep::Upkeep;
+use super::core::status::StatusReader;
+use super::core::upkeep::{Report, Upkeep};
 use crate::store::{Capabilities, ClientStatus, Operation, StoreResult, StoreStatus};
 
 /// The store as a whole.
@@ -16,12 +16,15 @@ pub(super) struct RedisOperation {
     shards: Arc<Shards>,
     resources: Vec<Arc<dyn Upkeep>>,
     epoch_check: EpochCheck,
+    status: StatusReader,
     memory_policy_checked: AtomicBool,
 }
 
 impl RedisOperation {
     pub(super) fn new(shards: Arc<Shards>, resources: Vec<Arc<dyn Upkeep>>) -> Self {
+        let parts: Vec<_> = resources.iter().map(|resource| resource.status_part()).collect();
         Self {
+            status: StatusReader::new(Arc::clone(&shards), &parts),
             epoch_check: EpochCheck::new(Arc::clone(&shards)),
             shards,
             resources,
@@ -48,11 +51,15 @@ impl Operation for RedisOperation {
 
     async fn ready(&self) -> Result<(), String> {
         let checked = self.epoch_check.check().await;
-        checked.map(drop).map_err(|error| format!("redis: {}", error.with_causes()))
+        checked.map_err(|error| format!("redis: {}", error.with_causes()))
+    }
+
+    async fn check_wanted(&self) {
+        self.epoch_check.wanted().await;
     }
 
     async fn check_backend(&self) -> StoreResult<()> {
-        self.epoch_check.check().await?;
+        self.epoch_check.check_if_old().await?;
         if !self.memory_policy_checked.load(Ordering::Acquire) {
             self.epoch_check.check_memory_policy().await?;
             self.memory_policy_checked.store(true, Ordering::Release);
@@ -83,9 +90,14 @@ impl Operation for RedisOperation {
     }
 
     async fn status(&self) -> StoreResult<StoreStatus> {
-        let reports = self.resources.iter().map(|resource| resource.status());
-        let resources = try_join_all(reports).await?.into_iter().flatten().collect();
-        Ok(StoreStatus { resources, ..StoreStatus::default() })
+        let replies = self.status.read(&self.epoch_check).await?;
+        let mut status = StoreStatus::default();
+        for (resource, replies) in self.resources.iter().zip(replies) {
+            let Report { resources, newest } = resource.report(replies)?;
+            status.resources.extend(resources);
+            status.newest = status.newest.or(newest);
+        }
+        Ok(status)
     }
 
     fn client_status(&self) -> Option<ClientStatus> {

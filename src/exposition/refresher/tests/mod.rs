@@ -156,6 +156,23 @@ async fn a_page_is_complete_only_with_the_metrics_of_the_store() {
 }
 
 #[tokio::test]
+async fn no_delta_is_read_where_the_status_shows_no_change() {
+    let s = setup();
+    s.store.set("up", 1.0);
+    s.refresher.tick().await.expect("the store works");
+    let read = s.store.state.lock().deltas;
+    s.clock.advance(Duration::from_secs(5));
+    s.refresher.tick().await.expect("the store works");
+    assert_eq!(s.store.state.lock().deltas, read);
+    let page = s.page(Format::Text).await;
+    assert_eq!(value(&page, "holdall_page_age_seconds"), Some(0.0), "it is known to be up to date");
+    s.store.set("up", 2.0);
+    s.refresher.tick().await.expect("the store works");
+    assert_eq!(s.samples().await, ["up 2"]);
+    assert!(s.store.state.lock().deltas > read);
+}
+
+#[tokio::test]
 async fn a_wiped_store_is_read_from_the_start() {
     let s = setup();
     s.store.set("old", 1.0);

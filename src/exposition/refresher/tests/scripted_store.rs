@@ -32,6 +32,8 @@ pub(super) struct Script {
     pub(super) seq: u64,
     pub(super) fails: bool,
     pub(super) hangs: bool,
+    /// How many deltas were read.
+    pub(super) deltas: usize,
     /// Only the status fails.
     pub(super) has_no_status: bool,
     /// Changes that are written one by one, each after a read of the snapshot.
@@ -124,7 +126,8 @@ impl SeriesStore for ScriptedStore {
         limit: usize,
     ) -> StoreResult<Delta> {
         self.respond().await?;
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        state.deltas += 1;
         if after.epoch != state.epoch {
             return Ok(Delta::Gone);
         }
@@ -212,7 +215,8 @@ impl Operation for ScriptedStore {
         }
         let series = self.state.lock().points.len() as u64;
         let resources = vec![ResourceStatus::counted("series", series).limited(100)];
-        Ok(StoreStatus { resources, commits: series, ..StoreStatus::default() })
+        let newest = Some(self.state.lock().cursor());
+        Ok(StoreStatus { resources, newest, commits: series, ..StoreStatus::default() })
     }
 
     async fn close(&self) -> StoreResult<()> {

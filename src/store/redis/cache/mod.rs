@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use redis::Cmd;
+use redis::{Cmd, Value};
 
 pub(super) use self::entries::largest_value;
 use self::entries::{Limits, entry_bytes, id_of};
@@ -25,7 +25,7 @@ use super::core::replies::read;
 use super::core::script::scripts;
 use super::core::shards::{Scatter, Shards};
 use super::core::time::{millis_of, time_of};
-use super::core::upkeep::Upkeep;
+use super::core::upkeep::{Report, StatusPart, Upkeep};
 use crate::model::cache::{CacheKey, CachedValue, ContentHash, ContentType, FillToken, MissReason};
 use crate::model::generations::Seen;
 use crate::store::{
@@ -55,7 +55,6 @@ scripts! {
     PURGE(KEYS) =
         "../core/lua/epoch_check.lua", "../core/lua/generation.lua", "lua/entry.lua",
         "lua/purge.lua";
-    COUNT(&["cache"]) = "lua/count.lua";
 }
 
 /// The cached values.
@@ -213,13 +212,19 @@ impl Upkeep for RedisCache {
         Ok(values? + claims?)
     }
 
-    async fn status(&self) -> StoreResult<Vec<ResourceStatus>> {
+    fn status_part(&self) -> StatusPart {
+        let text = &[include_str!("lua/count.lua")];
+        StatusPart { keys: &["cache"], text, arguments: Vec::new() }
+    }
+
+    fn report(&self, replies: Vec<Value>) -> StoreResult<Report> {
         let (mut entries, mut bytes) = (0, 0);
-        for reply in self.shards.run_on_all(&COUNT, |_| {}).await? {
+        for reply in replies {
             let (more_entries, more_bytes): (u64, u64) = read(reply)?;
             entries += more_entries;
             bytes += more_bytes;
         }
-        Ok(vec![ResourceStatus { resource: "cache", entries, bytes: Some(bytes), limit: None }])
+        let bytes = Some(bytes);
+        Ok(ResourceStatus { resource: "cache", entries, bytes, limit: None }.into())
     }
 }

@@ -10,18 +10,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use redis::Cmd;
+use redis::{Cmd, Value};
 
 use self::record::{checkpoint_of, key_of, member, range};
 use super::core::client::Traffic;
 use super::core::expiry::Expiring;
 use super::core::fences::{FENCES, add_pass, pass};
 use super::core::listing::list;
-use super::core::replies::read;
+use super::core::replies::{read, sum};
 use super::core::script::scripts;
 use super::core::shards::Shards;
 use super::core::time::{NANOS_PER_MILLI, millis_of};
-use super::core::upkeep::Upkeep;
+use super::core::upkeep::{Report, StatusPart, Upkeep};
 use crate::model::checkpoints::{Checkpoint, CheckpointKey};
 use crate::model::leases::Fence;
 use crate::model::time::Timestamp;
@@ -161,9 +161,12 @@ impl Upkeep for RedisCheckpoints {
         self.expiring.purge(&self.shards).await
     }
 
-    async fn status(&self) -> StoreResult<Vec<ResourceStatus>> {
-        let checkpoints = self.expiring.count(&self.shards).await?;
-        let status = ResourceStatus::counted("checkpoints", checkpoints);
-        Ok(vec![status.limited(self.max_checkpoints as u64)])
+    fn status_part(&self) -> StatusPart {
+        self.expiring.status_part()
+    }
+
+    fn report(&self, replies: Vec<Value>) -> StoreResult<Report> {
+        let status = ResourceStatus::counted("checkpoints", sum(replies)?);
+        Ok(status.limited(self.max_checkpoints as u64).into())
     }
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use redis::Cmd;
 
-use super::replies::read;
 use super::script::Script;
 use super::shards::Shards;
 use super::time::millis_of;
+use super::upkeep::StatusPart;
 use crate::store::StoreResult;
 
 /// The most entries that one script removes.
@@ -21,7 +21,7 @@ pub(crate) struct Expiring {
     /// How long after the stored time an entry expires; zero where that is its end.
     after: Duration,
     purge: Script,
-    count: Script,
+    times: &'static [&'static str],
 }
 
 impl Expiring {
@@ -29,11 +29,7 @@ impl Expiring {
     /// then the hashes and sorted sets that hold the same entries under the same names.
     pub(crate) fn new(keys: &'static [&'static str], after: Duration) -> Self {
         let times = keys.split_at(keys.len().min(1)).0;
-        Self {
-            after,
-            purge: Script::new("purge", keys, &[include_str!("lua/purge.lua")]),
-            count: Script::new("count_live", times, &[include_str!("lua/count_live.lua")]),
-        }
+        Self { after, purge: Script::new("purge", keys, &[include_str!("lua/purge.lua")]), times }
     }
 
     /// Purges what has expired, in all shards; returns how many entries.
@@ -47,18 +43,12 @@ impl Expiring {
         shards.run_until_done(&self.purge, STEP, arguments).await
     }
 
-    /// Counts the live entries in all shards.
-    ///
-    /// # Errors
-    /// As [`Shards::run`].
-    pub(crate) async fn count(&self, shards: &Shards) -> StoreResult<u64> {
-        let arguments = |command: &mut Cmd| {
-            command.arg(millis_of(self.after));
-        };
-        let mut count = 0;
-        for reply in shards.run_on_all(&self.count, arguments).await? {
-            count += read::<u64>(reply)?;
+    /// Returns what counts the live entries of a shard.
+    pub(crate) fn status_part(&self) -> StatusPart {
+        StatusPart {
+            keys: self.times,
+            text: &[include_str!("lua/count_live.lua")],
+            arguments: vec![millis_of(self.after)],
         }
-        Ok(count)
     }
 }

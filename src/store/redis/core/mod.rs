@@ -16,5 +16,6 @@ pub(super) mod script;
 pub(super) mod seen;
 pub(super) mod settings;
 pub(super) mod shards;
+pub(super) mod status;
 pub(super) mod time;
 pub(super) mod upkeep;

@@ -14,6 +14,14 @@ pub(crate) fn read<T: FromRedisValue>(reply: Value) -> StoreResult<T> {
     })
 }
 
+/// Adds up the counts of all shards.
+///
+/// # Errors
+/// When any is no count.
+pub(crate) fn sum(replies: Vec<Value>) -> StoreResult<u64> {
+    replies.into_iter().map(read::<u64>).sum()
+}
+
 /// Reads a whole number that a script returned as text: Lua's own numbers lose digits.
 ///
 /// # Errors

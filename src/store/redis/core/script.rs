@@ -16,26 +16,22 @@ pub(crate) struct Script {
     /// For the log.
     pub(crate) name: &'static str,
     /// The keys behind `info`, without the prefix of the shard.
-    pub(crate) keys: &'static [&'static str],
+    pub(crate) keys: Vec<&'static str>,
     text: String,
     sha1: String,
 }
 
 impl Script {
     /// Makes a script of the prelude and `parts`.
-    pub(crate) fn new(name: &'static str, keys: &'static [&'static str], parts: &[&str]) -> Self {
+    pub(crate) fn new(name: &'static str, keys: &[&'static str], parts: &[&str]) -> Self {
         let text = [&[PRELUDE], parts].concat().join("\n");
         Self::without_prelude(name, keys, text)
     }
 
     /// Makes a script that runs also where the shard is not initialized.
-    pub(crate) fn without_prelude(
-        name: &'static str,
-        keys: &'static [&'static str],
-        text: String,
-    ) -> Self {
+    pub(crate) fn without_prelude(name: &'static str, keys: &[&'static str], text: String) -> Self {
         let sha1 = redis::Script::new(&text).get_hash().to_owned();
-        Self { name, keys, text, sha1 }
+        Self { name, keys: keys.to_vec(), text, sha1 }
     }
 
     /// Returns the command that runs the script by its SHA-1; the caller appends arguments.

@@ -127,7 +127,7 @@ impl Shards {
         if !self.compared.load(Ordering::Acquire) {
             self.compare().await?;
         }
-        let keys = ["info"].iter().chain(script.keys).map(|name| self.key(shard, name));
+        let keys = ["info"].iter().chain(&script.keys).map(|name| self.key(shard, name));
         let keys: Vec<String> = keys.collect();
         // A test's clock is read once for each step, however often the step is sent.
         let now = self.test_now();

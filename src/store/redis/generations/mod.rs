@@ -10,14 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redis::Cmd;
+use redis::{Cmd, Value};
 
 use super::core::client::Traffic;
 use super::core::generation::{GENERATIONS, generation_of, shard_of};
-use super::core::replies::read;
+use super::core::replies::sum;
 use super::core::script::{Script, scripts};
 use super::core::shards::{Scatter, Shards};
-use super::core::upkeep::Upkeep;
+use super::core::upkeep::{Report, StatusPart, Upkeep};
 use crate::model::generations::{Generation, GenerationKey};
 use crate::store::{GenerationSettings, GenerationStore, ResourceStatus, StoreResult};
 
@@ -34,7 +34,6 @@ scripts! {
         "../core/lua/epoch_check.lua", "../core/lua/generation.lua", "lua/bump.lua";
     FORGET(&[GENERATIONS, GENERATION_BUMPS]) =
         "../core/lua/epoch_check.lua", "../core/lua/generation.lua", "lua/forget.lua";
-    COUNT(&[GENERATIONS]) = "lua/count.lua";
 }
 
 /// The generations.
@@ -119,11 +118,13 @@ impl Upkeep for RedisGenerations {
         Ok(0)
     }
 
-    async fn status(&self) -> StoreResult<Vec<ResourceStatus>> {
-        let mut keys = 0;
-        for reply in self.shards.run_on_all(&COUNT, |_| {}).await? {
-            keys += read::<u64>(reply)?;
-        }
-        Ok(vec![ResourceStatus::counted("generations", keys).limited(self.max_generations as u64)])
+    fn status_part(&self) -> StatusPart {
+        let text = &[include_str!("lua/count.lua")];
+        StatusPart { keys: &[GENERATIONS], text, arguments: Vec::new() }
+    }
+
+    fn report(&self, replies: Vec<Value>) -> StoreResult<Report> {
+        let status = ResourceStatus::counted("generations", sum(replies)?);
+        Ok(status.limited(self.max_generations as u64).into())
     }
 }

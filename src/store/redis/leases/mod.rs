@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use redis::Cmd;
+use redis::{Cmd, Value};
 
 use self::grants::{Grant, LEASE_ENDS, LEASE_NAMES, When};
 use self::record::{lease_of, name_of};
@@ -19,11 +19,11 @@ use super::core::client::Traffic;
 use super::core::expiry::Expiring;
 use super::core::fences::{LEASES, announce, forget, lease_shard};
 use super::core::listing::list;
-use super::core::replies::read;
+use super::core::replies::{read, sum};
 use super::core::script::scripts;
 use super::core::shards::Shards;
 use super::core::time::millis_of;
-use super::core::upkeep::Upkeep;
+use super::core::upkeep::{Report, StatusPart, Upkeep};
 use crate::model::leases::{Claimant, FencingToken, Lease, LeaseName};
 use crate::store::{
     AcquireOutcome, ErrorKind, LeaseSettings, LeaseStore, ResourceStatus, StoreError, StoreResult,
@@ -148,8 +148,12 @@ impl Upkeep for RedisLeases {
         Ok(leases? + fences?)
     }
 
-    async fn status(&self) -> StoreResult<Vec<ResourceStatus>> {
-        let leases = self.expiring.count(&self.shards).await?;
-        Ok(vec![ResourceStatus::counted("leases", leases).limited(self.max_leases as u64)])
+    fn status_part(&self) -> StatusPart {
+        self.expiring.status_part()
+    }
+
+    fn report(&self, replies: Vec<Value>) -> StoreResult<Report> {
+        let status = ResourceStatus::counted("leases", sum(replies)?);
+        Ok(status.limited(self.max_leases as u64).into())
     }
 }

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use redis::Value;
 
 use super::core::client::Traffic;
 use super::core::expiry::Expiring;
-use super::core::replies::read;
+use super::core::replies::{read, sum};
 use super::core::script::scripts;
 use super::core::shards::{Scatter, Shards};
 use super::core::time::{millis_of, time_of};
-use super::core::upkeep::Upkeep;
+use super::core::upkeep::{Report, StatusPart, Upkeep};
 use crate::model::locks::LockKey;
 use crate::model::time::Timestamp;
 use crate::store::{LockOutcome, LockSettings, LockStore, ResourceStatus, StoreResult};
@@ -91,8 +92,12 @@ impl Upkeep for RedisLocks {
         self.expiring.purge(&self.shards).await
     }
 
-    async fn status(&self) -> StoreResult<Vec<ResourceStatus>> {
-        let locks = self.expiring.count(&self.shards).await?;
-        Ok(vec![ResourceStatus::counted("locks", locks).limited(self.max_locks as u64)])
+    fn status_part(&self) -> StatusPart {
+        self.expiring.status_part()
+    }
+
+    fn report(&self, replies: Vec<Value>) -> StoreResult<Report> {
+        let status = ResourceStatus::counted("locks", sum(replies)?);
+        Ok(status.limited(self.max_locks as u64).into())
     }
 }

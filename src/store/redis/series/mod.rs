@@ -24,17 +24,18 @@ use tokio::sync::{Mutex, watch};
 use self::codec::{Interner, Records};
 use self::local_copy::LocalCopy;
 use self::piece_size::PieceSize;
-use self::reader::{Chunk, Reader};
+use self::reader::{Chunk, Position, Reader};
 use self::room::Rooms;
 use self::scripts::{DELETE, GET, Limits, Reply};
 use self::signal::Signal;
 use self::split::shard_of;
+use self::state::ShardState;
 use super::core::client::Traffic;
 use super::core::fences::{Pass, add_pass, pass};
 use super::core::replies::{ReplyReader, malformed};
 use super::core::script::Script;
 use super::core::shards::{Shards, in_part};
-use super::core::upkeep::Upkeep;
+use super::core::upkeep::{Report, StatusPart, Upkeep};
 use crate::model::batch::PointBatch;
 use crate::model::cursor::Cursor;
 use crate::model::leases::Fence;
@@ -370,12 +371,18 @@ impl Upkeep for RedisSeries {
         Ok(self.expire().await? as u64)
     }
 
-    async fn status(&self) -> StoreResult<Vec<ResourceStatus>> {
-        let states = self.inner.states().await?;
-        let sum = |of: fn(&state::ShardState) -> u64| states.iter().map(of).sum();
-        Ok(vec![
+    fn status_part(&self) -> StatusPart {
+        scripts::status_part(self.inner.limits)
+    }
+
+    fn report(&self, replies: Vec<Value>) -> StoreResult<Report> {
+        let states = replies.into_iter().map(ShardState::read);
+        let states = states.collect::<StoreResult<Vec<_>>>()?;
+        let sum = |of: fn(&ShardState) -> u64| states.iter().map(of).sum();
+        let resources = vec![
             ResourceStatus::counted("series", sum(|state| state.live)),
             ResourceStatus::counted("series_tombstones", sum(|state| state.tombstones)),
-        ])
+        ];
+        Ok(Report { resources, newest: Some(Position::of(&states).cursor()) })
     }
 }

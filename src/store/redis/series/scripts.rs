@@ -8,6 +8,7 @@ use super::super::core::client::Traffic;
 use super::super::core::fences::FENCES;
 use super::super::core::script::{Script, scripts};
 use super::super::core::shards::Shards;
+use super::super::core::upkeep::StatusPart;
 use crate::store::{ErrorKind, StoreError, StoreResult};
 
 /// The keys of all scripts on series, in the order that `lua/begin.lua` describes them.
@@ -50,6 +51,17 @@ impl Limits {
     pub(super) fn quota(&self, shard: usize) -> usize {
         let shards = self.shards.max(1);
         self.max_series / shards + usize::from(shard < self.max_series % shards)
+    }
+}
+
+/// Returns what reads the state of a shard, as [`STATE`] does, beside what other resources report. It has to run again
+/// where more is due than it may delete.
+pub(super) fn status_part(limits: Limits) -> StatusPart {
+    let max_tombstones = i64::try_from(limits.max_tombstones).unwrap_or(i64::MAX);
+    StatusPart {
+        keys: KEYS,
+        text: &[include_str!("lua/begin.lua"), include_str!("lua/state.lua")],
+        arguments: vec![limits.retention_ms, max_tombstones],
     }
 }
 

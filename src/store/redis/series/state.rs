@@ -28,14 +28,9 @@ impl Inner {
     pub(super) async fn states(&self) -> StoreResult<Vec<ShardState>> {
         let reads = (0..self.shards.count()).map(|shard| async move {
             let reply = self.run(shard, Traffic::Small, &STATE, |_| ()).await?;
-            let mut items = ReplyReader::new(reply.value)?;
-            Ok::<_, StoreError>(ShardState {
-                epoch: items.epoch()?,
-                seq: items.number()?,
-                live: items.number()?,
-                tombstones: items.number()?,
-                expired: items.number::<usize>()? + reply.expired,
-            })
+            let mut state = ShardState::read(reply.value)?;
+            state.expired += reply.expired;
+            Ok::<_, StoreError>(state)
         });
         // All are waited for, so that what is due expires in every shard that can be reached.
         join_all(reads).await.into_iter().collect()
@@ -43,8 +38,31 @@ impl Inner {
 
     /// Returns the position of the newest change of every shard.
     pub(super) async fn position(&self) -> StoreResult<Position> {
-        let states = self.states().await?;
+        Ok(Position::of(&self.states().await?))
+    }
+}
+
+impl Position {
+    /// Returns the position of the newest change of every shard.
+    pub(super) fn of(states: &[ShardState]) -> Self {
         let (epochs, seqs) = states.iter().map(|state| (state.epoch, state.seq)).unzip();
-        Ok(Position { epochs, seqs })
+        Self { epochs, seqs }
+    }
+}
+
+impl ShardState {
+    /// Reads the reply of `state.lua`.
+    ///
+    /// # Errors
+    /// When it has another shape.
+    pub(super) fn read(reply: redis::Value) -> StoreResult<Self> {
+        let mut items = ReplyReader::new(reply)?;
+        Ok(Self {
+            epoch: items.epoch()?,
+            seq: items.number()?,
+            live: items.number()?,
+            tombstones: items.number()?,
+            expired: items.number()?,
+        })
     }
 }
