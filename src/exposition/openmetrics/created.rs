@@ -284,6 +284,11 @@ mod tests {
         // Another family has the name.
         let taken = ["x unknown", "x_created gauge", "x_total unknown"];
         assert_eq!(apart(&COUNTER, ("unknown", "x", "", 1.0)), taken);
+        // The name of the created samples is taken also while they are apart.
+        let broken: Line = ("counter", "x_total", "a=\"9\"", -1.0);
+        let counter = ("counter", "x_created_total", "", 1.0);
+        let taken = ["x_created gauge", "x_created_total unknown", "x_total unknown"];
+        assert_eq!(apart(&[&COUNTER[..], &[broken]].concat(), counter), taken);
         // A counter that is none keeps nothing from its created samples.
         let negative = ("counter", "x_total", "a=\"1\"", -1.0);
         assert_eq!(apart(&COUNTER, negative), ["x_created gauge", "x_total unknown"]);
@@ -353,5 +358,41 @@ mod tests {
         assert_eq!((types.as_str(), samples), ("x_created unknown, x_total unknown", 9999));
         let (types, samples, _) = after(vec![total(4000, 1.0)]);
         assert_eq!((types.as_str(), samples), ("x counter", 10_000));
+    }
+
+    #[test]
+    fn a_page_that_stays_is_split_again_when_its_family_gets_created_samples() {
+        let label = |i: u32| format!("a=\"{i:04}{}\"", "x".repeat(9000));
+        let counter = metadata(MetricType::Counter, "");
+        let total = |i: u32, value: f64| upsert("x_total", &label(i), value, Some(&counter));
+        let (mut mirror, mut openmetrics) = (Mirror::new(Arc::default()), OpenMetrics::default());
+        // A counter that is none, on several pages. Only the last one gets a created sample.
+        mirror.apply((0..9).map(|i| total(i, -1.0)).collect());
+        let (types, samples, _) = shown(&mut mirror, &mut openmetrics);
+        assert_eq!((types.as_str(), samples), ("x_total unknown", 9));
+        mirror.apply(vec![upsert("x_created", &label(8), 1.0, None)]);
+        let (types, samples, _) = shown(&mut mirror, &mut openmetrics);
+        assert_eq!((types.as_str(), samples), ("x_total unknown, x_created unknown", 10));
+    }
+
+    #[test]
+    fn a_page_that_stays_is_joined_again_when_its_last_group_ends_there() {
+        // The sum and the count of some groups are in the next page, and are deleted.
+        let label = |i: u32| format!("a=\"{i:04}{}\"", "x".repeat(9000));
+        let histogram = metadata(MetricType::Histogram, "");
+        let group = |i: u32| {
+            let bucket = format!("{},le=\"+Inf\"", label(i));
+            [("x_bucket", bucket), ("x_sum", label(i)), ("x_count", label(i))]
+                .map(|(name, labels)| upsert(name, &labels, 1.0, Some(&histogram)))
+        };
+        let (mut mirror, mut openmetrics) = (Mirror::new(Arc::default()), OpenMetrics::default());
+        let created = (0..9).map(|i| upsert("x_created", &label(i), 1.0, None));
+        mirror.apply((0..9).flat_map(group).chain(created).collect());
+        for i in 0..9 {
+            let text = openmetrics.render(&mirror.publish().families).text.concat();
+            assert_eq!(types(&String::from_utf8_lossy(&text)), ["x histogram"], "{i}");
+            let gone = ["x_sum", "x_count"].map(|name| Change::Deleted(key(name, &label(i))));
+            mirror.apply(gone.to_vec());
+        }
     }
 }
