@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use holdall::model::checkpoints::CheckpointKey;
 use holdall::model::generations::GenerationKey;
 use holdall::model::leases::{Claimant, Holder, LeaseName};
-use holdall::model::locks::{LockKey, LockKind};
+use holdall::model::locks::{LockKey, LockKind, ReleaseToken};
 use holdall::model::time::Timestamp;
 use holdall::store::StoreSettings;
 use holdall::store::embedded::{EmbeddedSettings, SyncMode, open};
@@ -67,7 +67,8 @@ async fn call(stores: &Stores, work: Work, caller: usize, stop: &AtomicBool) -> 
             Work::Locks => {
                 let key = LockKey::parse(LockKind::Job, format!("job {caller} {done}"));
                 let keys = vec![key.expect("valid")];
-                let outcome = stores.locks.acquire(keys, TTL).await.expect("works");
+                let outcome =
+                    stores.locks.acquire(keys, TTL, ReleaseToken([0; 16])).await.expect("works");
                 assert!(outcome[0].acquired);
             }
             Work::Renewals => {

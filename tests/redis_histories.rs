@@ -13,7 +13,7 @@ use holdall::model::cache::{CacheKey, ContentType, Namespace};
 use holdall::model::checkpoints::CheckpointKey;
 use holdall::model::generations::{GenerationKey, Seen};
 use holdall::model::leases::{Claimant, Fence, Holder, LeaseName};
-use holdall::model::locks::{LockKey, LockKind};
+use holdall::model::locks::{LockKey, LockKind, ReleaseToken};
 use holdall::model::time::Timestamp;
 use holdall::store::redis::{RedisSettings, open};
 use holdall::store::{AcquireOutcome, CacheAddress, CachePut, Fenced, StoreSettings, Stores};
@@ -74,7 +74,9 @@ async fn locks(
         // Mostly the same lock as others just now.
         let round = round_of.fetch_add(1, Ordering::Relaxed) / 6;
         let key = LockKey::parse(LockKind::Dedup, round.to_string()).expect("valid");
-        if let Ok(outcomes) = run.any(&mut rng).locks.acquire(vec![key], TTL).await {
+        if let Ok(outcomes) =
+            run.any(&mut rng).locks.acquire(vec![key], TTL, ReleaseToken([0; 16])).await
+        {
             run.count(0);
             if outcomes[0].acquired {
                 won.lock().push(round);

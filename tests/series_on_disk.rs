@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use holdall::clock::{Clock, ManualClock, SharedClock};
 use holdall::model::batch::PointBatch;
-use holdall::model::locks::{LockKey, LockKind};
+use holdall::model::locks::{LockKey, LockKind, ReleaseToken};
 use holdall::model::selector::Selector;
 use holdall::model::series::{Metadata, MetricType, Point, SeriesId};
 use holdall::model::time::Timestamp;
@@ -157,7 +157,7 @@ async fn setting_the_clock_forward_expires_no_series_that_is_held_for_less_than_
     let stores = open(folder.path(), &clock);
     // A durable write records how the two clocks are related.
     let lock = LockKey::parse(LockKind::Job, "a").expect("valid");
-    stores.locks.acquire(vec![lock], DAY).await.expect("responds");
+    stores.locks.acquire(vec![lock], DAY, ReleaseToken([0; 16])).await.expect("responds");
     let mut batch = PointBatch::default();
     batch.push("m", "", 1.0, None, None);
     stores.series.upsert(batch, None).await.expect("applies");

@@ -1,12 +1,24 @@
-//! The rules of locks: none beyond those of the store.
+//! The rules of locks: one release token for each acquisition, which only the caller that got locks learns.
+//!
+//! Not who may release a lock without it: `http` checks that.
+//! Invariant: two acquisitions never have the same token.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::EngineResult;
-use crate::model::locks::LockKey;
+use crate::model::locks::{LockKey, ReleaseToken};
 use crate::model::time::Timestamp;
-use crate::store::{LockOutcome, LockStore};
+use crate::store::{ErrorKind, LockOutcome, LockStore, StoreError, StoreResult};
+
+/// How an attempt to acquire locks ended.
+#[derive(Debug)]
+pub struct Acquisition {
+    /// The outcomes, in the order of the keys.
+    pub outcomes: Vec<LockOutcome>,
+    /// What releases each of the acquired locks; `None` when there are none.
+    pub release_token: Option<ReleaseToken>,
+}
 
 /// Locks.
 pub struct LockEngine {
@@ -18,16 +30,23 @@ impl LockEngine {
         Self { store }
     }
 
-    /// Acquires every key that is free, for `ttl`; returns the outcomes in the order of `keys`.
+    /// Acquires every key that is free, for `ttl`.
     ///
     /// # Errors
     /// When the store fails, which is never reported as "not acquired".
-    pub async fn acquire(
-        &self,
-        keys: Vec<LockKey>,
-        ttl: Duration,
-    ) -> EngineResult<Vec<LockOutcome>> {
-        Ok(self.store.acquire(keys, ttl).await?)
+    pub async fn acquire(&self, keys: Vec<LockKey>, ttl: Duration) -> EngineResult<Acquisition> {
+        let token = new_token()?;
+        let outcomes = self.store.acquire(keys, ttl, token).await?;
+        let acquired_any = outcomes.iter().any(|outcome| outcome.acquired);
+        Ok(Acquisition { outcomes, release_token: acquired_any.then_some(token) })
+    }
+
+    /// Frees a lock that is held under `token`, or under any token where `None`; returns whether it was.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn release(&self, key: &LockKey, token: Option<ReleaseToken>) -> EngineResult<bool> {
+        Ok(self.store.release(key, token).await?)
     }
 
     /// Returns when a lock expires; `None` when it is free.
@@ -37,4 +56,13 @@ impl LockEngine {
     pub async fn get(&self, key: &LockKey) -> EngineResult<Option<Timestamp>> {
         Ok(self.store.get(key).await?)
     }
+}
+
+fn new_token() -> StoreResult<ReleaseToken> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| {
+        let detail = format!("the system returns no random bytes: {error}");
+        StoreError::new(ErrorKind::Internal, detail)
+    })?;
+    Ok(ReleaseToken(bytes))
 }

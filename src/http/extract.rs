@@ -19,6 +19,7 @@ use super::body::read_whole;
 use super::problem::{Code, Problem};
 use super::state::AppState;
 use crate::model::leases::{Fence, FencingToken, LeaseName};
+use crate::model::locks::ReleaseToken;
 
 /// A JSON body, of a request or of a response.
 pub(crate) struct Json<T>(pub(crate) T);
@@ -190,6 +191,7 @@ impl FromRequestParts<AppState> for FenceHeader {
 
 const LEASE: &str = "holdall-lease";
 const FENCING_TOKEN: &str = "holdall-fencing-token";
+const RELEASE_TOKEN: &str = "holdall-release-token";
 
 fn read_fence(headers: &HeaderMap) -> Result<Option<Fence>, Problem> {
     let (lease, token) = match (one(headers, LEASE)?, one(headers, FENCING_TOKEN)?) {
@@ -213,6 +215,20 @@ fn read_fence(headers: &HeaderMap) -> Result<Option<Fence>, Problem> {
     match token {
         Some(token) if token > 0 => Ok(Some(Fence { lease, token: FencingToken(token) })),
         _ => Err(Problem::invalid("Holdall-Fencing-Token must be an integer from 1")),
+    }
+}
+
+/// The token that the release of a lock carries in `Holdall-Release-Token`.
+pub(crate) struct ReleaseTokenHeader(pub(crate) Option<ReleaseToken>);
+
+impl FromRequestParts<AppState> for ReleaseTokenHeader {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &AppState) -> Result<Self, Problem> {
+        let Some(value) = one(&parts.headers, RELEASE_TOKEN)? else { return Ok(Self(None)) };
+        let token = ReleaseToken::parse(value.to_str().unwrap_or_default())
+            .map_err(|why| Problem::invalid(format!("Holdall-Release-Token: {why}")))?;
+        Ok(Self(Some(token)))
     }
 }
 

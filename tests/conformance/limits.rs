@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use holdall::model::checkpoints::CheckpointKey;
 use holdall::model::generations::GenerationKey;
 use holdall::model::leases::{Claimant, Holder, LeaseName};
-use holdall::model::locks::{LockKey, LockKind};
+use holdall::model::locks::{LockKey, LockKind, ReleaseToken};
 use holdall::model::time::Timestamp;
 use holdall::store::{ErrorKind, Limited, StoreResult, StoreSettings, Stores};
 
@@ -44,7 +44,7 @@ async fn write(stores: &Stores, of: Limited, n: usize) -> StoreResult<()> {
     match of {
         Limited::Locks => {
             let key = LockKey::parse(LockKind::Job, name).expect("valid");
-            stores.locks.acquire(vec![key], TTL).await.map(drop)
+            stores.locks.acquire(vec![key], TTL, ReleaseToken([0; 16])).await.map(drop)
         }
         Limited::Leases => {
             let holder = Holder::parse("holder").expect("valid");
@@ -141,10 +141,13 @@ pub(super) async fn a_batch_without_room_for_all_of_it_changes_nothing(fixture: 
     // Twice the same key takes room once.
     let fits: Vec<usize> = (0..LIMIT - 2).chain([0]).collect();
     let locks = fits.iter().copied().map(lock).collect();
-    stores.locks.acquire(locks, TTL).await.expect("there is room");
+    stores.locks.acquire(locks, TTL, ReleaseToken([0; 16])).await.expect("there is room");
     stores.generations.bump(fits.into_iter().map(key).collect()).await.expect("there is room");
     let too_many = 1..=LIMIT;
-    let error = stores.locks.acquire(too_many.clone().map(lock).collect(), TTL).await;
+    let error = stores
+        .locks
+        .acquire(too_many.clone().map(lock).collect(), TTL, ReleaseToken([0; 16]))
+        .await;
     assert_eq!(error.expect_err("fails").kind, ErrorKind::LimitReached(Limited::Locks));
     let error = stores.generations.bump(too_many.map(key).collect()).await;
     assert_eq!(error.expect_err("fails").kind, ErrorKind::LimitReached(Limited::Generations));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdall::model::locks::{LockKey, LockKind};
+use holdall::model::locks::{LockKey, LockKind, ReleaseToken};
 use holdall::store::{LockOutcome, LockStore};
 
 use super::fixture::Fixture;
@@ -20,6 +20,12 @@ macro_rules! cases {
             keys_may_contain_anything,
             locks_survive_a_restart,
             expired_locks_are_not_counted,
+            only_the_token_of_a_lock_releases_it,
+            a_batch_is_held_under_one_token_and_released_key_by_key,
+            a_released_lock_goes_to_one_of_many_and_is_released_once,
+            a_late_release_leaves_the_lock_of_the_next_caller,
+            a_lock_can_be_released_whatever_its_token,
+            releases_and_tokens_survive_a_restart,
         }
     };
 }
@@ -31,10 +37,29 @@ fn job(key: &str) -> LockKey {
     LockKey::parse(LockKind::Job, key).expect("valid")
 }
 
+const MINE: ReleaseToken = ReleaseToken([0xa5; 16]);
+const OTHER: ReleaseToken = ReleaseToken([0xa6; 16]);
+
 async fn acquire(store: &Arc<dyn LockStore>, key: LockKey) -> LockOutcome {
-    let outcomes = store.acquire(vec![key], TTL).await.expect("the store works");
+    acquire_under(store, key, MINE).await
+}
+
+async fn acquire_under(
+    store: &Arc<dyn LockStore>,
+    key: LockKey,
+    token: ReleaseToken,
+) -> LockOutcome {
+    let outcomes = store.acquire(vec![key], TTL, token).await.expect("the store works");
     assert_eq!(outcomes.len(), 1);
     outcomes[0]
+}
+
+async fn release(store: &Arc<dyn LockStore>, key: LockKey, token: ReleaseToken) -> bool {
+    store.release(&key, Some(token)).await.expect("the store works")
+}
+
+async fn is_held(store: &Arc<dyn LockStore>, key: LockKey) -> bool {
+    store.get(&key).await.expect("the store works").is_some()
 }
 
 pub(super) async fn exactly_one_of_many_concurrent_callers_gets_a_lock(fixture: Fixture) {
@@ -82,10 +107,10 @@ pub(super) async fn a_batch_claims_what_is_free_and_each_key_once(fixture: Fixtu
     let store = &fixture.stores.locks;
     assert!(acquire(store, job("b")).await.acquired);
     let keys = ["a", "b", "c", "a"].map(job).to_vec();
-    let outcomes = store.acquire(keys, TTL).await.expect("the store works");
+    let outcomes = store.acquire(keys, TTL, MINE).await.expect("the store works");
     let acquired: Vec<bool> = outcomes.iter().map(|outcome| outcome.acquired).collect();
     assert_eq!(acquired, [true, false, true, false]);
-    assert!(store.acquire(Vec::new(), TTL).await.expect("the store works").is_empty());
+    assert!(store.acquire(Vec::new(), TTL, MINE).await.expect("the store works").is_empty());
 }
 
 pub(super) async fn the_kinds_are_name_spaces_of_their_own(fixture: Fixture) {
@@ -126,4 +151,97 @@ pub(super) async fn expired_locks_are_not_counted(fixture: Fixture) {
     assert_eq!(operation.status().await.expect("the store works").entries("locks"), 0);
     operation.collect_garbage().await.expect("the store works");
     assert_eq!(operation.status().await.expect("the store works").entries("locks"), 0);
+}
+
+pub(super) async fn only_the_token_of_a_lock_releases_it(fixture: Fixture) {
+    let store = &fixture.stores.locks;
+    assert!(!release(store, job("a"), MINE).await, "it was never held");
+    assert!(acquire_under(store, job("a"), MINE).await.acquired);
+    // Somebody who asks for a held lock gets no right to release it.
+    assert!(!acquire_under(store, job("a"), OTHER).await.acquired);
+    assert!(!release(store, job("a"), OTHER).await);
+    assert!(!release(store, job("b"), MINE).await);
+    let dedup = LockKey::parse(LockKind::Dedup, "a").expect("valid");
+    assert!(!release(store, dedup, MINE).await);
+    assert!(is_held(store, job("a")).await);
+    assert!(release(store, job("a"), MINE).await);
+    assert!(!is_held(store, job("a")).await);
+    let status = fixture.stores.operation.status().await.expect("the store works");
+    assert_eq!(status.entries("locks"), 0);
+    assert!(!release(store, job("a"), MINE).await, "it was released");
+}
+
+pub(super) async fn a_batch_is_held_under_one_token_and_released_key_by_key(fixture: Fixture) {
+    let store = &fixture.stores.locks;
+    assert!(acquire_under(store, job("b"), OTHER).await.acquired);
+    let outcomes = store.acquire(["a", "b", "c", "a"].map(job).to_vec(), TTL, MINE).await;
+    let acquired = outcomes.expect("the store works").iter().filter(|one| one.acquired).count();
+    assert_eq!(acquired, 2);
+    assert!(!release(store, job("b"), MINE).await, "the batch did not get it");
+    assert!(release(store, job("a"), MINE).await);
+    assert!(is_held(store, job("b")).await && is_held(store, job("c")).await);
+    assert!(release(store, job("c"), MINE).await);
+    assert!(release(store, job("b"), OTHER).await);
+}
+
+pub(super) async fn a_released_lock_goes_to_one_of_many_and_is_released_once(fixture: Fixture) {
+    for round in 0..20 {
+        let key = move || job(&format!("job {round}"));
+        assert!(acquire(&fixture.stores.locks, key()).await.acquired);
+        let releases: Vec<_> = (0..10)
+            .map(|_| {
+                let store = Arc::clone(&fixture.stores.locks);
+                tokio::spawn(async move { release(&store, key(), MINE).await })
+            })
+            .collect();
+        let mut released = 0;
+        for one in releases {
+            released += usize::from(one.await.expect("does not panic"));
+        }
+        assert_eq!(released, 1);
+        let callers: Vec<_> = (0..50)
+            .map(|_| {
+                let store = Arc::clone(&fixture.stores.locks);
+                tokio::spawn(async move { acquire_under(&store, key(), OTHER).await.acquired })
+            })
+            .collect();
+        let mut winners = 0;
+        for caller in callers {
+            winners += usize::from(caller.await.expect("does not panic"));
+        }
+        assert_eq!(winners, 1);
+    }
+}
+
+pub(super) async fn a_late_release_leaves_the_lock_of_the_next_caller(fixture: Fixture) {
+    let store = &fixture.stores.locks;
+    acquire_under(store, job("a"), MINE).await;
+    fixture.pass(2 * TTL).await;
+    assert!(!release(store, job("a"), MINE).await, "it has expired");
+    assert!(acquire_under(store, job("a"), OTHER).await.acquired);
+    assert!(!release(store, job("a"), MINE).await, "it is another caller's by now");
+    assert!(is_held(store, job("a")).await);
+    assert!(release(store, job("a"), OTHER).await);
+}
+
+pub(super) async fn a_lock_can_be_released_whatever_its_token(fixture: Fixture) {
+    let store = &fixture.stores.locks;
+    assert!(!store.release(&job("a"), None).await.expect("the store works"));
+    acquire(store, job("a")).await;
+    assert!(store.release(&job("a"), None).await.expect("the store works"));
+    assert!(!is_held(store, job("a")).await);
+    acquire(store, job("a")).await;
+    fixture.pass(2 * TTL).await;
+    assert!(!store.release(&job("a"), None).await.expect("the store works"), "it has expired");
+}
+
+pub(super) async fn releases_and_tokens_survive_a_restart(fixture: Fixture) {
+    acquire(&fixture.stores.locks, job("released")).await;
+    acquire(&fixture.stores.locks, job("held")).await;
+    assert!(release(&fixture.stores.locks, job("released"), MINE).await);
+    let Some(fixture) = fixture.restart(Duration::ZERO).await else { return };
+    let store = &fixture.stores.locks;
+    assert!(!is_held(store, job("released")).await);
+    assert!(!release(store, job("held"), OTHER).await);
+    assert!(release(store, job("held"), MINE).await);
 }

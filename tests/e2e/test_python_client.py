@@ -156,12 +156,20 @@ def call_locks(call):
 
     job = models.LockKindName.JOB
     assert not call("getLock", job, WEIRD).held
-    assert call("acquireLock", job, WEIRD, body=models.LockRequest(ttl="1m")).acquired
-    assert not call("acquireLock", job, WEIRD, body=models.LockRequest(ttl="1m")).acquired
+    lock = call("acquireLock", job, WEIRD, body=models.LockRequest(ttl="1m"))
+    assert lock.acquired and lock.release_token
+    again = call("acquireLock", job, WEIRD, body=models.LockRequest(ttl="1m"))
+    assert not again.acquired and not again.release_token
     held = call("getLock", job, WEIRD)
     assert held.held and held.expires_at.tzinfo is not None
     batch = models.LockBatchRequest(keys=[WEIRD, "other"], ttl="1m")
-    assert call("acquireLocks", job, body=batch).acquired == ["other"]
+    many = call("acquireLocks", job, body=batch)
+    assert many.acquired == ["other"]
+    call("releaseLock", job, WEIRD, holdall_release_token=many.release_token, status=409)
+    call("releaseLock", job, WEIRD, status=403)
+    assert call("releaseLock", job, "other", holdall_release_token=many.release_token).released
+    assert call("releaseLock", job, WEIRD, holdall_release_token=lock.release_token).released
+    assert not call("getLock", job, WEIRD).held
     assert call("acquireLocks", models.LockKindName.DEDUP, body=batch).acquired == [WEIRD, "other"]
     problem = call("acquireLock", job, "k", body=models.LockRequest(ttl="0s"), status=400)
     assert problem.code

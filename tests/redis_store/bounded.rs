@@ -9,7 +9,7 @@ use holdall::model::batch::PointBatch;
 use holdall::model::checkpoints::CheckpointKey;
 use holdall::model::generations::Seen;
 use holdall::model::leases::{Claimant, Holder};
-use holdall::model::locks::{LockKey, LockKind};
+use holdall::model::locks::{LockKey, LockKind, ReleaseToken};
 use holdall::model::selector::Selector;
 use holdall::model::time::Timestamp;
 use holdall::store::redis::{RedisSettings, open_with};
@@ -172,7 +172,7 @@ async fn a_collection_goes_on_past_a_shard_that_fails() {
     let stores = open(&redis, SHARDS, &store_settings(), &clock);
     let locks = (0..SHARDS * MANY).map(|n| LockKey::parse(LockKind::Job, n.to_string()));
     let locks: Vec<LockKey> = locks.map(|key| key.expect("valid")).collect();
-    stores.locks.acquire(locks, TTL).await.expect("the store works");
+    stores.locks.acquire(locks, TTL, ReleaseToken([0; 16])).await.expect("the store works");
     let me = Claimant::anonymous(Holder::parse("me").expect("valid"));
     for n in 0..20 {
         let lease = name(&format!("lease {n}"));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use holdall::model::locks::{LockKey, LockKind};
+use holdall::model::locks::{LockKey, LockKind, ReleaseToken};
 use holdall::store::AcquireOutcome;
 
 use super::replica::{Place, Replica};
@@ -52,7 +52,8 @@ async fn one_lock(place: Place) {
                 wanted.truncate(5);
             }
             tokio::spawn(async move {
-                let outcomes = replica.0.locks.acquire(wanted.clone(), ttl).await;
+                let outcomes =
+                    replica.0.locks.acquire(wanted.clone(), ttl, ReleaseToken([0; 16])).await;
                 let outcomes = outcomes.expect("the store works");
                 wanted.into_iter().zip(outcomes).collect::<Vec<_>>()
             })

@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdall::clock::{ManualClock, SharedClock};
-use holdall::model::locks::{LockKey, LockKind};
+use holdall::model::locks::{LockKey, LockKind, ReleaseToken};
 use holdall::model::time::Timestamp;
 
 use super::replica::{Place, Replica, SHARDS, TTL, name, orgs};
 use crate::harness::redis::Redis;
 
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 9] = [
     "locks",
+    "lock_tokens",
     "leases",
     "lease_ends",
     "lease_names",
@@ -27,7 +28,7 @@ const MANY: usize = 2_500;
 async fn fill(replica: &Replica) {
     let locks = (0..MANY * SHARDS).map(|n| LockKey::parse(LockKind::Job, n.to_string()));
     let locks: Vec<LockKey> = locks.map(|key| key.expect("valid")).collect();
-    replica.0.locks.acquire(locks, TTL).await.expect("the store works");
+    replica.0.locks.acquire(locks, TTL, ReleaseToken([0; 16])).await.expect("the store works");
     for org in orgs() {
         replica.lead(&org, "me").await;
         assert!(replica.write(&org, 1, None).await);
@@ -64,13 +65,13 @@ async fn what_has_expired_is_purged_in_every_shard_and_nothing_else() {
     );
     let removed = operation.collect_garbage().await.expect("the store works");
     assert_eq!(removed, (MANY * SHARDS) as u64 + held);
-    assert_eq!(exist(&KEYS[..4]), 0);
-    assert_eq!(exist(&KEYS[4..]), 4 * SHARDS, "fences and checkpoints stand");
+    assert_eq!(exist(&KEYS[..5]), 0);
+    assert_eq!(exist(&KEYS[5..]), 4 * SHARDS, "fences and checkpoints stand");
 
     let kept = replica.lead(&orgs()[0], "me").await;
     clock.advance(Duration::from_secs(3600));
     operation.collect_garbage().await.expect("the store works");
-    assert_eq!(exist(&KEYS[5..]), 0);
+    assert_eq!(exist(&KEYS[6..]), 0);
     assert_eq!(exist(&["fences"]), SHARDS, "a fence is remembered for a day");
     clock.advance(Duration::from_secs(24 * 3600));
     operation.collect_garbage().await.expect("the store works");

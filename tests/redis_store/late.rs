@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use holdall::model::generations::GenerationKey;
-use holdall::model::locks::{LockKey, LockKind};
+use holdall::model::locks::{LockKey, LockKind, ReleaseToken};
 use holdall::store::{ErrorKind, LockOutcome, StoreResult};
 
 use super::replica::{Place, Replica, name};
@@ -84,7 +84,8 @@ async fn every_write(replica: &Replica, key: &str) -> Vec<StoreResult<()>> {
 
 async fn lock(replica: &Replica, key: &str) -> StoreResult<LockOutcome> {
     let key = LockKey::parse(LockKind::Job, key).expect("valid");
-    let outcomes = replica.0.locks.acquire(vec![key], Duration::from_secs(60)).await?;
+    let outcomes =
+        replica.0.locks.acquire(vec![key], Duration::from_secs(60), ReleaseToken([0; 16])).await?;
     Ok(outcomes[0])
 }
 

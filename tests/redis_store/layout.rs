@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use holdall::model::locks::{LockKey, LockKind};
+use holdall::model::locks::{LockKey, LockKind, ReleaseToken};
 use holdall::store::redis::{RedisSettings, open};
 
 use super::store_settings;
@@ -20,9 +20,14 @@ async fn a_replica_that_divides_otherwise_does_nothing() {
         (open(&right, &store).expect("valid"), open(&wrong, &store).expect("valid"));
     let keys = || vec![LockKey::parse(LockKind::Job, "one").expect("valid")];
     let ttl = Duration::from_secs(60);
-    let locked = right.locks.acquire(keys(), ttl).await.expect("the store works");
+    let locked =
+        right.locks.acquire(keys(), ttl, ReleaseToken([0; 16])).await.expect("the store works");
     assert!(locked[0].acquired);
-    let refused = wrong.locks.acquire(keys(), ttl).await.expect_err("another number of shards");
+    let refused = wrong
+        .locks
+        .acquire(keys(), ttl, ReleaseToken([0; 16]))
+        .await
+        .expect_err("another number of shards");
     assert!(refused.detail.contains("in 4 shards, not in 5"), "{refused}");
     let why = wrong.operation.ready().await.expect_err("never ready");
     assert!(why.contains("index_shards to 4"), "{why}");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use holdall::clock::{ManualClock, SharedClock};
 use holdall::model::batch::PointBatch;
 use holdall::model::leases::Fence;
-use holdall::model::locks::{LockKey, LockKind};
+use holdall::model::locks::{LockKey, LockKind, ReleaseToken};
 use holdall::model::selector::Selector;
 use holdall::model::time::Timestamp;
 use holdall::store::{ErrorKind, Fenced, StoreError, UpsertOutcome};
@@ -118,7 +118,7 @@ async fn batches_of_locks_and_of_bumps_say_how_many_keys_were_done() {
     stand.spoil("generations");
     let locks: Vec<LockKey> =
         (0..ITEMS).map(|n| LockKey::parse(LockKind::Job, n.to_string()).expect("valid")).collect();
-    let taken = applied(stores.locks.acquire(locks.clone(), TTL).await);
+    let taken = applied(stores.locks.acquire(locks.clone(), TTL, ReleaseToken([0; 16])).await);
     let keys: Vec<_> = (0..ITEMS).map(|n| generation_key(&n.to_string())).collect();
     let bumped = applied(stores.generations.bump(keys.clone()).await);
     for done in [taken, bumped] {
@@ -129,7 +129,8 @@ async fn batches_of_locks_and_of_bumps_say_how_many_keys_were_done() {
     for key in ["locks", "generations"] {
         stand.redis.cli(&["del", &stand.place.key(SHARDS - 1, key)]);
     }
-    let again = stores.locks.acquire(locks, TTL).await.expect("the store works");
+    let again =
+        stores.locks.acquire(locks, TTL, ReleaseToken([0; 16])).await.expect("the store works");
     assert_eq!(again.iter().filter(|outcome| !outcome.acquired).count(), taken);
     let after = stores.generations.snapshot(&keys).await.expect("the store works");
     assert_eq!(after.iter().filter(|generation| generation.number == 1).count(), bumped);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use holdall::model::locks::{LockKey, LockKind};
+use holdall::model::locks::{LockKey, LockKind, ReleaseToken};
 use holdall::store::redis::{RedisSettings, open};
 use holdall::store::{StoreResult, Stores};
 
@@ -26,7 +26,11 @@ fn lock(n: usize) -> LockKey {
 }
 
 async fn acquire(stores: &Stores, n: usize) -> StoreResult<()> {
-    stores.locks.acquire(vec![lock(n)], Duration::from_secs(600)).await.map(drop)
+    stores
+        .locks
+        .acquire(vec![lock(n)], Duration::from_secs(600), ReleaseToken([0; 16]))
+        .await
+        .map(drop)
 }
 
 /// The shard of a slot, the node that has it, and another node.

@@ -6,7 +6,7 @@ use holdall::model::batch::PointBatch;
 use holdall::model::checkpoints::CheckpointKey;
 use holdall::model::generations::Seen;
 use holdall::model::leases::{Claimant, Holder};
-use holdall::model::locks::{LockKey, LockKind};
+use holdall::model::locks::{LockKey, LockKind, ReleaseToken};
 use holdall::model::time::Timestamp;
 
 use super::bounded::{clock, open, push, trips};
@@ -27,7 +27,11 @@ async fn the_status_of_all_resources_is_one_call_for_each_shard() {
     (0..40).for_each(|n| batch.push("m", &format!("n=\"{n}\""), 1.0, None, None));
     push(&stores, batch).await;
     let locks = (0..30).map(|n| LockKey::parse(LockKind::Job, n.to_string()).expect("valid"));
-    stores.locks.acquire(locks.collect(), TTL).await.expect("the store works");
+    stores
+        .locks
+        .acquire(locks.collect(), TTL, ReleaseToken([0; 16]))
+        .await
+        .expect("the store works");
     let me = Claimant::anonymous(Holder::parse("me").expect("valid"));
     for n in 0..20 {
         let lease = name(&format!("lease {n}"));

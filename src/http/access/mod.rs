@@ -32,6 +32,8 @@ pub(crate) struct Caller {
     pub(crate) name: Arc<str>,
     /// The role that it is bound to.
     pub(crate) role: Option<BoundRole>,
+    /// Whether it has the scope `admin`.
+    pub(crate) is_admin: bool,
 }
 
 /// A token as requests are compared with it.
@@ -86,6 +88,7 @@ impl Access {
                 caller: Caller {
                     name: token.name.as_str().into(),
                     role: token.role.as_deref().map(|role| BoundRole(role.into())),
+                    is_admin: token.scopes.contains(&Scope::Admin),
                 },
             })
         };

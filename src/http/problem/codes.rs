@@ -65,6 +65,8 @@ codes! {
         "the path exists, but not with this method";
     BodyTimeout, REQUEST_TIMEOUT, "body_timeout",
         "the body did not arrive in time";
+    LockNotHeld, CONFLICT, "lock_not_held",
+        "the lock is free, or held under another release token";
     LeaseNotHeld, CONFLICT, "lease_not_held",
         "the lease is not held under this fencing token; acquire it again";
     CheckpointNotLater, CONFLICT, "checkpoint_not_later",

@@ -2,11 +2,11 @@
 
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::routes;
 
 use super::shared::{HandlerResult, check_batch};
-use crate::http::extract::{Json, Path};
+use crate::http::extract::{Json, Path, ReleaseTokenHeader, Whose};
 use crate::http::problem::{Code, Problem};
 use crate::http::route::{Resource, read, write};
 use crate::http::state::AppState;
@@ -20,11 +20,13 @@ pub(super) fn resource() -> Resource {
         .schema::<LockKindName>()
         .route(write(routes!(acquire_lock)).body().fails(ACQUIRE))
         .route(write(routes!(acquire_locks)).body().fails(BATCH_CODES))
+        .route(write(routes!(release_lock)).fails(RELEASE))
         .route(read(routes!(get_lock)).fails(UNKNOWN_KIND))
 }
 
 const UNKNOWN_KIND: &[Code] = &[Code::NotFound];
 const ACQUIRE: &[Code] = &[Code::NotFound, Code::TooManyLocks];
+const RELEASE: &[Code] = &[Code::NotFound, Code::LockNotHeld];
 const BATCH_CODES: &[Code] = &[Code::NotFound, Code::PartlyApplied, Code::TooManyLocks];
 
 /// Asks for one lock.
@@ -41,13 +43,18 @@ pub(crate) struct LockRequest {
 pub(crate) struct LockResponse {
     /// Whether the caller acquired the lock.
     acquired: bool,
+    /// What releases the lock early; absent when the caller did not acquire it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, nullable = false)]
+    release_token: Option<String>,
     /// When the lock expires, whoever holds it.
     #[schema(value_type = String, format = DateTime)]
     expires_at: Timestamp,
 }
 
 /// Acquires a lock. When it is held already, the response is 200 with `acquired` false. This also happens when a
-/// request is repeated after a lost response or a 5xx, and the first attempt acquired the lock.
+/// request is repeated after a lost response or a 5xx, and the first attempt acquired the lock. Only the response to the
+/// caller that acquired it has the lock's release token.
 #[utoipa::path(post, path = "/v1/locks/{kind}/{key}",
     params(("kind" = LockKindName, Path, description = "What the lock is for"),
         ("key" = String, Path, description = "The lock's key, percent-encoded")),
@@ -58,9 +65,13 @@ pub(crate) async fn acquire_lock(
     Json(body): Json<LockRequest>,
 ) -> HandlerResult<LockResponse> {
     let key = field("key", LockKey::parse(parse_kind(&kind)?, key))?;
-    let outcomes = state.engine()?.locks.acquire(vec![key], body.ttl.0).await?;
-    let outcome = outcomes.first().ok_or_else(Problem::internal)?;
-    Ok(Json(LockResponse { acquired: outcome.acquired, expires_at: outcome.expires_at }))
+    let acquisition = state.engine()?.locks.acquire(vec![key], body.ttl.0).await?;
+    let outcome = acquisition.outcomes.first().ok_or_else(Problem::internal)?;
+    Ok(Json(LockResponse {
+        acquired: outcome.acquired,
+        release_token: acquisition.release_token.map(String::from),
+        expires_at: outcome.expires_at,
+    }))
 }
 
 /// Asks for many locks of one kind.
@@ -79,6 +90,10 @@ pub(crate) struct LockBatchRequest {
 pub(crate) struct LockBatchResponse {
     /// The keys of the acquired locks, in the order of the request.
     acquired: Vec<String>,
+    /// What releases each of the acquired locks early, one by one; absent when there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, nullable = false)]
+    release_token: Option<String>,
 }
 
 /// Acquires all locks of a batch that are free, in one step. Where `GET /v1/status` reports `atomic_batches: false`,
@@ -99,9 +114,55 @@ pub(crate) async fn acquire_locks(
             .map_err(|why| Problem::invalid_at(&format!("/keys/{i}"), &why))
     };
     let keys = body.keys.iter().enumerate().map(parse).collect::<Result<Vec<_>, _>>()?;
-    let outcomes = state.engine()?.locks.acquire(keys, body.ttl.0).await?;
-    let got = body.keys.into_iter().zip(outcomes).filter(|(_, outcome)| outcome.acquired);
-    Ok(Json(LockBatchResponse { acquired: got.map(|(key, _)| key).collect() }))
+    let acquisition = state.engine()?.locks.acquire(keys, body.ttl.0).await?;
+    let outcomes = body.keys.into_iter().zip(acquisition.outcomes);
+    Ok(Json(LockBatchResponse {
+        acquired: outcomes.filter(|(_, outcome)| outcome.acquired).map(|(key, _)| key).collect(),
+        release_token: acquisition.release_token.map(String::from),
+    }))
+}
+
+/// Adds the header of a release to the document; [`ReleaseTokenHeader`] reads it.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes what `ReleaseTokenHeader` reads")]
+pub(crate) struct ReleaseParams {
+    /// The `release_token` of the response that said that the lock was acquired.
+    #[param(rename = "Holdall-Release-Token", required = false, nullable = false)]
+    token: Option<String>,
+}
+
+/// A lock was released.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct LockReleaseResponse {
+    /// Always true: a lock that can't be released is a 409.
+    released: bool,
+}
+
+/// Releases a lock before it expires, so that it is free. Only the caller that acquired it knows the release token that
+/// this needs. When the lock has expired, or somebody else acquired it since, the response is 409 and nothing has
+/// changed. An access token with the scopes `write` and `admin` may release any lock, without the header.
+#[utoipa::path(delete, path = "/v1/locks/{kind}/{key}",
+    params(("kind" = LockKindName, Path, description = "What the lock is for"),
+        ("key" = String, Path, description = "The lock's key, percent-encoded"), ReleaseParams),
+    responses((status = 200, description = "The lock is free", body = LockReleaseResponse)))]
+pub(crate) async fn release_lock(
+    State(state): State<AppState>,
+    Path((kind, key)): Path<(String, String)>,
+    ReleaseTokenHeader(token): ReleaseTokenHeader,
+    Whose(caller): Whose,
+) -> HandlerResult<LockReleaseResponse> {
+    let key = field("key", LockKey::parse(parse_kind(&kind)?, key))?;
+    let is_admin = caller.is_some_and(|caller| caller.is_admin);
+    if token.is_none() && !is_admin {
+        return Err(Problem::forbidden(
+            "without Holdall-Release-Token, only an access token with the scope \"admin\" may release a lock",
+        ));
+    }
+    if !state.engine()?.locks.release(&key, token).await? {
+        return Err(Problem::new(Code::LockNotHeld).detail(Code::LockNotHeld.meaning()));
+    }
+    Ok(Json(LockReleaseResponse { released: true }))
 }
 
 /// The state of a lock.

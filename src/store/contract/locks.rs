@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use serde::Deserialize;
 
 use super::StoreResult;
-use crate::model::locks::LockKey;
+use crate::model::locks::{LockKey, ReleaseToken};
 use crate::model::settings;
 use crate::model::time::Timestamp;
 
@@ -27,14 +27,24 @@ pub struct LockOutcome {
     pub expires_at: Timestamp,
 }
 
-/// Locks without a holder. Exactly one of any number of concurrent callers gets a lock.
+/// Locks without a holder. Exactly one of any number of concurrent callers gets a lock. Only that caller knows the
+/// token under which it is held.
 ///
 /// A repetition after a transient error may find that the first attempt got the lock.
 #[async_trait]
 pub trait LockStore: Send + Sync {
     /// Claims every key that is free, in one step; outcomes in the order of `keys`. A key that
-    /// is named twice is acquired at its first position only.
-    async fn acquire(&self, keys: Vec<LockKey>, ttl: Duration) -> StoreResult<Vec<LockOutcome>>;
+    /// is named twice is acquired at its first position only. What is acquired is held under `token`.
+    async fn acquire(
+        &self,
+        keys: Vec<LockKey>,
+        ttl: Duration,
+        token: ReleaseToken,
+    ) -> StoreResult<Vec<LockOutcome>>;
+
+    /// Frees a lock that is held under `token`, or under any token where `None`; returns whether it was held so. A lock
+    /// that has expired, or that was acquired again under another token, is not.
+    async fn release(&self, key: &LockKey, token: Option<ReleaseToken>) -> StoreResult<bool>;
 
     /// Returns when a lock expires; `None` when it is free.
     async fn get(&self, key: &LockKey) -> StoreResult<Option<Timestamp>>;

@@ -20,12 +20,16 @@ async fn a_lock_goes_to_one_caller_and_its_key_may_be_any_text() {
         let second = api.send("POST", &path, &ttl).await;
         assert_eq!((second.status, &second.json["acquired"]), (200, &json!(false)));
         assert_eq!(first["acquired"], true);
+        assert!(first["release_token"].is_string() && second.json.get("release_token").is_none());
         assert_eq!(first["expires_at"], second.json["expires_at"]);
         assert_eq!(api.get(&path).await.json["held"], true);
     }
     let body = json!({"keys": ["a/b c?", "new", "new"], "ttl": "60s"});
     let many = api.send("POST", "/v1/locks/job", &body).await;
-    assert_eq!(many.json, json!({"acquired": ["new"]}));
+    assert_eq!(many.json["acquired"], json!(["new"]));
+    assert!(many.json["release_token"].is_string());
+    let none = api.send("POST", "/v1/locks/job", &body).await;
+    assert_eq!(none.json, json!({"acquired": []}));
     let other = api.send("POST", "/v1/locks/dedup/new", &ttl).await;
     assert_eq!(other.json["acquired"], true);
     assert_eq!(code(&api.send("POST", "/v1/locks/other/x", &ttl).await), (404, "not_found"));
@@ -36,6 +40,81 @@ async fn a_lock_goes_to_one_caller_and_its_key_may_be_any_text() {
     let too_many: Vec<_> = (0..101).map(|i| i.to_string()).collect();
     let seen = api.send("POST", "/v1/locks/job", &json!({"keys": too_many, "ttl": "1s"})).await;
     assert_eq!(code(&seen), (400, "invalid_request"));
+}
+
+#[tokio::test]
+async fn a_lock_is_released_with_the_token_of_its_acquisition() {
+    let api = api();
+    let ttl = json!({"ttl": "60s"});
+    let release = async |path: &str, token: &str| {
+        let request = send("DELETE", path, &[("holdall-release-token", token)], "");
+        ask(&api.router, request).await
+    };
+    let token_of = |seen: &serde_json::Value| {
+        seen["release_token"].as_str().expect("a token of who acquired it").to_owned()
+    };
+    let (path, other_path) = ("/v1/locks/job/a%2Fb", "/v1/locks/job/other");
+    let first = token_of(&api.send("POST", path, &ttl).await.json);
+    let other = token_of(&api.send("POST", other_path, &ttl).await.json);
+    assert_eq!(code(&release(path, &other).await), (409, "lock_not_held"));
+    for token in ["", "0", "guess", &first[1..]] {
+        assert_eq!(code(&release(path, token).await), (400, "invalid_request"), "{token}");
+    }
+    let bare = ask(&api.router, send("DELETE", path, &[], "")).await;
+    assert_eq!(code(&bare), (403, "forbidden"));
+    assert_eq!(api.get(path).await.json["held"], true);
+    let released = release(path, &first).await;
+    assert_eq!((released.status, &released.json), (200, &json!({"released": true})));
+    assert_eq!(code(&release(path, &first).await), (409, "lock_not_held"));
+    let second = token_of(&api.send("POST", path, &ttl).await.json);
+    assert_ne!(first, second);
+    assert_eq!(code(&release(path, &first).await), (409, "lock_not_held"));
+    assert_eq!(release(path, &second).await.status, 200);
+
+    let batch = json!({"keys": ["a/b", "other", "c"], "ttl": "60s"});
+    let batch = api.send("POST", "/v1/locks/job", &batch).await.json;
+    assert_eq!(batch["acquired"], json!(["a/b", "c"]));
+    let token = token_of(&batch);
+    assert_eq!(code(&release(other_path, &token).await), (409, "lock_not_held"));
+    assert_eq!(release(path, &token).await.status, 200);
+    assert_eq!(release("/v1/locks/job/c", &token).await.status, 200);
+    assert_eq!(code(&release("/v1/locks/other/c", &token).await), (404, "not_found"));
+}
+
+#[tokio::test]
+async fn only_an_admin_token_releases_a_lock_without_its_release_token() {
+    let mut settings = for_tests();
+    let write = [Scope::Read, Scope::Write];
+    let admin = [Scope::Write, Scope::Admin];
+    settings.access.tokens = vec![
+        TokenSettings::for_tests("writer", &write, None),
+        TokenSettings::for_tests("admin", &admin, None),
+        TokenSettings::for_tests("reader", &[Scope::Read, Scope::Admin], None),
+    ];
+    let api = api_with(settings, SeriesRules::default(), &StoreSettings::for_tests());
+    let path = "/v1/locks/job/x";
+    let as_token = async |token: &str, method: &str, more: &[(&str, &str)], body: &str| {
+        let bearer = format!("Bearer {token}");
+        let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+        let headers = [&headers[..], more].concat();
+        ask(&api.router, send(method, path, &headers, body.to_owned())).await
+    };
+    let acquired = as_token("writer", "POST", &[], r#"{"ttl": "60s"}"#).await;
+    let token = acquired.json["release_token"].as_str().expect("a token").to_owned();
+    assert_eq!(code(&as_token("writer", "DELETE", &[], "").await), (403, "forbidden"));
+    assert_eq!(code(&as_token("reader", "DELETE", &[], "").await), (403, "forbidden"));
+    assert_eq!(as_token("admin", "DELETE", &[], "").await.status, 200);
+    assert_eq!(code(&as_token("admin", "DELETE", &[], "").await), (409, "lock_not_held"));
+    let late = [("holdall-release-token", token.as_str())];
+    assert_eq!(as_token("writer", "POST", &[], r#"{"ttl": "60s"}"#).await.status, 200);
+    // A release token that is given is always compared.
+    for who in ["writer", "admin"] {
+        assert_eq!(
+            code(&as_token(who, "DELETE", &late, "").await),
+            (409, "lock_not_held"),
+            "{who}"
+        );
+    }
 }
 
 #[tokio::test]

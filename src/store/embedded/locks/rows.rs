@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::locks::LockKey;
+use crate::model::locks::{LockKey, ReleaseToken};
 use crate::model::time::SteadyTime;
 use crate::store::Limited;
 use crate::store::embedded::durable::DurableTable;
@@ -18,6 +18,9 @@ pub(in crate::store::embedded) struct Locks {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::store::embedded) struct LockRow {
     pub(in crate::store::embedded) expires_at: SteadyTime,
+    /// What releases it; absent from rows of before there were such tokens.
+    #[serde(default)]
+    pub(in crate::store::embedded) token: Option<ReleaseToken>,
 }
 
 impl DurableTable for Locks {

@@ -4,7 +4,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use super::{Fixture, MINUTE, count};
-use crate::model::locks::{LockKey, LockKind};
+use crate::model::locks::{LockKey, LockKind, ReleaseToken};
 use crate::store::embedded::durable::{Counter, DurableFile, MAX_GROUP_ROWS};
 use crate::store::embedded::locks::{LockRow, Locks};
 use crate::store::{ErrorKind, LockStore};
@@ -32,7 +32,9 @@ async fn a_key_that_is_twice_in_a_batch_is_acquired_once() {
     let fixture = Fixture::new();
     let key = |key| LockKey::parse(LockKind::Dedup, key).expect("valid");
     let keys = vec![key("a"), key("b"), key("a")];
-    let outcomes = LockStore::acquire(&*fixture.store, keys, MINUTE).await.expect("responds");
+    let outcomes = LockStore::acquire(&*fixture.store, keys, MINUTE, ReleaseToken([0; 16]))
+        .await
+        .expect("responds");
     let acquired: Vec<bool> = outcomes.iter().map(|outcome| outcome.acquired).collect();
     assert_eq!(acquired, [true, true, false]);
 }
@@ -48,8 +50,9 @@ async fn a_commit_that_a_full_disk_fails_leaves_no_trace_and_a_later_one_works()
     let keys: Vec<_> = (0..1000)
         .map(|n| LockKey::parse(LockKind::Job, format!("key {n}")).expect("valid"))
         .collect();
-    let error =
-        LockStore::acquire(&*fixture.store, keys, MINUTE).await.expect_err("the disk is full");
+    let error = LockStore::acquire(&*fixture.store, keys, MINUTE, ReleaseToken([0; 16]))
+        .await
+        .expect_err("the disk is full");
     assert_eq!(error.kind, ErrorKind::Full);
     fixture.assert_untouched();
     let fixture = fixture.kill();
@@ -121,7 +124,7 @@ async fn a_command_that_panics_fails_and_the_store_keeps_serving() {
         .write(|txn| {
             let key = LockKey::parse(LockKind::Job, "half done").expect("valid");
             let expires_at = txn.now.end_of(MINUTE);
-            txn.put::<Locks>(key, LockRow { expires_at });
+            txn.put::<Locks>(key, LockRow { expires_at, token: None });
             assert!(expires_at < txn.now.steady, "as the test wants");
         })
         .await
@@ -151,7 +154,7 @@ async fn a_group_of_large_batches_is_committed_in_parts() {
     for batch in 0..BATCHES {
         let key = |n| LockKey::parse(LockKind::Job, format!("{batch} {n}")).expect("valid");
         let keys: Vec<_> = (0..MAX_GROUP_ROWS / 2).map(key).collect();
-        batches.push(LockStore::acquire(&*fixture.store, keys, MINUTE));
+        batches.push(LockStore::acquire(&*fixture.store, keys, MINUTE, ReleaseToken([0; 16])));
     }
     let next = futures_util::StreamExt::next;
     assert!(tokio::time::timeout(Duration::ZERO, next(&mut batches)).await.is_err());

@@ -21,7 +21,7 @@ use super::fences::{FenceLatches, Fences};
 use super::sqlite::{Missing, OpenError, SyncMode};
 use crate::clock::ManualClock;
 use crate::model::leases::{Claimant, Holder, Lease, LeaseName};
-use crate::model::locks::{LockKey, LockKind};
+use crate::model::locks::{LockKey, LockKind, ReleaseToken};
 use crate::model::time::Timestamp;
 use crate::store::{AcquireOutcome, LeaseStore, LockStore, StoreError, StoreSettings};
 
@@ -84,7 +84,7 @@ impl Fixture {
     }
 
     async fn lock(&self, key: &str) -> Result<bool, StoreError> {
-        LockStore::acquire(&*self.store, vec![lock_key(key)], MINUTE)
+        LockStore::acquire(&*self.store, vec![lock_key(key)], MINUTE, ReleaseToken([0; 16]))
             .await
             .map(|all| all[0].acquired)
     }

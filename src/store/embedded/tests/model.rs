@@ -10,7 +10,7 @@ use super::{DAY, Fixture, MINUTE, lease_name};
 use crate::clock::Clock;
 use crate::model::checkpoints::CheckpointKey;
 use crate::model::leases::{Claimant, Fence, FencingToken, Holder, Lease};
-use crate::model::locks::{LockKey, LockKind};
+use crate::model::locks::{LockKey, LockKind, ReleaseToken};
 use crate::model::time::Timestamp;
 use crate::store::{
     AcquireOutcome, CheckpointOutcome, CheckpointStore, Fenced, LeaseStore, LockOutcome, LockStore,
@@ -193,7 +193,12 @@ async fn checkpoint_step(fixture: &Fixture, model: &mut Model, step: &Step) {
 async fn lock_step(fixture: &Fixture, model: &mut Model, keys: &[u8], ttl: Duration) {
     let now = fixture.clock.now();
     let named = |key: &u8| LockKey::parse(LockKind::Job, format!("{key}")).expect("valid");
-    let outcomes = LockStore::acquire(&*fixture.store, keys.iter().map(named).collect(), ttl);
+    let outcomes = LockStore::acquire(
+        &*fixture.store,
+        keys.iter().map(named).collect(),
+        ttl,
+        ReleaseToken([0; 16]),
+    );
     for (key, LockOutcome { acquired, expires_at }) in
         keys.iter().zip(outcomes.await.expect("responds"))
     {

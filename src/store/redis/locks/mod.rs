@@ -1,4 +1,4 @@
-//! Locks on Redis: one sorted set a shard, of the lock's key by its end.
+//! Locks on Redis: a sorted set of a shard's locks by their ends, and a hash of their release tokens.
 //!
 //! Invariant: which caller gets a key is decided in one script, at one time of Redis.
 
@@ -15,15 +15,18 @@ use super::core::script::scripts;
 use super::core::shards::{Scatter, Shards};
 use super::core::time::{millis_of, time_of};
 use super::core::upkeep::{Report, StatusPart, Upkeep};
-use crate::model::locks::LockKey;
+use crate::model::locks::{LockKey, ReleaseToken};
 use crate::model::time::Timestamp;
 use crate::store::{LockOutcome, LockSettings, LockStore, ResourceStatus, StoreResult};
 
 /// The sorted set.
 const LOCKS: &str = "locks";
+/// The hash of the release tokens.
+const LOCK_TOKENS: &str = "lock_tokens";
 
 scripts! {
-    ACQUIRE(&[LOCKS]) = "lua/acquire.lua";
+    ACQUIRE(&[LOCKS, LOCK_TOKENS]) = "lua/acquire.lua";
+    RELEASE(&[LOCKS, LOCK_TOKENS]) = "lua/release.lua";
     GET(&[LOCKS]) = "lua/get.lua";
 }
 
@@ -36,7 +39,7 @@ pub(super) struct RedisLocks {
 
 impl RedisLocks {
     pub(super) fn new(shards: Arc<Shards>, settings: LockSettings) -> Self {
-        let expiring = Expiring::new(&[LOCKS], Duration::ZERO);
+        let expiring = Expiring::new(&[LOCKS, LOCK_TOKENS], Duration::ZERO);
         Self { shards, expiring, max_locks: settings.max_locks }
     }
 
@@ -52,7 +55,12 @@ fn member(key: &LockKey) -> String {
 
 #[async_trait]
 impl LockStore for RedisLocks {
-    async fn acquire(&self, keys: Vec<LockKey>, ttl: Duration) -> StoreResult<Vec<LockOutcome>> {
+    async fn acquire(
+        &self,
+        keys: Vec<LockKey>,
+        ttl: Duration,
+        token: ReleaseToken,
+    ) -> StoreResult<Vec<LockOutcome>> {
         let scatter = Scatter {
             script: &ACQUIRE,
             traffic: Traffic::Small,
@@ -65,6 +73,7 @@ impl LockStore for RedisLocks {
             .shards
             .scatter(scatter, &keys, |command, shard, keys| {
                 command.arg(millis_of(ttl)).arg(self.shards.part_of(self.max_locks, shard));
+                command.arg(token.to_string());
                 keys.for_each(|key| {
                     command.arg(member(key));
                 });
@@ -74,6 +83,14 @@ impl LockStore for RedisLocks {
             Ok(LockOutcome { acquired, expires_at: time_of(&expires_at)? })
         });
         outcomes.collect()
+    }
+
+    async fn release(&self, key: &LockKey, token: Option<ReleaseToken>) -> StoreResult<bool> {
+        let shard = self.shard(key);
+        let reply = self.shards.run(shard, Traffic::Small, &RELEASE, |command| {
+            command.arg(member(key)).arg(token.map_or(String::new(), String::from));
+        });
+        read(reply.await?)
     }
 
     async fn get(&self, key: &LockKey) -> StoreResult<Option<Timestamp>> {
