@@ -244,6 +244,7 @@ fn store(port: u16, max_series: usize) -> Stores {
             retention: Duration::from_secs(86_400),
             max_future_skew: Duration::from_secs(600),
             max_series,
+            max_bytes: 1 << 40,
             max_tombstones: 1_000_000,
         },
         ..StoreSettings::for_tests()

@@ -29,6 +29,7 @@ fn main() {
             retention: Duration::from_secs(86_400),
             max_future_skew: Duration::from_secs(600),
             max_series: 10_000_000,
+            max_bytes: 1 << 40,
             max_tombstones: 1_000_000,
         },
         ..StoreSettings::for_tests()

@@ -26,6 +26,7 @@ mod redis_replicas;
 mod redis_series;
 mod redis_store;
 mod series_on_disk;
+mod series_readers;
 mod set_clock;
 mod shutdown;
 mod signals;

@@ -92,6 +92,9 @@ impl Stand {
             server.request(reqwest::Method::POST, "/v1/generations/away/bump"),
             server.request(reqwest::Method::GET, "/v1/cache/away/key"),
             server.request(reqwest::Method::GET, &delta),
+            // Never fewer series instead.
+            server.request(reqwest::Method::GET, "/v1/series"),
+            server.request(reqwest::Method::GET, "/v1/series?match[]=before"),
         ];
         for request in requests {
             let started = Instant::now();

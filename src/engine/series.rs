@@ -90,6 +90,13 @@ pub enum PushOutcome {
         /// How many more series there was room for.
         room: usize,
     },
+    /// The batch would make the series larger than there is room for; nothing was changed.
+    OverBytes {
+        /// By how many bytes the series would grow, at most.
+        more: usize,
+        /// By how many bytes they may grow.
+        room: usize,
+    },
 }
 
 /// What changed after a cursor, as [`Delta::Changes`].
@@ -148,6 +155,7 @@ impl SeriesEngine {
         Ok(match unfence(self.store.upsert(batch, fence).await?)? {
             UpsertOutcome::Applied(counts) => PushOutcome::Applied(counts),
             UpsertOutcome::OverBudget { new, room } => PushOutcome::OverBudget { new, room },
+            UpsertOutcome::OverBytes { more, room } => PushOutcome::OverBytes { more, room },
         })
     }
 
@@ -296,36 +304,4 @@ fn has_news(found: Option<&Changes>) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::{Clock as _, ManualClock};
-    use crate::engine::{Engine, EngineSettings};
-    use crate::model::time::Timestamp;
-    use crate::store::StoreSettings;
-    use crate::store::embedded::{EmbeddedSettings, open_with};
-
-    const WRITER: Writer<'_> = Writer { role: "leader", source: "leader_scrape", bound_role: None };
-
-    #[tokio::test]
-    async fn a_point_is_refused_from_the_first_nanosecond_beyond_the_skew() {
-        let clock = Arc::new(ManualClock::at(Timestamp::from_nanos(1 << 60)));
-        let shared: SharedClock = Arc::clone(&clock) as SharedClock;
-        let settings = EmbeddedSettings::in_memory();
-        let (stores, shared) =
-            open_with(&settings, &StoreSettings::for_tests(), |_| shared).expect("opens");
-        let engine = Engine::new(stores, EngineSettings::default(), shared).series;
-        let push = async |ahead: Duration| {
-            let mut batch = PointBatch::default();
-            batch.push("m", "", 1.0, Some(clock.now().saturating_add(ahead)), None);
-            engine.push(batch, Position::Index, &WRITER, None).await.expect("responds")
-        };
-        // Also right after the system's clock was set: the check does not follow it slowly.
-        for hours in [0, 1, 40 * 24] {
-            clock.set_system(clock.now().saturating_add(Duration::from_secs(3600 * hours)));
-            let skew = EngineSettings::default().series.max_future_skew;
-            assert!(matches!(push(skew).await, PushOutcome::Applied(_)));
-            let refused = push(skew + Duration::from_nanos(1)).await;
-            assert!(matches!(refused, PushOutcome::InvalidPoints(_)), "{refused:?}");
-        }
-    }
-}
+mod tests;

@@ -17,6 +17,8 @@ pub(crate) const MAX_FUTURE_SKEW: Duration = Duration::from_secs(600);
 pub(crate) const CHECKPOINT_RETENTION: Duration = Duration::from_secs(7200);
 /// The most live series.
 pub(crate) const MAX_SERIES: usize = 100;
+/// The most bytes of live series.
+pub(crate) const MAX_SERIES_BYTES: usize = 64 << 10;
 /// The most deletions that are remembered.
 pub(crate) const MAX_TOMBSTONES: usize = 60;
 
@@ -33,6 +35,7 @@ fn settings() -> StoreSettings {
             retention: RETENTION,
             max_future_skew: MAX_FUTURE_SKEW,
             max_series: MAX_SERIES,
+            max_bytes: MAX_SERIES_BYTES,
             max_tombstones: MAX_TOMBSTONES,
         },
         checkpoints: CheckpointSettings {

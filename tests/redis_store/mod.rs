@@ -30,6 +30,7 @@ pub(crate) fn store_settings() -> StoreSettings {
             retention,
             max_future_skew: retention,
             max_series: 1_000,
+            max_bytes: 1 << 30,
             max_tombstones: 1_000,
         },
         checkpoints: CheckpointSettings { retention, max_checkpoints: 1_000_000 },

@@ -91,6 +91,8 @@ codes! {
         "points of the push are invalid; `errors` points at them, and nothing was changed";
     SeriesBudgetExceeded, UNPROCESSABLE_ENTITY, "series_budget_exceeded",
         "the push has more new series than there is room for; nothing was changed";
+    SeriesBytesExceeded, UNPROCESSABLE_ENTITY, "series_bytes_exceeded",
+        "the push has more bytes of new names, labels and help texts than there is room for; nothing was changed";
     TooManyNamespaces, UNPROCESSABLE_ENTITY, "too_many_namespaces",
         "the value is in a new namespace, and the limit on namespaces is reached";
     FenceRequired, PRECONDITION_REQUIRED, "fence_required",

@@ -86,5 +86,7 @@ mod tests {
         let id = SeriesId::of("up", "job=\"a\"");
         assert_eq!(SeriesId::parse(&id.to_string()), Ok(id));
         assert_ne!(id, SeriesId::of("up", "job=\"b\""));
+        // Clients keep ids: they never change between versions.
+        assert_eq!(id.to_string(), "ef89066f075cf32529ab4a09767a0df3");
     }
 }

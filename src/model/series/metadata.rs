@@ -97,3 +97,10 @@ pub struct Metadata {
     /// The family's unit; empty when there is none.
     pub unit: Arc<str>,
 }
+
+impl Metadata {
+    /// Returns the length of its texts, in bytes.
+    pub fn text_bytes(&self) -> usize {
+        self.help.len() + self.unit.len()
+    }
+}

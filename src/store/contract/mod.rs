@@ -42,7 +42,7 @@ pub use self::leases::{AcquireOutcome, LeaseSettings, LeaseStore};
 pub use self::locks::{LockOutcome, LockSettings, LockStore};
 pub use self::operation::{Capabilities, ClientStatus, Operation, ResourceStatus, StoreStatus};
 pub use self::series::{
-    Change, Delta, SeriesSettings, SeriesStore, Snapshot, UpsertCounts, UpsertOutcome,
+    Change, Delta, SeriesSettings, SeriesStore, Snapshot, UpsertCounts, UpsertOutcome, series_bytes,
 };
 pub use self::settings::{FlushSettings, PurgeSettings, StoreSettings};
 

@@ -89,6 +89,11 @@ pub struct ResourceStatus {
 }
 
 impl ResourceStatus {
+    /// Makes the status of a resource that is counted in bytes, too.
+    pub fn sized(resource: &'static str, entries: u64, bytes: u64) -> Self {
+        Self { resource, entries, bytes: Some(bytes), limit: None }
+    }
+
     /// Makes the status of a resource that is counted in entries only.
     pub fn counted(resource: &'static str, entries: u64) -> Self {
         Self { resource, entries, bytes: None, limit: None }

@@ -11,7 +11,7 @@ use crate::model::batch::PointBatch;
 use crate::model::cursor::Cursor;
 use crate::model::leases::Fence;
 use crate::model::selector::Selector;
-use crate::model::series::{Point, SeriesId, SeriesKey};
+use crate::model::series::{Metadata, Point, SeriesId, SeriesKey};
 use crate::model::settings;
 
 /// `[series]`, as far as the store needs it: what is kept, and for how long.
@@ -26,9 +26,18 @@ pub struct SeriesSettings {
     /// The most live series.
     #[serde(deserialize_with = "settings::count")]
     pub max_series: usize,
+    /// The most bytes of live series, see [`series_bytes`]. The keys of tombstones may take a quarter as much besides.
+    #[serde(deserialize_with = "settings::bytes")]
+    pub max_bytes: usize,
     /// The most tombstones that are kept for cursors.
     #[serde(deserialize_with = "settings::count")]
     pub max_tombstones: usize,
+}
+
+/// Returns how many bytes a series counts as: those of its name, its canonical labels, and the help text and the unit
+/// of its metadata, as if it shared none of them with other series.
+pub fn series_bytes(name: &str, labels: &str, metadata: Option<&Metadata>) -> usize {
+    name.len() + labels.len() + metadata.map_or(0, Metadata::text_bytes)
 }
 
 /// How an upsert ended.
@@ -41,6 +50,14 @@ pub enum UpsertOutcome {
         /// How many of the batch's series are new; where the budget is not exact, of those in full shards.
         new: usize,
         /// How many more series there was room for, in the same shards.
+        room: usize,
+    },
+    /// The batch would make the series larger than there is room for; nothing was changed.
+    OverBytes {
+        /// By how many bytes the series would grow; more than they do where points of the batch are stale, or name a
+        /// series twice. Where the budget is not exact, the growth in full shards.
+        more: usize,
+        /// By how many bytes they may grow, in the same shards.
         room: usize,
     },
 }

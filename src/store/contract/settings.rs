@@ -50,6 +50,7 @@ impl StoreSettings {
                 retention: DAY,
                 max_future_skew: Duration::from_secs(600),
                 max_series: 1_000_000,
+                max_bytes: 1 << 30,
                 max_tombstones: 100_000,
             },
             locks: LockSettings { max_locks: 1_000_000 },

@@ -2,6 +2,7 @@
 //! series is the model that they hold the store against.
 
 mod clocks;
+mod limits;
 mod model;
 mod reads;
 
@@ -22,6 +23,12 @@ use holdall::store::{
 pub(super) use self::clocks::{
     a_clock_that_is_set_back_freezes_no_series, a_sample_that_is_older_by_a_nanosecond_is_stale,
     a_sample_too_far_ahead_wins_against_nothing,
+};
+pub(super) use self::limits::{
+    a_cursor_is_gone_exactly_below_the_low_watermark, racing_writers_never_exceed_the_bytes,
+    the_bytes_of_series_are_counted_exactly, the_bytes_of_series_never_exceed_their_budget,
+    the_parts_of_a_delta_have_each_series_once,
+    writes_of_series_are_refused_under_a_lease_that_ended,
 };
 pub(super) use self::model::{
     any_order_of_steps_equals_a_plain_model,
@@ -52,7 +59,13 @@ macro_rules! cases {
             a_snapshot_is_sorted_paged_and_selected,
             a_dry_run_counts_deletions_and_deletes_nothing,
             a_cursor_is_honoured_until_a_deletion_behind_it_is_trimmed,
+            a_cursor_is_gone_exactly_below_the_low_watermark,
+            the_parts_of_a_delta_have_each_series_once,
             waiting_readers_are_woken_by_every_change,
+            writes_of_series_are_refused_under_a_lease_that_ended,
+            the_bytes_of_series_are_counted_exactly,
+            the_bytes_of_series_never_exceed_their_budget,
+            racing_writers_never_exceed_the_bytes,
             any_order_of_steps_equals_a_plain_model,
             snapshot_and_deltas_equal_a_fresh_snapshot_under_any_concurrency,
         }
@@ -115,7 +128,7 @@ async fn upsert(store: &Arc<dyn SeriesStore>, batch: PointBatch) -> UpsertOutcom
 async fn counts(store: &Arc<dyn SeriesStore>, batch: PointBatch) -> UpsertCounts {
     match upsert(store, batch).await {
         UpsertOutcome::Applied(counts) => counts,
-        UpsertOutcome::OverBudget { new, room } => panic!("{new} new, room for {room}"),
+        refused => panic!("{refused:?}"),
     }
 }
 

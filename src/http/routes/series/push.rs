@@ -24,6 +24,7 @@ pub(super) const CODES: &[Code] = &[
     Code::TooManyPoints,
     Code::InvalidPoints,
     Code::SeriesBudgetExceeded,
+    Code::SeriesBytesExceeded,
     Code::FenceRequired,
     Code::PartlyApplied,
 ];
@@ -145,6 +146,8 @@ pub(crate) async fn push_series(
         PushOutcome::InvalidPoints(points) => Err(invalid_points(points)),
         PushOutcome::OverBudget { new, room } => Err(Problem::new(Code::SeriesBudgetExceeded)
             .detail(format!("{new} new series, but room for {room}"))),
+        PushOutcome::OverBytes { more, room } => Err(Problem::new(Code::SeriesBytesExceeded)
+            .detail(format!("{more} bytes more, but room for {room}"))),
     }
 }
 

@@ -149,7 +149,9 @@ async fn status_and_administration_respond() {
     let api = api();
     api.push(json!([{"name": "a", "value": 1}])).await;
     let status = api.get("/v1/status").await.json;
-    assert_eq!(status["resources"][0], json!({"resource": "series", "entries": 1}));
+    let series = &status["resources"][0];
+    assert_eq!((&series["resource"], &series["entries"]), (&json!("series"), &json!(1)));
+    assert!(series["bytes"].as_u64() > Some(0), "{series}");
     assert!(status["backend"].is_string());
     assert!(api.send("POST", "/v1/admin/gc", &Value::Null).await.json["removed"].is_i64());
     assert!(api.send("POST", "/v1/admin/flush", &Value::Null).await.json["flushed"].is_i64());

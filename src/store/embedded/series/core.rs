@@ -15,6 +15,7 @@ use super::record::{NO_SLOT, Record, Slab, State};
 use crate::model::batch::BatchPoint;
 use crate::model::series::{Point, Sample, SeriesId, SeriesKey};
 use crate::model::time::Timestamp;
+use crate::store::series_bytes;
 
 /// The records and the ways to find them.
 #[derive(Debug, Default)]
@@ -138,8 +139,8 @@ impl Core {
         self.unindex(slot);
         let record = self.slab.get_mut(slot);
         record.state = State::Forgotten;
-        let name = record.name;
-        if self.names.get_mut(name).forget() {
+        let (name, bytes) = (record.name, record.labels.len());
+        if self.names.get_mut(name).forget(bytes) {
             self.names.purge(name, &mut self.slab);
         }
     }
@@ -159,6 +160,12 @@ impl Core {
         if let Ok(entry) = self.by_key.find_entry(spread(hash), |&other| other == slot) {
             entry.remove();
         }
+    }
+
+    /// Returns how many bytes the key of a slot has.
+    pub(super) fn key_bytes(&self, slot: u32) -> usize {
+        let record = self.slab.get(slot);
+        series_bytes(&self.names.get(record.name).name, &record.labels, None)
     }
 
     /// Returns the key of a slot.

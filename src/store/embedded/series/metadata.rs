@@ -87,6 +87,11 @@ impl MetadataTable {
         self.entries.get(id as usize).map(|entry| &entry.metadata)
     }
 
+    /// Returns the length of the texts of a number, in bytes; 0 for [`NO_METADATA`].
+    pub(super) fn bytes(&self, id: u32) -> usize {
+        self.get(id).map_or(0, |metadata| metadata.text_bytes())
+    }
+
     /// Returns whether the entry was on disk, and notes that from now on it is.
     pub(super) fn mark_saved(&mut self, id: u32) -> bool {
         self.entries

@@ -115,8 +115,12 @@ impl EmbeddedSeries {
     pub(super) fn status(&self) -> [ResourceStatus; 2] {
         let table = self.shared.table.lock();
         [
-            ResourceStatus::counted("series", table.live as u64),
-            ResourceStatus::counted("series_tombstones", table.tombstones.len() as u64),
+            ResourceStatus::sized("series", table.live as u64, table.bytes as u64),
+            ResourceStatus::sized(
+                "series_tombstones",
+                table.tombstones.len() as u64,
+                table.tombstones.bytes() as u64,
+            ),
         ]
     }
 

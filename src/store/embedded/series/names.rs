@@ -30,6 +30,8 @@ pub(super) struct NameEntry {
     slots: Vec<u32>,
     sorted: usize,
     forgotten: usize,
+    /// How many bytes of labels the forgotten ones keep.
+    forgotten_bytes: usize,
     /// Series that a batch has reserved under this name.
     reserved: usize,
 }
@@ -114,7 +116,7 @@ impl Names {
                 keep
             });
             entry.slots.shrink_to(entry.slots.len() * 2);
-            entry.forgotten = 0;
+            (entry.forgotten, entry.forgotten_bytes) = (0, 0);
             for slot in freed {
                 slab.remove(slot);
             }
@@ -130,7 +132,8 @@ impl Names {
 
 impl NameEntry {
     fn new(name: Arc<str>, saved: bool) -> Self {
-        Self { name, saved, slots: Vec::new(), sorted: 0, forgotten: 0, reserved: 0 }
+        let (slots, sorted) = (Vec::new(), 0);
+        Self { name, saved, slots, sorted, forgotten: 0, forgotten_bytes: 0, reserved: 0 }
     }
 
     /// Notes that a batch is about to create a series of this name.
@@ -148,10 +151,14 @@ impl NameEntry {
         self.slots.push(slot);
     }
 
-    /// Notes that a series of this name was forgotten; returns whether it is time to purge.
-    pub(super) fn forget(&mut self) -> bool {
+    /// Notes that a series of this name was forgotten, with so many bytes of labels; returns whether it is
+    /// time to purge: a purge looks at all series of the name, so they must be worth that.
+    pub(super) fn forget(&mut self, bytes: usize) -> bool {
         self.forgotten += 1;
-        self.forgotten > 64 + self.slots.len() / 4 || self.forgotten == self.slots.len()
+        self.forgotten_bytes += bytes;
+        self.forgotten > 64 + self.slots.len() / 4
+            || self.forgotten_bytes > 1024 + 16 * self.slots.len()
+            || self.forgotten == self.slots.len()
     }
 
     /// Sorts some series more into the list, at most [`SORTED_AT_ONCE`]; returns whether all are sorted now.

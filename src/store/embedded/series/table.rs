@@ -32,6 +32,8 @@ pub(super) struct SeriesTable {
     pub(super) dirty: DirtySet<u32, BuildSlotHasher>,
     pub(super) created: CreatedLog,
     pub(super) live: usize,
+    /// What the live series count as, see [`series_bytes`](crate::store::series_bytes).
+    pub(super) bytes: usize,
 }
 
 /// The times at which the table is changed.
@@ -50,6 +52,27 @@ pub(super) struct Now {
 enum Target {
     Slot(u32),
     Stale,
+}
+
+/// How much the series grow by a batch, or may grow.
+#[derive(Debug, Clone, Copy, Default)]
+struct Growth {
+    series: usize,
+    bytes: usize,
+}
+
+impl Growth {
+    /// Returns why a batch is refused that needs so much. What needs nothing is never refused, also when
+    /// a limit was lowered.
+    fn refusal(self, room: Self) -> Option<UpsertOutcome> {
+        if self.series > room.series {
+            Some(UpsertOutcome::OverBudget { new: self.series, room: room.series })
+        } else if self.bytes > room.bytes {
+            Some(UpsertOutcome::OverBytes { more: self.bytes, room: room.bytes })
+        } else {
+            None
+        }
+    }
 }
 
 impl SeriesTable {
@@ -71,6 +94,7 @@ impl SeriesTable {
             dirty: DirtySet::default(),
             created: CreatedLog::default(),
             live: 0,
+            bytes: 0,
         }
     }
 
@@ -78,15 +102,34 @@ impl SeriesTable {
     pub(super) fn upsert(&mut self, batch: &PointBatch, now: Now) -> UpsertOutcome {
         self.expire(now);
         self.created.trim();
-        let room = self.settings.max_series.saturating_sub(self.live);
-        let (targets, new) = self.locate(batch, now, room);
-        if new > room {
-            self.give_up(&targets);
-            return UpsertOutcome::OverBudget { new, room };
-        }
-        self.dirty.reserve(batch.len());
+        let room = Growth {
+            series: self.settings.max_series.saturating_sub(self.live),
+            bytes: self.settings.max_bytes.saturating_sub(self.bytes),
+        };
         let metadata: Vec<u32> =
             batch.metadata().iter().map(|m| self.core.metadata.acquire(m)).collect();
+        let (targets, growth) = self.locate(batch, &metadata, now, room);
+        let outcome = match growth.refusal(room) {
+            Some(refusal) => {
+                self.give_up(&targets);
+                refusal
+            }
+            None => UpsertOutcome::Applied(self.apply_all(batch, targets, &metadata, now)),
+        };
+        for id in metadata {
+            self.core.metadata.release(id);
+        }
+        outcome
+    }
+
+    fn apply_all(
+        &mut self,
+        batch: &PointBatch,
+        targets: Vec<Target>,
+        metadata: &[u32],
+        now: Now,
+    ) -> UpsertCounts {
+        self.dirty.reserve(batch.len());
         let mut counts = UpsertCounts::default();
         for (point, target) in batch.iter().zip(targets) {
             let id = point.metadata.map_or(NO_METADATA, |index| metadata[index]);
@@ -95,19 +138,23 @@ impl SeriesTable {
                 Target::Slot(slot) => self.apply(slot, &point, id, now, &mut counts),
             }
         }
-        for id in metadata {
-            self.core.metadata.release(id);
-        }
         self.trim();
-        UpsertOutcome::Applied(counts)
+        counts
     }
 
-    /// Finds or reserves a slot for each point; also counts the series that are new. Beyond
-    /// `room` none is reserved any more, so that a batch that can't be applied stays cheap.
-    fn locate(&mut self, batch: &PointBatch, now: Now, room: usize) -> (Vec<Target>, usize) {
+    /// Finds or reserves a slot for each point; also counts the series that are new, and the bytes by
+    /// which all grow at most. Beyond `room` none is reserved any more, so that a batch that can't be
+    /// applied stays cheap.
+    fn locate(
+        &mut self,
+        batch: &PointBatch,
+        metadata: &[u32],
+        now: Now,
+        room: Growth,
+    ) -> (Vec<Target>, Growth) {
         let oldest = self.oldest_live_nanos(now.expiry);
         let mut targets = Vec::with_capacity(batch.len());
-        let mut new = 0;
+        let mut growth = Growth::default();
         let mut before = NO_SLOT;
         for point in batch.iter() {
             if point.sample(now.stamp).updated_at.as_nanos() <= oldest {
@@ -119,19 +166,29 @@ impl SeriesTable {
                     let record = self.core.slab.get_mut(slot);
                     if record.state == State::Tombstone {
                         record.state = State::Reviving;
-                        new += 1;
+                        growth.series += 1;
+                        growth.bytes += point.name.len() + point.labels.len();
                     }
                     Some(slot)
                 }
                 Err(hash) => {
-                    new += 1;
-                    let reserved =
-                        (new <= room).then(|| self.core.reserve(&point, hash, before)).flatten();
-                    // Every slot there can be is taken: over any budget.
-                    new = if reserved.is_none() { new.max(room.saturating_add(1)) } else { new };
+                    growth.series += 1;
+                    growth.bytes += point.name.len() + point.labels.len();
+                    let fits = growth.refusal(room).is_none();
+                    let reserved = fits.then(|| self.core.reserve(&point, hash, before)).flatten();
+                    if fits && reserved.is_none() {
+                        // Every slot there can be is taken: over any budget.
+                        growth.series = growth.series.max(room.series.saturating_add(1));
+                    }
                     reserved
                 }
             };
+            let held = slot.map_or(NO_METADATA, |slot| self.core.slab.get(slot).metadata);
+            let given = point.metadata.map_or(NO_METADATA, |index| metadata[index]);
+            if given != NO_METADATA && given != held {
+                let metadata = &self.core.metadata;
+                growth.bytes += metadata.bytes(given).saturating_sub(metadata.bytes(held));
+            }
             let Some(slot) = slot else { continue };
             targets.push(Target::Slot(slot));
             if before != NO_SLOT {
@@ -139,7 +196,7 @@ impl SeriesTable {
             }
             before = slot;
         }
-        (targets, new)
+        (targets, growth)
     }
 
     /// Returns the time at or before which a sample is past the retention.
@@ -178,10 +235,12 @@ impl SeriesTable {
                 name.unreserve();
                 name.add(slot);
             } else {
-                self.tombstones.revive();
+                let bytes = point.name.len() + point.labels.len();
+                self.tombstones.revive(bytes);
             }
             record.state = State::Live;
             self.live += 1;
+            self.bytes += point.name.len() + point.labels.len();
             counts.created += 1;
         } else if earlier && record.updated_at_nanos <= latest.as_nanos() {
             counts.stale += 1;
@@ -199,6 +258,8 @@ impl SeriesTable {
         record.updated_at_nanos = sample.updated_at.as_nanos();
         if metadata != NO_METADATA && metadata != record.metadata {
             let old = std::mem::replace(&mut record.metadata, metadata);
+            self.bytes += self.core.metadata.bytes(metadata);
+            self.bytes -= self.core.metadata.bytes(old);
             self.core.metadata.retain(metadata);
             self.core.metadata.release(old);
         }
@@ -223,10 +284,12 @@ impl SeriesTable {
         let record = self.core.slab.get_mut(slot);
         record.state = State::Tombstone;
         let metadata = std::mem::replace(&mut record.metadata, NO_METADATA);
+        let key_bytes = self.core.key_bytes(slot);
+        self.bytes -= key_bytes + self.core.metadata.bytes(metadata);
         self.core.metadata.release(metadata);
         self.live -= 1;
         self.changed(slot, now);
-        self.tombstones.push(self.core.slab.get(slot).seq, slot);
+        self.tombstones.push(self.core.slab.get(slot).seq, slot, key_bytes);
     }
 
     /// Deletes a series; returns whether it was live.
@@ -256,10 +319,14 @@ impl SeriesTable {
     /// Forgets the oldest deletions beyond the limit.
     pub(super) fn trim(&mut self) {
         self.tombstones.sweep(|seq, slot| self.core.is_tombstone(seq, slot));
-        while self.tombstones.len() > self.settings.max_tombstones {
+        let most_bytes = self.settings.max_bytes / 4;
+        while self.tombstones.len() > self.settings.max_tombstones
+            || self.tombstones.bytes() > most_bytes
+        {
             let core = &self.core;
             let current = |seq, slot| core.is_tombstone(seq, slot);
             let Some(slot) = self.tombstones.pop_oldest(current) else { return };
+            self.tombstones.forget(self.core.key_bytes(slot));
             self.core.forget(slot);
         }
     }

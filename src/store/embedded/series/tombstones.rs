@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 pub(super) struct Tombstones {
     queue: VecDeque<(u64, u32)>,
     revived: usize,
+    bytes: usize,
     low_watermark: u64,
 }
 
@@ -24,14 +25,26 @@ impl Tombstones {
         self.low_watermark
     }
 
-    /// Remembers a deletion.
-    pub(super) fn push(&mut self, seq: u64, slot: u32) {
+    /// Returns how many bytes the keys of the deleted series have.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Remembers a deletion of a series whose key has so many bytes.
+    pub(super) fn push(&mut self, seq: u64, slot: u32, key_bytes: usize) {
         self.queue.push_back((seq, slot));
+        self.bytes += key_bytes;
     }
 
     /// Notes that the series of a tombstone is live again; its entry in the queue is void now.
-    pub(super) fn revive(&mut self) {
+    pub(super) fn revive(&mut self, key_bytes: usize) {
         self.revived += 1;
+        self.bytes -= key_bytes;
+    }
+
+    /// Notes that the deletion that [`Self::pop_oldest`] returned is forgotten.
+    pub(super) fn forget(&mut self, key_bytes: usize) {
+        self.bytes -= key_bytes;
     }
 
     /// Drops the void entries once they are many, so that a series which is deleted and created

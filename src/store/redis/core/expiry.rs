@@ -48,7 +48,7 @@ impl Expiring {
         StatusPart {
             keys: self.times,
             text: &[include_str!("lua/count_live.lua")],
-            arguments: vec![millis_of(self.after)],
+            arguments: vec![millis_of(self.after).to_string()],
         }
     }
 }

@@ -25,7 +25,7 @@ const MAX_ROUNDS: usize = 1_000_000;
 pub(crate) struct StatusReader {
     shards: Arc<Shards>,
     script: Script,
-    arguments: Vec<i64>,
+    arguments: Vec<String>,
     parts: usize,
 }
 

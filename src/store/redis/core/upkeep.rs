@@ -17,7 +17,7 @@ pub(crate) struct StatusPart {
     /// [`Upkeep::report`] reads, or a simple string where it has to run again first.
     pub(crate) text: &'static [&'static str],
     /// `ARGV` behind the first.
-    pub(crate) arguments: Vec<i64>,
+    pub(crate) arguments: Vec<String>,
 }
 
 /// What a resource reports.

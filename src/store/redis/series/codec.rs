@@ -31,7 +31,7 @@ const TYPES: [MetricType; 8] = [
 ];
 
 /// Appends a length in 4 bytes. No text of a request is longer than these can say.
-fn put_length(length: usize, out: &mut Vec<u8>) {
+pub(super) fn put_length(length: usize, out: &mut Vec<u8>) {
     out.extend(u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
 }
 

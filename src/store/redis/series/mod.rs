@@ -88,6 +88,7 @@ impl RedisSeries {
             max_future_skew_ms: i64::try_from(max_future_skew).unwrap_or(i64::MAX),
             max_tombstones: tombstones_of_a_shard(settings.max_tombstones, shards.count()),
             max_series: settings.max_series,
+            max_bytes: settings.max_bytes,
             shards: shards.count(),
         };
         let (signal, rooms) = (Signal::new(shards.count()), Rooms::new(shards.count()));
@@ -380,8 +381,12 @@ impl Upkeep for RedisSeries {
         let states = states.collect::<StoreResult<Vec<_>>>()?;
         let sum = |of: fn(&ShardState) -> u64| states.iter().map(of).sum();
         let resources = vec![
-            ResourceStatus::counted("series", sum(|state| state.live)),
-            ResourceStatus::counted("series_tombstones", sum(|state| state.tombstones)),
+            ResourceStatus::sized("series", sum(|state| state.live), sum(|state| state.bytes)),
+            ResourceStatus::sized(
+                "series_tombstones",
+                sum(|state| state.tombstones),
+                sum(|state| state.tombstone_bytes),
+            ),
         ];
         Ok(Report { resources, newest: Some(Position::of(&states).cursor()) })
     }

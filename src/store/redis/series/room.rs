@@ -13,9 +13,21 @@ const MAX_AGE: Duration = Duration::from_secs(1);
 /// The least room that must be left over, so that other writers of this moment don't use it up.
 const SLACK: usize = 1_000;
 
+/// As [`SLACK`], for bytes.
+const SLACK_BYTES: usize = 1 << 20;
+
+/// Room for new series, or how much of it is needed or allowed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    /// In series.
+    pub(super) series: usize,
+    /// In bytes of all series.
+    pub(super) bytes: usize,
+}
+
 /// The rooms of all shards.
 #[derive(Debug)]
-pub(super) struct Rooms(Vec<Mutex<Option<(Instant, usize)>>>);
+pub(super) struct Rooms(Vec<Mutex<Option<(Instant, Room)>>>);
 
 impl Rooms {
     /// Makes rooms of which nothing is known.
@@ -24,15 +36,16 @@ impl Rooms {
     }
 
     /// Notes the room of a shard.
-    pub(super) fn note(&self, shard: usize, room: usize) {
+    pub(super) fn note(&self, shard: usize, room: Room) {
         *self.0[shard].lock() = Some((Instant::now(), room));
     }
 
-    /// Returns whether a shard of that quota surely has room for so many new series.
-    pub(super) fn surely(&self, shard: usize, series: usize, quota: usize) -> bool {
-        let slack = SLACK.max(quota / 10);
+    /// Returns whether a shard of that quota surely has the room that is needed.
+    pub(super) fn surely(&self, shard: usize, needed: Room, quota: Room) -> bool {
+        let series = needed.series.saturating_add(SLACK.max(quota.series / 10));
+        let bytes = needed.bytes.saturating_add(SLACK_BYTES.max(quota.bytes / 10));
         self.0[shard].lock().is_some_and(|(at, room)| {
-            at.elapsed() < MAX_AGE && room >= series.saturating_add(slack)
+            at.elapsed() < MAX_AGE && room.series >= series && room.bytes >= bytes
         })
     }
 }
@@ -44,14 +57,18 @@ mod tests {
     #[test]
     fn only_ample_room_that_was_seen_just_now_is_believed() {
         let rooms = Rooms::new(2);
-        assert!(!rooms.surely(0, 0, 10_000), "nothing is known");
-        rooms.note(0, 1_005);
-        assert!(rooms.surely(0, 5, 10_000));
-        assert!(!rooms.surely(0, 6, 10_000), "a thousand must be left");
-        assert!(!rooms.surely(0, 5, 20_000), "a tenth of the quota must be left");
-        assert!(!rooms.surely(1, 0, 10_000), "another shard");
+        let room = |series, bytes| Room { series, bytes };
+        let quota = room(10_000, 10 << 20);
+        assert!(!rooms.surely(0, room(0, 0), quota), "nothing is known");
+        rooms.note(0, room(1_005, (1 << 20) + 7));
+        assert!(rooms.surely(0, room(5, 7), quota));
+        assert!(!rooms.surely(0, room(6, 7), quota), "a thousand must be left");
+        assert!(!rooms.surely(0, room(5, 8), quota), "a megabyte must be left");
+        assert!(!rooms.surely(0, room(5, 7), room(20_000, 10 << 20)), "a tenth must be left");
+        assert!(!rooms.surely(0, room(5, 7), room(10_000, 20 << 20)), "a tenth must be left");
+        assert!(!rooms.surely(1, room(0, 0), quota), "another shard");
         let old = Instant::now().checked_sub(MAX_AGE).expect("the machine runs longer");
-        *rooms.0[0].lock() = Some((old, 9_999));
-        assert!(!rooms.surely(0, 5, 10_000), "it is too long ago");
+        *rooms.0[0].lock() = Some((old, room(9_999, 9 << 20)));
+        assert!(!rooms.surely(0, room(5, 7), quota), "it is too long ago");
     }
 }

@@ -41,6 +41,8 @@ pub(super) struct Limits {
     pub(super) max_tombstones: usize,
     /// The most series of all shards; see [`Self::quota`].
     pub(super) max_series: usize,
+    /// The most bytes of the series of all shards; see [`Self::byte_quota`].
+    pub(super) max_bytes: usize,
     /// How many shards there are.
     pub(super) shards: usize,
 }
@@ -49,19 +51,34 @@ impl Limits {
     /// Returns the most series of a shard: its part of the budget. The quotas of all shards add up to
     /// the budget, so no race can exceed it.
     pub(super) fn quota(&self, shard: usize) -> usize {
+        self.part_of(self.max_series, shard)
+    }
+
+    /// Returns the most bytes of a shard's series, as [`Self::quota`].
+    pub(super) fn byte_quota(&self, shard: usize) -> usize {
+        self.part_of(self.max_bytes, shard)
+    }
+
+    /// Returns the most deletions that a shard remembers, and the most bytes of their keys, as scripts take them.
+    fn tombstones(&self, shard: usize) -> String {
+        format!("{} {}", self.max_tombstones, self.byte_quota(shard) / 4)
+    }
+
+    fn part_of(&self, budget: usize, shard: usize) -> usize {
         let shards = self.shards.max(1);
-        self.max_series / shards + usize::from(shard < self.max_series % shards)
+        budget / shards + usize::from(shard < budget % shards)
     }
 }
 
 /// Returns what reads the state of a shard, as [`STATE`] does, beside what other resources report. It has to run again
 /// where more is due than it may delete.
 pub(super) fn status_part(limits: Limits) -> StatusPart {
-    let max_tombstones = i64::try_from(limits.max_tombstones).unwrap_or(i64::MAX);
+    // One list for all shards: the last shard's quota is the least of all.
+    let tombstones = limits.tombstones(limits.shards.saturating_sub(1));
     StatusPart {
         keys: KEYS,
         text: &[include_str!("lua/begin.lua"), include_str!("lua/state.lua")],
-        arguments: vec![limits.retention_ms, max_tombstones],
+        arguments: vec![limits.retention_ms.to_string(), tombstones],
     }
 }
 
@@ -87,7 +104,7 @@ pub(super) async fn run(
     let mut expired = 0;
     for _ in 0..MAX_ROUNDS {
         let arguments = |command: &mut Cmd| {
-            command.arg(limits.retention_ms).arg(limits.max_tombstones);
+            command.arg(limits.retention_ms).arg(limits.tombstones(shard));
             arguments(command);
         };
         let value = shards.run(shard, traffic, script, arguments).await?;
@@ -118,11 +135,18 @@ mod tests {
                     max_future_skew_ms: 0,
                     max_tombstones: 0,
                     max_series,
+                    max_bytes: 7 * max_series,
                     shards,
                 };
-                let quotas: Vec<usize> = (0..shards).map(|shard| limits.quota(shard)).collect();
-                assert_eq!(quotas.iter().sum::<usize>(), max_series);
-                assert!(quotas.iter().max() <= quotas.iter().min().map(|least| least + 1).as_ref());
+                for (quota, budget) in [
+                    (Limits::quota as fn(&Limits, usize) -> usize, max_series),
+                    (Limits::byte_quota, 7 * max_series),
+                ] {
+                    let quotas: Vec<usize> = (0..shards).map(|n| quota(&limits, n)).collect();
+                    assert_eq!(quotas.iter().sum::<usize>(), budget);
+                    let least = quotas.iter().min().map(|least| least + 1);
+                    assert!(quotas.iter().max() <= least.as_ref());
+                }
             }
         }
     }

@@ -7,9 +7,10 @@
 use std::collections::{HashMap, HashSet};
 
 use super::codec;
-use crate::model::batch::PointBatch;
+use crate::model::batch::{BatchPoint, PointBatch};
 use crate::model::series::SeriesId;
 use crate::model::time::Timestamp;
+use crate::store::series_bytes;
 
 /// The most points that one script applies: it takes some milliseconds.
 pub(super) const CHUNK_POINTS: usize = 1_000;
@@ -40,10 +41,12 @@ pub(super) struct Part {
     pub(super) shard: usize,
     /// In their order; at least one.
     pub(super) chunks: Vec<Chunk>,
-    /// Each id once, with the time of its newest point, where Redis has to count which are new.
+    /// Each id once, with the time of its newest point and its bytes, where Redis has to count which are new.
     pub(super) times: Vec<u8>,
     /// The number of distinct series.
     pub(super) series: usize,
+    /// By how many bytes the series grow at most.
+    pub(super) bytes: usize,
 }
 
 /// Returns the shard of a series.
@@ -70,6 +73,8 @@ pub(super) fn split(batch: &PointBatch, shards: usize) -> Vec<Part> {
         let bytes = &mut chunk.bytes;
         codec::put_point(point.name, point.labels, point.value, point.updated_at, metadata, bytes);
         part.series += usize::from(first);
+        let key = if first { series_bytes(point.name, point.labels, None) } else { 0 };
+        part.bytes += key + metadata_bytes(batch, &point);
     }
     parts.retain(|part| !part.chunks.is_empty());
     parts
@@ -91,30 +96,47 @@ pub(super) fn add_times(
         }
     }
     // A point without a time gets that of its arrival, which is the newest of all.
-    let mut newest: HashMap<SeriesId, Option<Timestamp>> = HashMap::new();
+    let mut newest: HashMap<SeriesId, Counted> = HashMap::new();
     for point in batch.iter() {
         let id = SeriesId::of(point.name, point.labels);
         if positions[shard_of(id, shards)].is_none() {
             continue;
         }
-        let at = point.updated_at;
+        let (at, texts) = (point.updated_at, metadata_bytes(batch, &point));
+        let key_bytes = series_bytes(point.name, point.labels, None);
         newest
             .entry(id)
-            .and_modify(|known| *known = known.zip(at).map(|(one, two)| one.max(two)))
-            .or_insert(at);
+            .and_modify(|known| {
+                known.at = known.at.zip(at).map(|(one, two)| one.max(two));
+                known.metadata_bytes = known.metadata_bytes.max(texts);
+            })
+            .or_insert(Counted { at, key_bytes, metadata_bytes: texts });
     }
-    for (id, at) in newest {
+    for (id, counted) in newest {
         if let Some(position) = positions[shard_of(id, shards)] {
             let times = &mut parts[position].times;
             times.extend(id.to_bytes());
-            codec::put_time(at, times);
+            codec::put_time(counted.at, times);
+            codec::put_length(counted.key_bytes, times);
+            codec::put_length(counted.metadata_bytes, times);
         }
     }
 }
 
+/// What Redis needs to know of a series of a batch to tell by how much it grows.
+struct Counted {
+    at: Option<Timestamp>,
+    key_bytes: usize,
+    metadata_bytes: usize,
+}
+
+fn metadata_bytes(batch: &PointBatch, point: &BatchPoint<'_>) -> usize {
+    point.metadata.map_or(0, |index| batch.metadata()[index].text_bytes())
+}
+
 impl Part {
     fn new(shard: usize) -> Self {
-        Self { shard, chunks: Vec::new(), times: Vec::new(), series: 0 }
+        Self { shard, chunks: Vec::new(), times: Vec::new(), series: 0, bytes: 0 }
     }
 
     /// Returns the chunk that takes the next point.
@@ -162,7 +184,7 @@ mod tests {
         let mut points = 0;
         for part in &parts {
             let counted = if part.shard == 1 { 0 } else { part.series };
-            assert_eq!(part.times.len(), 22 * counted);
+            assert_eq!(part.times.len(), 30 * counted);
             for chunk in &part.chunks {
                 assert!(chunk.points <= CHUNK_POINTS);
                 assert_eq!(chunk.ids.len(), 16 * chunk.points);

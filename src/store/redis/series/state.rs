@@ -19,6 +19,10 @@ pub(super) struct ShardState {
     pub(super) live: u64,
     /// Deletions that are still remembered.
     pub(super) tombstones: u64,
+    /// What the live series count as.
+    pub(super) bytes: u64,
+    /// The bytes of the keys of these deletions.
+    pub(super) tombstone_bytes: u64,
     /// Series that expired by this call.
     pub(super) expired: usize,
 }
@@ -62,6 +66,8 @@ impl ShardState {
             seq: items.number()?,
             live: items.number()?,
             tombstones: items.number()?,
+            bytes: items.number()?,
+            tombstone_bytes: items.number()?,
             expired: items.number()?,
         })
     }

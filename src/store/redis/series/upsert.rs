@@ -13,6 +13,7 @@ use super::super::core::fences::{Pass, add_pass, pass};
 use super::super::core::replies::{ReplyReader, malformed};
 use super::super::core::shards::in_part;
 use super::Inner;
+use super::room::Room;
 use super::scripts::{APPLY, CHECK};
 use super::split::{Chunk, Part, add_times, split};
 use crate::model::batch::PointBatch;
@@ -31,6 +32,11 @@ enum PartReply {
         new: usize,
         room: usize,
     },
+    /// The shard has no room for so many bytes; nothing was changed.
+    OverBytes {
+        more: usize,
+        room: usize,
+    },
 }
 
 /// What became of a whole part: what was applied, and why it ended before its end.
@@ -46,6 +52,7 @@ struct PartOutcome {
 enum Stop {
     Refused,
     OverQuota { new: usize, room: usize },
+    OverBytes { more: usize, room: usize },
     Failed(StoreError),
 }
 
@@ -68,9 +75,7 @@ impl Inner {
         // One script is atomic and checks itself. Several are checked first, so that what can be
         // refused is refused before anything has changed; not where every shard just had ample room.
         let one_script = matches!(&parts[..], [part] if part.chunks.len() == 1);
-        let ample = parts
-            .iter()
-            .all(|part| self.rooms.surely(part.shard, part.series, self.limits.quota(part.shard)));
+        let ample = parts.iter().all(|part| self.has_ample_room(part));
         if !one_script
             && !ample
             && let Some(refused) = self.check(&batch, &mut parts, pass.as_ref()).await?
@@ -78,6 +83,12 @@ impl Inner {
             return Ok(refused);
         }
         self.apply_all(&parts, pass.as_ref()).await
+    }
+
+    fn has_ample_room(&self, part: &Part) -> bool {
+        let (series, bytes) = (self.limits.quota(part.shard), self.limits.byte_quota(part.shard));
+        let needed = Room { series: part.series, bytes: part.bytes };
+        self.rooms.surely(part.shard, needed, Room { series, bytes })
     }
 
     /// Checks the fence and the quotas of all shards that a batch needs; returns the outcome of a batch
@@ -93,7 +104,7 @@ impl Inner {
         for (part, reply) in parts.iter().zip(self.check_parts(parts.iter(), pass).await?) {
             match reply {
                 PartReply::Refused => return Ok(Some(Fenced::Refused)),
-                PartReply::OverQuota { .. } => over.push(part.shard),
+                PartReply::OverQuota { .. } | PartReply::OverBytes { .. } => over.push(part.shard),
                 PartReply::Fits => {}
                 PartReply::Applied(counts) => return Err(malformed(&counts)),
             }
@@ -104,16 +115,17 @@ impl Inner {
         // Then, in the shards without so much room, Redis counts which series are new.
         add_times(batch, self.shards.count(), parts, &over);
         let counted = parts.iter().filter(|part| over.contains(&part.shard));
-        let mut short = None;
+        let (mut short, mut short_bytes) = (None, None);
         for reply in self.check_parts(counted, pass).await? {
             match reply {
                 PartReply::Refused => return Ok(Some(Fenced::Refused)),
                 PartReply::OverQuota { new, room } => add_short(&mut short, new, room),
+                PartReply::OverBytes { more, room } => add_short(&mut short_bytes, more, room),
                 PartReply::Fits => {}
                 PartReply::Applied(counts) => return Err(malformed(&counts)),
             }
         }
-        Ok(short.map(|(new, room)| Fenced::Done(UpsertOutcome::OverBudget { new, room })))
+        Ok(refusal(short, short_bytes).map(Fenced::Done))
     }
 
     async fn check_parts<'a>(
@@ -125,6 +137,7 @@ impl Inner {
             let arguments = |command: &mut Cmd| {
                 add_pass(command, pass);
                 command.arg(self.limits.quota(part.shard)).arg(part.series).arg(&part.times);
+                command.arg(self.limits.byte_quota(part.shard)).arg(part.bytes);
             };
             let traffic = if part.times.is_empty() { Traffic::Small } else { Traffic::Bulk };
             let reply = self.run(part.shard, traffic, &CHECK, arguments).await?;
@@ -143,13 +156,14 @@ impl Inner {
         let outcomes = join_all(parts.iter().map(|part| self.apply_part(part, pass))).await;
         let applied = outcomes.iter().map(|outcome| outcome.points).sum();
         let mut counts = UpsertCounts::default();
-        let (mut refused, mut short, mut failed) = (false, None, None);
+        let (mut refused, mut short, mut short_bytes, mut failed) = (false, None, None, None);
         for outcome in outcomes {
             add(&mut counts, outcome.counts);
             match outcome.stopped {
                 None => {}
                 Some(Stop::Refused) => refused = true,
                 Some(Stop::OverQuota { new, room }) => add_short(&mut short, new, room),
+                Some(Stop::OverBytes { more, room }) => add_short(&mut short_bytes, more, room),
                 Some(Stop::Failed(error)) => failed = Some(error),
             }
         }
@@ -157,14 +171,12 @@ impl Inner {
             let detail = format!("{why} while a batch was applied");
             Err(in_part(applied, StoreError::new(ErrorKind::Unavailable, detail)))
         };
-        match (failed, refused, short) {
+        match (failed, refused, refusal(short, short_bytes)) {
             (Some(error), ..) => Err(in_part(applied, error)),
             (None, true, _) if applied > 0 => stopped("the lease changed hands"),
             (None, true, _) => Ok(Fenced::Refused),
             (None, false, Some(_)) if applied > 0 => stopped("other writers used up the budget"),
-            (None, false, Some((new, room))) => {
-                Ok(Fenced::Done(UpsertOutcome::OverBudget { new, room }))
-            }
+            (None, false, Some(refusal)) => Ok(Fenced::Done(refusal)),
             (None, false, None) => Ok(Fenced::Done(UpsertOutcome::Applied(counts))),
         }
     }
@@ -182,6 +194,9 @@ impl Inner {
                 Ok(PartReply::Refused) => outcome.stopped = Some(Stop::Refused),
                 Ok(PartReply::OverQuota { new, room }) => {
                     outcome.stopped = Some(Stop::OverQuota { new, room });
+                }
+                Ok(PartReply::OverBytes { more, room }) => {
+                    outcome.stopped = Some(Stop::OverBytes { more, room });
                 }
                 Ok(PartReply::Fits) => {
                     outcome.stopped = Some(Stop::Failed(malformed(&"fits")));
@@ -203,7 +218,7 @@ impl Inner {
             add_pass(command, pass);
             command.arg(self.limits.quota(shard)).arg(u8::from(chunk.repeats));
             command.arg(&chunk.metadata).arg(&chunk.ids).arg(&chunk.bytes);
-            command.arg(self.limits.max_future_skew_ms);
+            command.arg(self.limits.max_future_skew_ms).arg(self.limits.byte_quota(shard));
         };
         let reply = self.run(shard, Traffic::Bulk, &APPLY, arguments).await?;
         self.part_reply(shard, ReplyReader::new(reply.value)?)
@@ -213,10 +228,12 @@ impl Inner {
         Ok(match reply.text()?.as_str() {
             "refused" => PartReply::Refused,
             "fits" => {
-                self.rooms.note(shard, reply.number()?);
+                let (series, bytes) = (reply.number()?, reply.number()?);
+                self.rooms.note(shard, Room { series, bytes });
                 PartReply::Fits
             }
             "over_quota" => PartReply::OverQuota { new: reply.number()?, room: reply.number()? },
+            "over_bytes" => PartReply::OverBytes { more: reply.number()?, room: reply.number()? },
             "applied" => {
                 let counts = UpsertCounts {
                     created: reply.number()?,
@@ -224,7 +241,8 @@ impl Inner {
                     stale: reply.number()?,
                 };
                 self.signal.changed(shard, reply.number()?);
-                self.rooms.note(shard, reply.number()?);
+                let (series, bytes) = (reply.number()?, reply.number()?);
+                self.rooms.note(shard, Room { series, bytes });
                 PartReply::Applied(counts)
             }
             other => return Err(malformed(&other)),
@@ -232,11 +250,17 @@ impl Inner {
     }
 }
 
-/// Adds up the new series and the room of the shards that have too little.
-fn add_short(short: &mut Option<(usize, usize)>, new: usize, room: usize) {
-    let (all_new, all_room) = short.get_or_insert((0, 0));
-    *all_new += new;
+/// Adds up what is needed and the room of the shards that have too little.
+fn add_short(short: &mut Option<(usize, usize)>, needed: usize, room: usize) {
+    let (all_needed, all_room) = short.get_or_insert((0, 0));
+    *all_needed += needed;
     *all_room += room;
+}
+
+/// Returns why a batch is refused, when shards have no room for its series or their bytes.
+fn refusal(series: Option<(usize, usize)>, bytes: Option<(usize, usize)>) -> Option<UpsertOutcome> {
+    let series = series.map(|(new, room)| UpsertOutcome::OverBudget { new, room });
+    series.or_else(|| bytes.map(|(more, room)| UpsertOutcome::OverBytes { more, room }))
 }
 
 fn add(sum: &mut UpsertCounts, counts: UpsertCounts) {

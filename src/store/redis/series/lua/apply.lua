@@ -1,8 +1,9 @@
 -- Applies a chunk of a batch, all or nothing.
 -- ARGV: .., fence (3), the shard's quota, 1 where an id may occur twice, metadata (>I4 and text each), ids
 -- (c16 each), points (>I2 index of metadata or 0, >i6 I3 time, 8 bytes of value, >I4 and key each), how far in
--- milliseconds a sample may be ahead of the clock and win.
--- Returns {refused} | {over_quota, new, room} | {applied, created, updated, stale, seq, room}.
+-- milliseconds a sample may be ahead of the clock and win, the shard's quota of bytes.
+-- Returns {refused} | {over_quota, new, room} | {over_bytes, more, room} | {applied, created, updated, stale, seq,
+-- room, room for bytes}.
 if fence_refused(ARGV[4], ARGV[5], ARGV[6]) then
   return { 'refused' }
 end
@@ -22,7 +23,7 @@ local ON_ARRIVAL, NO_METADATA = -140737488355328, '\0\0\0\0'
 local changed, moved, created = {}, {}, {}
 -- The records that this chunk wrote, where it may write a series twice.
 local current = {}
-local new, updated, stale, n = 0, 0, 0, 0
+local new, updated, stale, n, grown = 0, 0, 0, 0, 0
 local at = 1
 local total = #all_ids / 16
 -- A score in `series_updates` may lag behind its sample by a quarter of the retention: fewer moves, while
@@ -80,6 +81,9 @@ for from = 1, total, 1000 do
             moved[#moved + 1] = id
           end
           record = pack('>i6I3i6', ms, nanos, score) .. value .. tail
+          if #record ~= #old then
+            grown = grown + bytes_of(record) - bytes_of(old)
+          end
         end
       end
     else
@@ -93,6 +97,7 @@ for from = 1, total, 1000 do
       moved[#moved + 1] = id
       record = pack('>i6I3i6', ms, nanos, score) .. value
         .. (metadata[meta] or NO_METADATA) .. sub(points, key_at, at - 1)
+      grown = grown + bytes_of(record)
     end
     if record then
       if repeats then
@@ -112,6 +117,10 @@ if new > 0 then
     return { 'over_quota', new, math.max(room, 0) }
   end
 end
+-- What does not grow always fits, too.
+if grown > 0 and grown > tonumber(ARGV[13]) - live_bytes then
+  return { 'over_bytes', whole(grown), whole(math.max(tonumber(ARGV[13]) - live_bytes, 0)) }
+end
 if n > 0 then
   local log = {}
   for i = 1, n, 2 do
@@ -124,9 +133,13 @@ if n > 0 then
   in_chunks('ZADD', KEYS[4], moved)
   if new > 0 and redis.call('HLEN', KEYS[5]) > 0 then
     -- A series that is created again has no tombstone any more: its newest change is this one.
+    tombstone_bytes = tombstone_bytes - bytes_of_tombstones(created)
+    redis.call('HSET', info, 'tombstone_bytes', whole(tombstone_bytes))
     in_chunks('HDEL', KEYS[5], created)
     in_chunks('ZREM', KEYS[6], created)
   end
-  redis.call('HSET', info, 'seq', whole(seq))
+  redis.call('HSET', info, 'seq', whole(seq), 'series_bytes', whole(live_bytes + grown))
 end
-return { 'applied', new, updated, stale, whole(seq), math.max(quota - redis.call('HLEN', KEYS[2]), 0) }
+local room = math.max(quota - redis.call('HLEN', KEYS[2]), 0)
+local room_bytes = math.max(tonumber(ARGV[13]) - live_bytes - (n > 0 and grown or 0), 0)
+return { 'applied', new, updated, stale, whole(seq), room, whole(room_bytes) }

@@ -1,7 +1,8 @@
 -- What each script on series begins with: what is due becomes a deletion.
 --
 -- KEYS: info, series, series_log, series_updates, tombstones, tombstone_log, fences. ARGV: now, retention in
--- milliseconds (0 = for ever), the most tombstones, and then what each script says.
+-- milliseconds (0 = for ever), the most tombstones and after a blank the most bytes of their keys, and then
+-- what each script says.
 --
 -- series          hash: id, and record, see codec.rs: >i6 I3 time, >i6 its score in `series_updates`, 8 bytes
 --                 of value, >I4 metadata, key
@@ -11,13 +12,16 @@
 -- tombstones      hash: id, and key, of what was deleted
 -- tombstone_log   sorted set: id by the sequence number of its deletion
 -- Fields of info: seq, the newest sequence number; low_watermark; series_initialized, which is 1 while these
--- keys belong to this epoch of the shard.
+-- keys belong to this epoch of the shard; series_bytes, what the live series count as (name, labels, help,
+-- unit); tombstone_bytes, the names and labels of the deleted ones.
 local DELETED = '\128\0\0\0\0\0' .. string.rep('\0', 21)
 local MAX_DUE = 500
 -- The most tombstones that one script trims beyond those that it wrote itself: only a lowered limit leaves more.
 local MAX_TRIMMED = 1000
 local retention_ms = tonumber(ARGV[2])
-local stored = redis.call('HMGET', info, 'seq', 'series_initialized')
+local stored =
+  redis.call('HMGET', info, 'seq', 'series_initialized', 'series_bytes', 'tombstone_bytes')
+local live_bytes, tombstone_bytes = tonumber(stored[3] or 0), tonumber(stored[4] or 0)
 local seq = tonumber(stored[1])
 
 -- Any of the keys may be lost alone, info as well, where somebody deletes it or Redis evicts keys. A part of
@@ -35,6 +39,27 @@ if not stored[2] or not is_whole() then
     redis.call('HINCRBY', info, 'epoch_started', 1)
   end
   redis.call('HSET', info, 'series_initialized', 1, 'epoch', epoch)
+  redis.call('HSET', info, 'series_bytes', 0, 'tombstone_bytes', 0)
+  live_bytes, tombstone_bytes = 0, 0
+end
+
+-- Returns how many bytes a record counts as: without its fixed part of 35 bytes, and the 5 of metadata.
+local function bytes_of(record)
+  return #record - (struct.unpack('>I4', record, 24) > 0 and 40 or 35)
+end
+
+-- Returns how many bytes of names and labels some tombstones have.
+local function bytes_of_tombstones(ids)
+  local sum = 0
+  for from = 1, #ids, 1000 do
+    local keys = redis.call('HMGET', KEYS[5], unpack(ids, from, math.min(from + 999, #ids)))
+    for _, key in ipairs(keys) do
+      if key then
+        sum = sum + #key - 8
+      end
+    end
+  end
+  return sum
 end
 
 -- Calls a command with any number of arguments, which come in pairs or alone.
@@ -44,19 +69,28 @@ local function in_chunks(command, key, arguments)
   end
 end
 
--- Trims the oldest tombstones beyond the limit, at most as many as were written and some more. Cursors below the last
+-- Trims the oldest tombstones beyond the limits, at most as many as were written and some more. Cursors below the last
 -- trimmed one are gone.
 local function trim_tombstones(written)
-  local over = math.min(redis.call('ZCARD', KEYS[6]) - tonumber(ARGV[3]), written + MAX_TRIMMED)
-  while over > 0 do
-    local step = math.min(over, 1000)
+  local most, most_bytes = string.match(ARGV[3], '(%d+) (%d+)')
+  most_bytes = tonumber(most_bytes)
+  local left = written + MAX_TRIMMED
+  local over = math.min(redis.call('ZCARD', KEYS[6]) - tonumber(most), left)
+  while over > 0 or (tombstone_bytes > most_bytes and left > 0) do
+    -- One by one where only their bytes are too many: few then, since each is large.
+    local step = math.min(math.max(over, 1), 1000)
     local oldest = redis.call('ZRANGE', KEYS[6], 0, step - 1)
+    if #oldest == 0 then
+      tombstone_bytes = 0
+      break
+    end
+    tombstone_bytes = tombstone_bytes - bytes_of_tombstones(oldest)
     local low_watermark = redis.call('ZSCORE', KEYS[6], oldest[#oldest])
     redis.call('HDEL', KEYS[5], unpack(oldest))
     redis.call('ZREM', KEYS[6], unpack(oldest))
     redis.call('ZREM', KEYS[3], unpack(oldest))
-    redis.call('HSET', info, 'low_watermark', low_watermark)
-    over = over - step
+    redis.call('HSET', info, 'low_watermark', low_watermark, 'tombstone_bytes', whole(tombstone_bytes))
+    over, left = over - step, left - step
   end
 end
 
@@ -70,14 +104,18 @@ local function delete_series(ids, records)
     local metadata_bytes = struct.unpack('>I4', records[i], 24)
     seq = seq + 1
     tombstones[2 * i - 1] = id
-    tombstones[2 * i] = string.sub(records[i], 28 + metadata_bytes)
+    local key = string.sub(records[i], 28 + metadata_bytes)
+    tombstones[2 * i] = key
+    live_bytes = live_bytes - bytes_of(records[i])
+    tombstone_bytes = tombstone_bytes + #key - 8
     log[2 * i - 1] = seq
     log[2 * i] = id
   end
   -- Frees memory first: a full Redis lets a script continue that began with a deletion.
   in_chunks('HDEL', KEYS[2], ids)
   in_chunks('ZREM', KEYS[4], ids)
-  redis.call('HSET', info, 'seq', whole(seq))
+  redis.call('HSET', info, 'seq', whole(seq), 'series_bytes', whole(live_bytes))
+  redis.call('HSET', info, 'tombstone_bytes', whole(tombstone_bytes))
   in_chunks('ZADD', KEYS[3], log)
   in_chunks('HSET', KEYS[5], tombstones)
   in_chunks('ZADD', KEYS[6], log)
