@@ -88,6 +88,8 @@ def selector():
 
 
 def fill(port, series):
+    while ask(port, "GET", "/readyz")[0] != 200:
+        time.sleep(0.05)
     for start in range(0, series, 100_000):
         lines = [f'http_requests_{n // 10_000:03}_total{{instance="host-{n % 10_000:05}",job="api",path="/v1"}} 1'
                  for n in range(start, min(start + 100_000, series))]
@@ -122,17 +124,17 @@ def others(what, port):
 
 
 def time_calls(what, name, call):
-    times = []
+    times, refused = [], 0
     end = time.monotonic() + SECONDS
     while time.monotonic() < end:
         start = time.monotonic()
         status, _ = call(len(times))
         times.append(time.monotonic() - start)
-        assert status == 200, (name, status)
+        refused += status != 200
         time.sleep(0.02)
     times.sort()
     half, most = times[len(times) // 2], times[min(len(times) - 1, len(times) * 99 // 100)]
-    print(f"{what}: {name}: {len(times)} calls, median {half * 1000:.1f} ms, p99 {most * 1000:.1f} ms, "
+    print(f"{what}: {name}: {len(times)} calls, {refused} refused, median {half * 1000:.1f} ms, p99 {most * 1000:.1f} ms, "
           f"slowest {times[-1] * 1000:.1f} ms", flush=True)
 
 
