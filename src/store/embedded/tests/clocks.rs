@@ -72,6 +72,26 @@ async fn setting_the_system_clock_ends_nothing_and_prolongs_nothing() {
     }
 }
 
+#[tokio::test]
+async fn a_checkpoint_that_was_written_by_a_wrong_clock_lives_for_the_retention() {
+    const TICK: Duration = Duration::from_millis(1);
+    for step in STEPS {
+        let fixture = Fixture::new();
+        set(&fixture, step);
+        let written = fixture.store.set(key(), Timestamp::from_nanos(7), false, None).await;
+        written.expect("responds");
+        fixture.clock.advance(DAY / 2);
+        assert!(checkpoint(&fixture).await.is_some(), "{step}");
+        // Corrected while the server is down.
+        set(&fixture, -step);
+        let fixture = fixture.restart().await;
+        fixture.clock.advance(DAY / 2 - TICK);
+        assert!(checkpoint(&fixture).await.is_some(), "{step}");
+        fixture.clock.advance(TICK);
+        assert!(checkpoint(&fixture).await.is_none(), "{step}");
+    }
+}
+
 /// Lets the disk take so long for the next commit.
 fn stall(fixture: &Fixture, duration: Duration) {
     let clock = fixture.clock.clone();
