@@ -88,11 +88,20 @@ async function stream(cursor: string) {
 async function locks() {
   const path = { kind: "job", key: weird } as const;
   const ask = { params: { path }, body: { ttl: "1m" } };
-  assert.equal(data(await client.POST("/v1/locks/{kind}/{key}", ask)).acquired, true);
-  assert.equal(data(await client.POST("/v1/locks/{kind}/{key}", ask)).acquired, false);
+  const lock = data(await client.POST("/v1/locks/{kind}/{key}", ask));
+  assert(lock.acquired && lock.release_token);
+  const again = data(await client.POST("/v1/locks/{kind}/{key}", ask));
+  assert(!again.acquired && !again.release_token);
   assert.equal(data(await client.GET("/v1/locks/{kind}/{key}", { params: { path } })).held, true);
   const batch = { params: { path: { kind: "job" as const } }, body: { keys: [weird, "other"], ttl: "1m" } };
-  assert.deepEqual(data(await client.POST("/v1/locks/{kind}", batch)).acquired, ["other"]);
+  const many = data(await client.POST("/v1/locks/{kind}", batch));
+  assert.deepEqual(many.acquired, ["other"]);
+  const release = (token?: string | null) =>
+    client.DELETE("/v1/locks/{kind}/{key}", { params: { path, header: token ? { "Holdall-Release-Token": token } : {} } });
+  problem(await release(), 403);
+  problem(await release(many.release_token), 409);
+  assert.equal(data(await release(lock.release_token)).released, true);
+  assert.equal(data(await client.GET("/v1/locks/{kind}/{key}", { params: { path } })).held, false);
 }
 
 async function leases() {
@@ -100,7 +109,10 @@ async function leases() {
   const body = { holder: "one", ttl: "1m" };
   const lease = data(await client.POST("/v1/leases/{name}/acquire", { params, body }));
   assert(lease.acquired && lease.fencing_token !== undefined);
-  const fencing_token = lease.fencing_token;
+  assert.equal(data(await client.POST("/v1/leases/{name}/acquire", { params, body })).acquired, false);
+  const takeover = { params, body: { ...body, takeover: true } };
+  const fencing_token = data(await client.POST("/v1/leases/{name}/acquire", takeover)).fencing_token;
+  assert(fencing_token !== undefined && fencing_token !== null && fencing_token > lease.fencing_token);
   assert.equal(data(await client.GET("/v1/leases/{name}", { params })).holder, "one");
   assert.deepEqual(data(await client.GET("/v1/leases")).leases.map((held) => held.name), [weird]);
   const renewal = { params, body: { fencing_token, ttl: "2m" } };
