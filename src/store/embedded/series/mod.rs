@@ -329,7 +329,13 @@ impl SeriesStore for EmbeddedSeries {
             }
         }
         let (shared, after, up_to) = (Arc::clone(&self.shared), after.clone(), up_to.cloned());
-        off_thread(move || shared.delta(&after, up_to.as_ref(), limit)).await
+        let turn = self.shared.turns.read().await;
+        let read = move || {
+            // Kept by the read, which goes on when its caller is gone.
+            let _turn = turn;
+            shared.delta(&after, up_to.as_ref(), limit)
+        };
+        off_thread(read).await
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

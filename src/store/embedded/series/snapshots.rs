@@ -25,6 +25,9 @@ pub(super) struct ScanTurns {
     admitted: Arc<Semaphore>,
     /// Half of the processors, so that scans leave the others to everybody else. Fair: turns are taken in order.
     steps: Arc<Semaphore>,
+    /// Reads without selectors. They are short, but each thread that they run on keeps memory of the allocator: a
+    /// thousand readers that begin at one moment would take half a gigabyte for as many threads.
+    reads: Arc<Semaphore>,
 }
 
 impl ScanTurns {
@@ -33,7 +36,14 @@ impl ScanTurns {
         Self {
             admitted: Arc::new(Semaphore::new(MOST_SCANS)),
             steps: Arc::new(Semaphore::new(processors.div_ceil(2))),
+            reads: Arc::new(Semaphore::new(2 * processors)),
         }
+    }
+
+    /// Waits for the turn of a read without selectors.
+    pub(super) async fn read(&self) -> Option<OwnedSemaphorePermit> {
+        // Never closed.
+        Arc::clone(&self.reads).acquire_owned().await.ok()
     }
 
     fn admit(&self) -> StoreResult<OwnedSemaphorePermit> {
@@ -53,7 +63,7 @@ impl EmbeddedSeries {
         limit: usize,
     ) -> StoreResult<Snapshot> {
         let scan = Scan::new(selectors.to_vec(), after.cloned(), limit);
-        // Without selectors a scan costs what it returns, and needs no turn.
+        // Without selectors a scan costs what it returns, and is one step.
         let finish = move |shared: &Shared, scan: &mut Scan| shared.finish_snapshot(scan, limit);
         self.scan(scan, selectors.is_empty(), finish).await
     }
@@ -83,7 +93,7 @@ impl EmbeddedSeries {
         let finish = Arc::new(finish);
         loop {
             let turn = match admitted {
-                None => None,
+                None => self.shared.turns.read().await,
                 // Never closed.
                 Some(_) => Arc::clone(&self.shared.turns.steps).acquire_owned().await.ok(),
             };
