@@ -110,12 +110,12 @@ def others(what, port):
     """Calls what other clients need, and prints how long the calls took."""
     body = {"holder": "bench", "ttl": "10m"}
     # A name of its own for each load: what an earlier one acquired is still held.
-    lease = f"/v1/leases/bench-{what[:2].strip()}"
+    lease = f"/v1/leases/bench-{what.split()[0]}"
     token = ask(port, "POST", f"{lease}/acquire", body)[1]["fencing_token"]
     push = {"role": "leader", "source": "leader_scrape", "points": [{"name": "one", "value": 1}]}
     calls = {
         "livez": lambda n: ask(port, "GET", "/livez"),
-        "lock": lambda n: ask(port, "POST", f"/v1/locks/job/{what[:2]}{n}", {"ttl": "1h"}),
+        "lock": lambda n: ask(port, "POST", f"/v1/locks/job/{what.split()[0]}-{n}", {"ttl": "1h"}),
         "renew": lambda n: ask(port, "POST", f"{lease}/renew", {"fencing_token": token}),
         "push of one": lambda n: ask(port, "POST", "/v1/series", push),
         "named selector": lambda n: ask(port, "GET", "/v1/series?match[]=one"),
