@@ -58,7 +58,7 @@ pub(crate) struct PushedPoint {
     /// The value when it is not a finite number: `NaN`, `+Inf` or `-Inf`.
     #[schema(required = false, nullable = false, example = "NaN")]
     special: Option<String>,
-    /// When the value was measured; the time of arrival when absent.
+    /// When the value was measured. When absent: the time of arrival, or that of the held sample where it is later.
     #[schema(required = false, nullable = false, format = DateTime)]
     updated_at: Option<String>,
     /// The metric's type, such as `counter`.
