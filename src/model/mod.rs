@@ -3,6 +3,7 @@
 //! Every key is a newtype built by `parse`, so that the layers above need not check it again.
 //! Invariant: two different things never share a key.
 
+pub mod aggregates;
 pub mod batch;
 pub mod cache;
 pub mod checkpoints;
