@@ -15,6 +15,7 @@ mod keys;
 mod last_failure;
 pub mod leases;
 pub mod locks;
+pub mod merge;
 pub mod number;
 pub mod selector;
 pub mod series;

@@ -1,0 +1,135 @@
+//! A kind of aggregate with its parameters, and all that can be done with states of it.
+//!
+//! Invariant: a kind that exists is valid, and its stored form begins with bytes that no other kind has.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use super::codec::Reader;
+use super::settings;
+use super::{Any, DecodeError, Invalid, KindSettings, MergeError, OtherKind, State, Timestamp};
+
+/// The version of the stored form. It is the first byte, so that a later version can be told apart.
+const VERSION: u8 = 1;
+
+/// A kind of aggregate, with its parameters.
+#[derive(Clone, PartialEq)]
+pub struct Kind {
+    any: Any,
+    /// The version, the kind's tag, and those of its parameters that stored values depend on.
+    header: Box<[u8]>,
+}
+
+impl Kind {
+    /// Makes a kind from its settings.
+    ///
+    /// # Errors
+    /// When there is no such kind, or parameters are missing, unknown or out of range; all of it is named.
+    pub fn parse(settings: &KindSettings) -> Result<Self, Invalid> {
+        let any = settings::parse(settings)?;
+        let mut header = vec![VERSION];
+        any.write_header(&mut header);
+        Ok(Self { any, header: header.into() })
+    }
+
+    /// Returns the canonical text of what stored values depend on, such as `sum(integer)` or `hll(lg_k=12)`. Values
+    /// that were stored under another signature mean nothing to this kind. Limits, such as the most items of a set,
+    /// are not part of it: they may be changed.
+    pub fn signature(&self) -> String {
+        self.any.signature()
+    }
+
+    /// Returns the identity: the state that changes nothing when it is merged.
+    pub fn empty(&self) -> State {
+        self.any.empty()
+    }
+
+    /// Reads the delta of one update from its JSON form. `at` is the time of the update, for the kinds that depend on
+    /// it.
+    ///
+    /// # Errors
+    /// When the JSON is not a delta of this kind; the text names the rule.
+    pub fn delta(&self, json: &Value, at: Timestamp) -> Result<State, Invalid> {
+        self.any.delta(json, at)
+    }
+
+    /// Combines: `into` becomes `into` and `other`.
+    ///
+    /// # Errors
+    /// When the result is beyond what the kind can hold; `into` is then unchanged. [`MergeError::OtherKind`] is a
+    /// defect of the caller.
+    pub fn merge(&self, into: &mut State, other: &State) -> Result<(), MergeError> {
+        self.any.merge(into, other)
+    }
+
+    /// Returns the stored form: version, kind, parameters, value. Equal states have equal bytes.
+    ///
+    /// # Errors
+    /// When the state is of another kind, which is a defect of the caller.
+    pub fn encode(&self, state: &State) -> Result<Vec<u8>, OtherKind> {
+        let mut out = Vec::with_capacity(self.header.len() + 16);
+        out.extend_from_slice(&self.header);
+        self.any.encode(state, &mut out)?;
+        Ok(out)
+    }
+
+    /// Reads the stored form. Any bytes may be passed: what is not a state of this kind is an error, and a length in
+    /// them is never trusted.
+    ///
+    /// # Errors
+    /// When the bytes are of another version, kind or parameters, or are damaged.
+    pub fn decode(&self, bytes: &[u8]) -> Result<State, DecodeError> {
+        let Some(body) = bytes.strip_prefix(&*self.header) else {
+            return Err(match bytes.first() {
+                Some(version) if *version != VERSION => DecodeError::Version(*version),
+                _ => DecodeError::OtherKind,
+            });
+        };
+        let mut input = Reader::new(body);
+        let state = self.any.decode(&mut input)?;
+        input.finish()?;
+        Ok(state)
+    }
+
+    /// Returns the value as documented JSON, as it is at `now`.
+    ///
+    /// # Errors
+    /// When the state is of another kind, which is a defect of the caller.
+    pub fn value(&self, state: &State, now: Timestamp) -> Result<Value, OtherKind> {
+        self.any.value(state, now)
+    }
+
+    /// Returns a sketch in the format that its family of libraries shares; `None` for kinds that are no sketches.
+    ///
+    /// # Errors
+    /// When the state is of another kind, which is a defect of the caller.
+    pub fn export(&self, state: &State) -> Result<Option<Vec<u8>>, OtherKind> {
+        self.any.export(state)
+    }
+
+    /// Reads a sketch that this kind exported, or another program of its family. [`Kind::delta`] does so with
+    /// `{"sketch": BASE64}`. Any bytes may be passed; a length in them is never trusted.
+    ///
+    /// # Errors
+    /// When the kind is no sketch, or the bytes are not a sketch of this kind with these parameters.
+    pub fn import(&self, bytes: &[u8]) -> Result<State, Invalid> {
+        self.any.import(bytes)
+    }
+
+    /// Returns the bytes that a state of this kind takes in memory.
+    pub fn bytes(&self, state: &State) -> usize {
+        size_of::<State>() + self.any.heap_bytes(state)
+    }
+
+    /// Returns a bound of [`Kind::bytes`], and of the length of the stored form, that every state of this kind keeps.
+    pub fn max_state_bytes(&self) -> usize {
+        size_of::<State>() + self.header.len() + self.any.max_bytes()
+    }
+}
+
+impl fmt::Debug for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.any.fmt(f)
+    }
+}
