@@ -19,6 +19,10 @@ use super::DEADLINE;
 /// Cluster nodes talk on a port this far above their own, unless told otherwise.
 const NODES: usize = 6;
 
+/// The options of a node of a cluster.
+pub(crate) const CLUSTER: [&str; 4] =
+    ["--cluster-enabled", "yes", "--cluster-node-timeout", "1500"];
+
 /// One server of its own, that a test may stop, kill and start again on the same port and folder.
 pub(crate) struct Redis {
     child: Option<Child>,
@@ -105,6 +109,24 @@ pub(crate) fn shared_cluster() -> &'static [String] {
     SHARED.get_or_init(Cluster::start).urls()
 }
 
+/// Makes servers, which were started with [`CLUSTER`], the masters of a cluster without replicas.
+pub(crate) fn join(masters: &[Redis]) {
+    let nodes: Vec<String> =
+        masters.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
+    let mut command = Command::new(client());
+    command.args(["--cluster", "create"]).args(&nodes).arg("--cluster-yes");
+    let output = command.output().expect("redis-cli is installed");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    masters.iter().for_each(|node| wait_until_whole(node.port));
+}
+
+/// Waits until the node at `port` sees its whole cluster.
+pub(crate) fn wait_until_whole(port: u16) {
+    wait_until("the cluster is whole", || {
+        cli(port, &["cluster", "info"]).contains("cluster_state:ok")
+    });
+}
+
 /// A cluster: three masters with a replica each.
 pub(crate) struct Cluster {
     held: Held,
@@ -115,16 +137,14 @@ impl Cluster {
     /// Starts one.
     pub(crate) fn start() -> Self {
         let ports: Vec<u16> = (0..NODES).map(|_| free_port()).collect();
-        let held =
-            Held::start(&ports, &["--cluster-enabled", "yes", "--cluster-node-timeout", "1500"]);
+        let held = Held::start(&ports, &CLUSTER);
         let nodes: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         let mut command = Command::new(client());
         command.args(["--cluster", "create"]).args(&nodes);
         command.args(["--cluster-replicas", "1", "--cluster-yes"]);
         let output = command.output().expect("redis-cli is installed");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-        let whole = |port: &u16| cli(*port, &["cluster", "info"]).contains("cluster_state:ok");
-        wait_until("the cluster is whole", || ports.iter().all(whole));
+        ports.iter().for_each(|port| wait_until_whole(*port));
         let replicas = |port: &u16| cli(*port, &["role"]).lines().any(|line| line == "connected");
         wait_until("the replicas follow", || {
             ports.iter().filter(|port| replicas(port)).count() >= 3

@@ -9,6 +9,7 @@ mod garbage;
 mod late;
 mod layout;
 mod lost_data;
+mod lost_fences;
 mod lost_past;
 mod masters;
 mod partial;

@@ -20,8 +20,8 @@ pub struct Capabilities {
     pub shared: bool,
     /// A fence is checked in the same atomic step as the write. Where not, a write that was admitted
     /// may still be running when its lease expires; an acquisition or a release returns only after
-    /// every shard knows of it, so no write under an earlier token happens afterwards. Where a failover loses what a
-    /// shard knew, one that was admitted before may still happen, for at most a minute.
+    /// every shard knows of it, so no write under an earlier token happens afterwards. Where a failover loses the
+    /// acquisition or the release itself, the former holder has the lease again until its ttl ends.
     pub atomic_fencing: bool,
     /// A batch of several keys or series is one atomic step. Where not, it is checked as a whole first,
     /// then each shard applies its part in one step. A failure or a refusal in between leaves some parts applied,

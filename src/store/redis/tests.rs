@@ -34,6 +34,19 @@ fn a_script_names_no_key_that_it_does_not_declare() {
 }
 
 #[test]
+fn a_script_that_checks_a_fence_checks_the_epoch_first() {
+    let fenced = all().filter_map(|script| {
+        let refusal = script.text().find("local function fence_refusal")?;
+        Some((script.name, refusal, script.text().find("run_id:")))
+    });
+    let fenced: Vec<_> = fenced.collect();
+    assert_eq!(fenced.len(), 5);
+    for (name, refusal, epoch_check) in fenced {
+        assert!(epoch_check.is_some_and(|epoch_check| epoch_check < refusal), "{name}");
+    }
+}
+
+#[test]
 fn each_script_has_its_own_name_and_declares_a_key_once() {
     let mut names = HashSet::new();
     for script in all() {

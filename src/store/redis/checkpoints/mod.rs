@@ -15,10 +15,10 @@ use redis::{Cmd, Value};
 use self::record::{checkpoint_of, key_of, member, range};
 use super::core::client::Traffic;
 use super::core::expiry::Expiring;
-use super::core::fences::{FENCES, add_pass, pass};
+use super::core::fences::{FENCES, Pass, add_pass, pass, run_fenced};
 use super::core::listing::list;
 use super::core::replies::{read, sum};
-use super::core::script::scripts;
+use super::core::script::{Script, scripts};
 use super::core::shards::Shards;
 use super::core::time::{NANOS_PER_MILLI, millis_of};
 use super::core::upkeep::{Report, StatusPart, Upkeep};
@@ -41,9 +41,11 @@ const CHECKPOINT_KEYS: &str = "checkpoint_keys";
 const ALL_KEYS: &[&str] = &[CHECKPOINTS, CHECKPOINT_WRITES, CHECKPOINT_KEYS, FENCES];
 
 scripts! {
-    SET(ALL_KEYS) = "../core/lua/fence.lua", "lua/live.lua", "lua/set.lua";
+    SET(ALL_KEYS) =
+        "../core/lua/epoch_check.lua", "../core/lua/fence.lua", "lua/live.lua", "lua/set.lua";
     GET(&[CHECKPOINTS]) = "lua/live.lua", "lua/get.lua";
-    DELETE(ALL_KEYS) = "../core/lua/fence.lua", "lua/live.lua", "lua/delete.lua";
+    DELETE(ALL_KEYS) =
+        "../core/lua/epoch_check.lua", "../core/lua/fence.lua", "lua/live.lua", "lua/delete.lua";
     LIST(&[CHECKPOINTS, CHECKPOINT_KEYS]) = "lua/live.lua", "lua/list.lua";
 }
 
@@ -66,6 +68,24 @@ impl RedisCheckpoints {
     fn shard(&self, org: &str) -> usize {
         self.shards.of(&[b"checkpoint", org.as_bytes()])
     }
+
+    /// Runs a script that writes, under a pass.
+    async fn write(
+        &self,
+        shard: usize,
+        script: &Script,
+        pass: Option<Arc<Pass>>,
+        arguments: impl Fn(&mut Cmd) + Copy,
+    ) -> StoreResult<Fenced<Value>> {
+        let run = |pass: Option<Arc<Pass>>| async move {
+            let all = |command: &mut Cmd| {
+                add_pass(command, shard, pass.as_deref());
+                arguments(command);
+            };
+            self.shards.run(shard, Traffic::Small, script, all).await
+        };
+        run_fenced(&self.shards, shard, pass, run).await
+    }
 }
 
 #[async_trait]
@@ -84,18 +104,18 @@ impl CheckpointStore for RedisCheckpoints {
         let shard = self.shard(&key.org);
         let most = self.shards.part_of(self.max_checkpoints, shard);
         let arguments = |command: &mut Cmd| {
-            add_pass(command, pass.as_ref());
             command.arg(millis_of(self.retention)).arg(member(&key));
             command.arg(nanos.div_euclid(NANOS_PER_MILLI)).arg(nanos.rem_euclid(NANOS_PER_MILLI));
             command.arg(u8::from(if_later)).arg(most);
         };
-        let reply = self.shards.run(shard, Traffic::Small, &SET, arguments).await?;
+        let Fenced::Done(reply) = self.write(shard, &SET, pass, arguments).await? else {
+            return Ok(Fenced::Refused);
+        };
         let (outcome, stored): (String, String) = read(reply)?;
-        Ok(match outcome.as_str() {
-            "refused" => Fenced::Refused,
-            "stored" => Fenced::Done(CheckpointOutcome::Stored(checkpoint_of(&stored)?)),
-            _ => Fenced::Done(CheckpointOutcome::NotLater(checkpoint_of(&stored)?)),
-        })
+        Ok(Fenced::Done(match outcome.as_str() {
+            "stored" => CheckpointOutcome::Stored(checkpoint_of(&stored)?),
+            _ => CheckpointOutcome::NotLater(checkpoint_of(&stored)?),
+        }))
     }
 
     async fn get(&self, key: &CheckpointKey) -> StoreResult<Option<Checkpoint>> {
@@ -113,16 +133,13 @@ impl CheckpointStore for RedisCheckpoints {
             return Ok(Fenced::Refused);
         };
         let arguments = |command: &mut Cmd| {
-            add_pass(command, pass.as_ref());
             command.arg(millis_of(self.retention)).arg(member(&key));
         };
         let shard = self.shard(&key.org);
-        let reply = self.shards.run(shard, Traffic::Small, &DELETE, arguments).await?;
-        let outcome: String = read(reply)?;
-        Ok(match outcome.as_str() {
-            "refused" => Fenced::Refused,
-            outcome => Fenced::Done(outcome == "deleted"),
-        })
+        match self.write(shard, &DELETE, pass, arguments).await? {
+            Fenced::Done(reply) => Ok(Fenced::Done(read(reply)?)),
+            Fenced::Refused => Ok(Fenced::Refused),
+        }
     }
 
     async fn list(

@@ -80,6 +80,11 @@ pub(crate) use scripts;
 
 #[cfg(test)]
 impl Script {
+    /// Returns what Redis runs.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Returns the largest index of `KEYS` that the script names, and whether it takes the last one.
     pub(crate) fn keys_in_text(&self) -> (usize, bool) {
         let indexes = self.text.split("KEYS[").skip(1).filter_map(|rest| rest.split(']').next());

@@ -39,6 +39,11 @@ impl Seen {
         }
     }
 
+    /// Returns the epoch; empty before the first one was seen.
+    pub(crate) fn epoch(&self) -> String {
+        self.epoch.lock().epoch.clone()
+    }
+
     /// Notes a fencing token that the shard issued or was told.
     pub(crate) fn note_token(&self, token: i64) {
         self.token.fetch_max(token, Ordering::AcqRel);

@@ -31,7 +31,7 @@ use self::signal::Signal;
 use self::split::shard_of;
 use self::state::ShardState;
 use super::core::client::Traffic;
-use super::core::fences::{Pass, add_pass, pass};
+use super::core::fences::{Pass, add_pass, pass, run_fenced};
 use super::core::replies::{ReplyReader, malformed};
 use super::core::script::Script;
 use super::core::shards::{Shards, in_part};
@@ -141,6 +141,25 @@ impl Inner {
         scripts::run(&self.shards, self.limits, shard, traffic, script, arguments).await
     }
 
+    /// Runs a script that writes, or checks a write, under a pass.
+    async fn write(
+        &self,
+        shard: usize,
+        traffic: Traffic,
+        script: &Script,
+        pass: Option<&Arc<Pass>>,
+        arguments: impl Fn(&mut Cmd) + Copy,
+    ) -> StoreResult<Fenced<Value>> {
+        let run = |pass: Option<Arc<Pass>>| async move {
+            let all = |command: &mut Cmd| {
+                add_pass(command, shard, pass.as_deref());
+                arguments(command);
+            };
+            Ok(self.run(shard, traffic, script, all).await?.value)
+        };
+        run_fenced(&self.shards, shard, pass.cloned(), run).await
+    }
+
     async fn delta(
         &self,
         after: &Cursor,
@@ -177,7 +196,7 @@ impl Inner {
     async fn delete_all(
         &self,
         ids: &[SeriesId],
-        pass: Option<&Pass>,
+        pass: Option<&Arc<Pass>>,
     ) -> StoreResult<Fenced<usize>> {
         let mut by_shard: Vec<Vec<u8>> = vec![Vec::new(); self.shards.count()];
         for id in ids {
@@ -211,7 +230,7 @@ impl Inner {
         &self,
         shard: usize,
         ids: &[u8],
-        pass: Option<&Pass>,
+        pass: Option<&Arc<Pass>>,
     ) -> (usize, StoreResult<Fenced<()>>) {
         let mut sum = 0;
         for chunk in ids.chunks(16 * DELETE_CHUNK) {
@@ -228,24 +247,20 @@ impl Inner {
         &self,
         shard: usize,
         ids: &[u8],
-        pass: Option<&Pass>,
+        pass: Option<&Arc<Pass>>,
     ) -> StoreResult<Fenced<usize>> {
+        let traffic = if ids.len() <= 16 { Traffic::Small } else { Traffic::Bulk };
         let arguments = |command: &mut Cmd| {
-            add_pass(command, pass);
             command.arg(ids);
         };
-        let traffic = if ids.len() <= 16 { Traffic::Small } else { Traffic::Bulk };
-        let reply = self.run(shard, traffic, &DELETE, arguments).await?;
-        let mut reply = ReplyReader::new(reply.value)?;
-        match reply.text()?.as_str() {
-            "refused" => Ok(Fenced::Refused),
-            "deleted" => {
-                let deleted = reply.number()?;
-                self.signal.changed(shard, reply.number()?);
-                Ok(Fenced::Done(deleted))
-            }
-            other => Err(malformed(&other)),
-        }
+        let Fenced::Done(reply) = self.write(shard, traffic, &DELETE, pass, arguments).await?
+        else {
+            return Ok(Fenced::Refused);
+        };
+        let mut reply = ReplyReader::new(reply)?;
+        let deleted = reply.number()?;
+        self.signal.changed(shard, reply.number()?);
+        Ok(Fenced::Done(deleted))
     }
 }
 

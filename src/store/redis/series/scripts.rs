@@ -17,13 +17,13 @@ const KEYS: &[&str] =
 
 scripts! {
     APPLY(KEYS) =
-        "../core/lua/fence.lua", "../core/lua/epoch_check.lua", "lua/begin.lua", "lua/apply.lua";
+        "../core/lua/epoch_check.lua", "../core/lua/fence.lua", "lua/begin.lua", "lua/apply.lua";
     CHECK(KEYS) =
-        "../core/lua/fence.lua", "../core/lua/epoch_check.lua", "lua/begin.lua", "lua/check.lua";
+        "../core/lua/epoch_check.lua", "../core/lua/fence.lua", "lua/begin.lua", "lua/check.lua";
     DELTA(KEYS) = "../core/lua/epoch_check.lua", "lua/begin.lua", "lua/delta.lua";
     GET(KEYS) = "../core/lua/epoch_check.lua", "lua/begin.lua", "lua/get.lua";
     DELETE(KEYS) =
-        "../core/lua/fence.lua", "../core/lua/epoch_check.lua", "lua/begin.lua", "lua/delete.lua";
+        "../core/lua/epoch_check.lua", "../core/lua/fence.lua", "lua/begin.lua", "lua/delete.lua";
     STATE(KEYS) = "../core/lua/epoch_check.lua", "lua/begin.lua", "lua/state.lua";
 }
 

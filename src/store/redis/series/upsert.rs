@@ -5,11 +5,13 @@
 //! the budget, or whose fence was refused, changes nothing; one that was applied in part is an error, and
 //! may be sent again.
 
+use std::sync::Arc;
+
 use futures_util::future::join_all;
-use redis::Cmd;
+use redis::{Cmd, Value};
 
 use super::super::core::client::Traffic;
-use super::super::core::fences::{Pass, add_pass, pass};
+use super::super::core::fences::{Pass, pass};
 use super::super::core::replies::{ReplyReader, malformed};
 use super::super::core::shards::in_part;
 use super::Inner;
@@ -97,7 +99,7 @@ impl Inner {
         &self,
         batch: &PointBatch,
         parts: &mut [Part],
-        pass: Option<&Pass>,
+        pass: Option<&Arc<Pass>>,
     ) -> StoreResult<Option<Fenced<UpsertOutcome>>> {
         // First for as many new series as the part has series, which costs nothing and mostly fits.
         let mut over = Vec::new();
@@ -131,17 +133,16 @@ impl Inner {
     async fn check_parts<'a>(
         &self,
         parts: impl Iterator<Item = &'a Part>,
-        pass: Option<&Pass>,
+        pass: Option<&Arc<Pass>>,
     ) -> StoreResult<Vec<PartReply>> {
         let checks = parts.map(|part| async move {
             let arguments = |command: &mut Cmd| {
-                add_pass(command, pass);
                 command.arg(self.limits.quota(part.shard)).arg(part.series).arg(&part.times);
                 command.arg(self.limits.byte_quota(part.shard)).arg(part.bytes);
             };
             let traffic = if part.times.is_empty() { Traffic::Small } else { Traffic::Bulk };
-            let reply = self.run(part.shard, traffic, &CHECK, arguments).await?;
-            self.part_reply(part.shard, ReplyReader::new(reply.value)?)
+            let reply = self.write(part.shard, traffic, &CHECK, pass, arguments).await?;
+            self.part_reply(part.shard, reply)
         });
         join_all(checks).await.into_iter().collect()
     }
@@ -150,7 +151,7 @@ impl Inner {
     async fn apply_all(
         &self,
         parts: &[Part],
-        pass: Option<&Pass>,
+        pass: Option<&Arc<Pass>>,
     ) -> StoreResult<Fenced<UpsertOutcome>> {
         // All are waited for: what is still running when this returns could change the store later.
         let outcomes = join_all(parts.iter().map(|part| self.apply_part(part, pass))).await;
@@ -182,7 +183,7 @@ impl Inner {
     }
 
     /// Applies the chunks of a part, one after the other, up to the first that is not applied.
-    async fn apply_part(&self, part: &Part, pass: Option<&Pass>) -> PartOutcome {
+    async fn apply_part(&self, part: &Part, pass: Option<&Arc<Pass>>) -> PartOutcome {
         let mut outcome = PartOutcome::default();
         for chunk in &part.chunks {
             match self.apply(part.shard, chunk, pass).await {
@@ -212,21 +213,21 @@ impl Inner {
         &self,
         shard: usize,
         chunk: &Chunk,
-        pass: Option<&Pass>,
+        pass: Option<&Arc<Pass>>,
     ) -> StoreResult<PartReply> {
         let arguments = |command: &mut Cmd| {
-            add_pass(command, pass);
             command.arg(self.limits.quota(shard)).arg(u8::from(chunk.repeats));
             command.arg(&chunk.metadata).arg(&chunk.ids).arg(&chunk.bytes);
             command.arg(self.limits.max_future_skew_ms).arg(self.limits.byte_quota(shard));
         };
-        let reply = self.run(shard, Traffic::Bulk, &APPLY, arguments).await?;
-        self.part_reply(shard, ReplyReader::new(reply.value)?)
+        let reply = self.write(shard, Traffic::Bulk, &APPLY, pass, arguments).await?;
+        self.part_reply(shard, reply)
     }
 
-    fn part_reply(&self, shard: usize, mut reply: ReplyReader) -> StoreResult<PartReply> {
+    fn part_reply(&self, shard: usize, reply: Fenced<Value>) -> StoreResult<PartReply> {
+        let Fenced::Done(reply) = reply else { return Ok(PartReply::Refused) };
+        let mut reply = ReplyReader::new(reply)?;
         Ok(match reply.text()?.as_str() {
-            "refused" => PartReply::Refused,
             "fits" => {
                 let (series, bytes) = (reply.number()?, reply.number()?);
                 self.rooms.note(shard, Room { series, bytes });

@@ -1,9 +1,10 @@
--- Writes a checkpoint. Returns {refused | not_later | stored, checkpoint}.
+-- Writes a checkpoint. Returns what `fence.lua` says, or {not_later | stored, checkpoint}.
 -- KEYS: info, checkpoints, checkpoint_writes, checkpoint_keys, fences. ARGV: now, the fence (3), retention
 -- in milliseconds, key, millis, nanos, 1 to store it only when no later one is stored, the most checkpoints of the shard. The
 -- error LIMIT: there are as many, and nothing was changed.
-if fence_refused(ARGV[2], ARGV[3], ARGV[4]) then
-  return { 'refused', '' }
+local refusal = fence_refusal(ARGV[2], ARGV[3], ARGV[4])
+if refusal then
+  return refusal
 end
 local key, millis, nanos = ARGV[6], ARGV[7], ARGV[8]
 local record, stored_millis, stored_nanos = live_checkpoint(key, tonumber(ARGV[5]))

@@ -2,10 +2,11 @@
 -- ARGV: .., fence (3), the shard's quota, 1 where an id may occur twice, metadata (>I4 and text each), ids
 -- (c16 each), points (>I2 index of metadata or 0, >i6 I3 time, 8 bytes of value, >I4 and key each), how far in
 -- milliseconds a sample may be ahead of the clock and win, the shard's quota of bytes.
--- Returns {refused} | {over_quota, new, room} | {over_bytes, more, room} | {applied, created, updated, stale, seq,
--- room, room for bytes}.
-if fence_refused(ARGV[4], ARGV[5], ARGV[6]) then
-  return { 'refused' }
+-- Returns what `fence.lua` says | {over_quota, new, room} | {over_bytes, more, room} | {applied, created, updated,
+-- stale, seq, room, room for bytes}.
+local refusal = fence_refusal(ARGV[4], ARGV[5], ARGV[6])
+if refusal then
+  return refusal
 end
 local quota, repeats, all_ids, points = tonumber(ARGV[7]), ARGV[8] == '1', ARGV[10], ARGV[11]
 local pack, sub, unpacked = struct.pack, string.sub, struct.unpack

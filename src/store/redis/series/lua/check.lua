@@ -2,9 +2,10 @@
 -- ARGV: .., fence (3), the shard's quota, the most series that can be new, and, where the new ones are to be
 -- counted, the ids with the times of their newest points and the bytes of their keys and their metadata: c16 >i6 I4
 -- I4 each, the least i6 for "on arrival"; the shard's quota of bytes; the most bytes that it can grow by.
--- Returns {refused} | {fits, room, room for bytes} | {over_quota, new, room} | {over_bytes, more, room}.
-if fence_refused(ARGV[4], ARGV[5], ARGV[6]) then
-  return { 'refused' }
+-- Returns what `fence.lua` says | {fits, room, room for bytes} | {over_quota, new, room} | {over_bytes, more, room}.
+local refusal = fence_refusal(ARGV[4], ARGV[5], ARGV[6])
+if refusal then
+  return refusal
 end
 local room = math.max(tonumber(ARGV[7]) - redis.call('HLEN', KEYS[2]), 0)
 local room_bytes = math.max(tonumber(ARGV[10]) - live_bytes, 0)

@@ -1,7 +1,8 @@
 -- Deletes series. ARGV: .., fence (3), ids (c16 each), none of them twice.
--- Returns {refused} | {deleted, how many, seq}.
-if fence_refused(ARGV[4], ARGV[5], ARGV[6]) then
-  return { 'refused' }
+-- Returns what `fence.lua` says | {how many were deleted, seq}.
+local refusal = fence_refusal(ARGV[4], ARGV[5], ARGV[6])
+if refusal then
+  return refusal
 end
 local all = ARGV[7]
 local ids, records = {}, {}
@@ -19,4 +20,4 @@ for from = 1, #all, 16000 do
   end
 end
 delete_series(ids, records)
-return { 'deleted', #ids, whole(seq) }
+return { #ids, whole(seq) }
