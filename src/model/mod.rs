@@ -17,6 +17,7 @@ pub mod leases;
 pub mod locks;
 pub mod merge;
 pub mod number;
+pub mod pipelines;
 pub mod selector;
 pub mod series;
 pub mod settings;
