@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""What expensive reads cost everybody else: scans with regular expressions over a million series, slow readers of
-lists, and event streams that are not read. Prints the slowest calls of other clients meanwhile, and the memory.
+"""What expensive work costs everybody else: scans with regular expressions over a million series, slow readers of
+lists, event streams that are not read, a deletion of all series, and the expiry of all of them at one moment. Prints
+the slowest calls of other clients meanwhile, and the memory.
 
 python3 benches/scans.py BINARY [SERIES]
 """
@@ -21,6 +22,7 @@ EXPRESSIONS = 15
 SLOW_READERS = 1030
 STREAMS = 100
 SECONDS = 15
+RETENTION_S = 24 * 3600
 
 
 def main():
@@ -63,6 +65,21 @@ def measure(server, port, series):
     cursor = ask(port, "GET", "/v1/series/cursor")[1]["cursor"].split("-")[0] + "-0"
     held(server, port, f"{STREAMS} streams that are not read", STREAMS,
          f"/v1/series/stream?limit=100000&cursor={cursor}")
+    deletion = threading.Thread(target=delete_all, args=(port,))
+    deletion.start()
+    others("deletion of all series", port)
+    deletion.join()
+    expires_at = time.time() + 45
+    fill(port, series, f" {int((expires_at - RETENTION_S) * 1000)}")
+    print(f"pushed {expires_at - time.time():.0f} s before they expire", flush=True)
+    time.sleep(max(0, expires_at - time.time() - 2))
+    others("expiry of all series", port)
+
+
+def delete_all(port):
+    start = time.monotonic()
+    status, outcome = ask(port, "POST", "/v1/series/delete", {"match": ['{__name__=~"http_.+"}']})
+    print(f"deletion: {status} {outcome}, {time.monotonic() - start:.1f} s", flush=True)
 
 
 def held(server, port, what, count, path):
@@ -87,11 +104,11 @@ def selector():
     return "{" + ",".join(['__name__=~"http_.+"'] + some + ['instance=~".*nothing.*"']) + "}"
 
 
-def fill(port, series):
+def fill(port, series, stamp=""):
     while ask(port, "GET", "/readyz")[0] != 200:
         time.sleep(0.05)
     for start in range(0, series, 100_000):
-        lines = [f'http_requests_{n // 10_000:03}_total{{instance="host-{n % 10_000:05}",job="api",path="/v1"}} 1'
+        lines = [f'http_requests_{n // 10_000:03}_total{{instance="host-{n % 10_000:05}",job="api",path="/v1"}} 1{stamp}'
                  for n in range(start, min(start + 100_000, series))]
         status, _ = ask(port, "POST", "/v1/series?role=leader&source=leader_scrape", "\n".join(lines) + "\n",
                         "text/plain")

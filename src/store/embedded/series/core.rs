@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
+use super::deletion::Deletion;
 use super::expiry::{BucketRef, Expiring};
 use super::labels::SharedLabels;
 use super::metadata::MetadataTable;
@@ -24,6 +25,10 @@ pub(super) struct Core {
     pub(super) names: Names,
     pub(super) metadata: MetadataTable,
     pub(super) labels: SharedLabels,
+    /// The deletion by selector that is prepared or purged.
+    pub(super) deletion: Deletion,
+    /// The time by which series have expired, in nanoseconds.
+    pub(super) expired_by: i64,
     by_key: HashTable<u32>,
     retention_nanos: Option<i64>,
 }
@@ -57,6 +62,43 @@ impl Expiring for Core {
 }
 
 impl Core {
+    /// Returns whether a series is live. One that has ended, and is not purged yet, is not: it expired, or a deletion
+    /// by selector has it.
+    pub(super) fn is_live(&self, slot: u32) -> bool {
+        let record = self.slab.get(slot);
+        record.state == State::Live
+            && !(record.selected && self.deletion.is_made())
+            && self.due_nanos(slot).is_none_or(|due| due > self.expired_by)
+    }
+
+    /// Returns whether a series is live and has this key.
+    pub(super) fn is_live_as(&self, slot: u32, key: &SeriesKey) -> bool {
+        let record = self.slab.get(slot);
+        self.is_live(slot)
+            && *record.labels == *key.labels
+            && *self.names.get(record.name).name == *key.name
+    }
+
+    /// Selects those of the series that are live, for a deletion.
+    pub(super) fn select(&mut self, found: &[(SeriesKey, u32)]) {
+        for (key, slot) in found {
+            if self.is_live_as(*slot, key)
+                && !std::mem::replace(&mut self.slab.get_mut(*slot).selected, true)
+            {
+                self.deletion.add(*slot);
+            }
+        }
+    }
+
+    /// Takes a series out of the selection; returns whether it was in there.
+    pub(super) fn unselect(&mut self, slot: u32) -> bool {
+        let was = std::mem::replace(&mut self.slab.get_mut(slot).selected, false);
+        if was {
+            self.deletion.remove();
+        }
+        was
+    }
+
     /// Returns whether a series was deleted with the change number `seq`.
     pub(super) fn is_tombstone(&self, seq: u64, slot: u32) -> bool {
         let record = self.slab.get(slot);
@@ -131,7 +173,7 @@ impl Core {
         self.unindex(slot);
         self.slab.remove(slot);
         self.names.get_mut(name).unreserve();
-        self.names.purge(name, &mut self.slab);
+        self.names.remove_unused(name);
     }
 
     /// Forgets a tombstone.

@@ -6,9 +6,11 @@
 //!
 //! An entry is valid only where its series' [`BucketRef`] points back at it; others are void, and
 //! are dropped when they come up, or by a sweep when they have become many.
-//! Invariant: every live series that can expire has a valid entry at or before its expiry.
+//! Invariant: every live series that can expire has a valid entry at or before its expiry; and a step looks at one
+//! entry, however many come up at one moment.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 
 const NANOS_PER_BUCKET: i64 = 1_000_000_000;
 
@@ -45,8 +47,19 @@ pub(super) struct ExpiryWheel {
     entries: usize,
     /// At how many entries the void ones are swept out.
     sweep_at: usize,
-    /// The buckets that have begun, as (due, slot), latest first.
-    current: Vec<(i64, u32)>,
+    /// The entries of buckets that have begun, as (due, slot), earliest first.
+    current: BinaryHeap<Reverse<(i64, u32)>>,
+}
+
+/// What a step of the wheel did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Took out a series that is due.
+    Due(u32),
+    /// Moved or dropped an entry.
+    Moved,
+    /// Nothing: no series is due.
+    Idle,
 }
 
 /// What the wheel needs to know about each series.
@@ -76,64 +89,65 @@ impl ExpiryWheel {
         series.set_bucket(slot, bucket);
     }
 
-    /// Returns whether [`Self::pop_due`] has nothing to do, not even to move entries.
+    /// Returns whether [`Self::step`] has nothing to do, not even to move entries.
     pub(super) fn is_idle(&self, now_nanos: i64) -> bool {
         let now = BucketRef::of(now_nanos).0;
         self.buckets.first_key_value().is_none_or(|(bucket, _)| *bucket > now)
-            && self.current.last().is_none_or(|(due, _)| *due > now_nanos)
+            && self.current.peek().is_none_or(|Reverse((due, _))| *due > now_nanos)
     }
 
-    /// Takes out one series that is due; `None` when there is none.
-    pub(super) fn pop_due(&mut self, now_nanos: i64, series: &mut impl Expiring) -> Option<u32> {
-        loop {
-            self.begin_buckets(now_nanos, series);
-            let &(due, slot) = self.current.last()?;
-            if due > now_nanos {
-                return None;
-            }
-            self.current.pop();
-            if series.bucket(slot) != BucketRef::CURRENT {
-                continue;
-            }
-            series.set_bucket(slot, BucketRef::NONE);
-            match series.due_nanos(slot) {
-                Some(due) if due <= now_nanos => return Some(slot),
-                Some(_) => self.insert(slot, series),
-                None => {}
-            }
+    /// Looks at one entry: first at those of the buckets that have begun, then at what is due. Series that are due
+    /// come up in the order of their ends, as far as [`Step::Idle`] was returned in between.
+    pub(super) fn step(&mut self, now_nanos: i64, series: &mut impl Expiring) -> Step {
+        if self.begin_entry(now_nanos, series) {
+            return Step::Moved;
         }
+        let Some(&Reverse((due, slot))) = self.current.peek() else {
+            self.current = BinaryHeap::new();
+            return Step::Idle;
+        };
+        if due > now_nanos {
+            return Step::Idle;
+        }
+        self.current.pop();
+        if series.bucket(slot) != BucketRef::CURRENT {
+            return Step::Moved;
+        }
+        series.set_bucket(slot, BucketRef::NONE);
+        match series.due_nanos(slot) {
+            Some(due) if due <= now_nanos => return Step::Due(slot),
+            Some(_) => self.insert(slot, series),
+            None => {}
+        }
+        Step::Moved
     }
 
-    fn begin_buckets(&mut self, now_nanos: i64, series: &mut impl Expiring) {
+    /// Moves one entry out of the first bucket that has begun; returns whether there was one.
+    fn begin_entry(&mut self, now_nanos: i64, series: &mut impl Expiring) -> bool {
         let now = BucketRef::of(now_nanos).0;
-        let mut grown = false;
-        while let Some(first) = self.buckets.first_entry().filter(|b| *b.key() <= now) {
-            let bucket = BucketRef(*first.key());
-            let slots = first.remove();
-            self.entries -= slots.len();
-            for slot in slots {
-                if series.bucket(slot) != bucket {
-                    continue;
-                }
-                series.set_bucket(slot, BucketRef::NONE);
-                match series.due_nanos(slot) {
-                    // It was updated: straight to where it belongs, without a sort.
-                    Some(due) if BucketRef::of(due).0 > now => self.insert(slot, series),
-                    Some(due) => {
-                        series.set_bucket(slot, BucketRef::CURRENT);
-                        self.current.push((due, slot));
-                        grown = true;
-                    }
-                    None => {}
-                }
+        let Some(mut first) = self.buckets.first_entry().filter(|b| *b.key() <= now) else {
+            return false;
+        };
+        let bucket = BucketRef(*first.key());
+        let Some(slot) = first.get_mut().pop() else {
+            first.remove();
+            return true;
+        };
+        self.entries -= 1;
+        if series.bucket(slot) != bucket {
+            return true;
+        }
+        series.set_bucket(slot, BucketRef::NONE);
+        match series.due_nanos(slot) {
+            // It was updated: straight to where it belongs.
+            Some(due) if BucketRef::of(due).0 > now => self.insert(slot, series),
+            Some(due) => {
+                series.set_bucket(slot, BucketRef::CURRENT);
+                self.current.push(Reverse((due, slot)));
             }
+            None => {}
         }
-        if grown {
-            self.current.sort_unstable_by(|a, b| b.cmp(a));
-        }
-        if self.current.is_empty() {
-            self.current = Vec::new();
-        }
+        true
     }
 
     /// Drops the void entries, so that series which come and go do not pile them up.
@@ -174,6 +188,22 @@ mod tests {
     }
 
     const SECOND: i64 = NANOS_PER_BUCKET;
+
+    impl ExpiryWheel {
+        /// Takes steps until a series is due; `None` when there is none.
+        fn pop_due(&mut self, now_nanos: i64, series: &mut Series) -> Option<u32> {
+            loop {
+                match self.step(now_nanos, series) {
+                    Step::Due(slot) => return Some(slot),
+                    Step::Moved => {}
+                    Step::Idle => {
+                        assert!(self.is_idle(now_nanos));
+                        return None;
+                    }
+                }
+            }
+        }
+    }
 
     #[test]
     fn series_come_up_exactly_when_they_are_due() {

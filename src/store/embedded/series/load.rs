@@ -121,7 +121,7 @@ impl SeriesTable {
         self.core.metadata.retain(loaded.metadata);
         self.core.slab.insert_at(loaded.slot, record);
         self.core.index(loaded.slot, hash, first);
-        self.live += 1;
+        self.held += 1;
         self.bytes += self.core.key_bytes(loaded.slot) + self.core.metadata.bytes(loaded.metadata);
         self.wheel.insert(loaded.slot, &mut self.core);
         let seq = self.log.append(loaded.slot, |_, _| true);

@@ -2,7 +2,7 @@
 //!
 //! The order is made when it is read, step by step: a push only appends. Invariant: every series that
 //! is live or a tombstone is in its name's list exactly once; forgotten ones are there
-//! until [`Names::purge`], and only then is their slot free.
+//! until [`Names::purge`] meets them, and only then is their slot free. No call looks at a whole long list.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -12,6 +12,16 @@ use super::record::{Slab, State};
 
 /// The most series that one step sorts: it is made while the table is locked.
 const SORTED_AT_ONCE: usize = 1024;
+
+/// The most series that one step of a purge looks at.
+const PURGED_AT_ONCE: usize = 4096;
+
+/// A purge of a list takes its next step when so many more series were forgotten, so it ends long before the list has
+/// grown by as many forgotten ones as it began with.
+const FORGOTTEN_PER_STEP: usize = PURGED_AT_ONCE / 8;
+
+/// The next step is also taken when the labels of those have so many bytes.
+const FORGOTTEN_BYTES_PER_STEP: usize = 16 * PURGED_AT_ONCE;
 
 /// All names.
 #[derive(Debug, Default)]
@@ -32,8 +42,21 @@ pub(super) struct NameEntry {
     forgotten: usize,
     /// How many bytes of labels the forgotten ones keep.
     forgotten_bytes: usize,
+    /// The purge of the list that has begun.
+    purge: Option<Purge>,
     /// Series that a batch has reserved under this name.
     reserved: usize,
+}
+
+/// How far the purge of a list is.
+#[derive(Debug)]
+struct Purge {
+    /// The position of the first series that was not looked at.
+    at: usize,
+    /// How many series were forgotten since the last step.
+    forgotten: usize,
+    /// How many bytes of labels these have.
+    bytes: usize,
 }
 
 impl Names {
@@ -99,28 +122,21 @@ impl Names {
         self.ids.range::<str, _>((start, Bound::Unbounded)).map(|(_, id)| *id)
     }
 
-    /// Takes the forgotten series out of a name's list and frees their slots; forgets the
-    /// name, too, when nothing is left of it.
+    /// Takes the next step of the purge of a name's list: frees the slots of some forgotten series. Forgets the name,
+    /// too, when nothing is left of it.
     pub(super) fn purge(&mut self, id: u32, slab: &mut Slab) {
         let entry = &mut self.entries[id as usize];
-        if entry.forgotten > 0 {
-            let sorted = &entry.slots[..entry.sorted];
-            let kept = |slot: &u32| slab.get(*slot).state != State::Forgotten;
-            entry.sorted = sorted.iter().filter(|slot| kept(slot)).count();
-            let mut freed = Vec::with_capacity(entry.forgotten);
-            entry.slots.retain(|slot| {
-                let keep = slab.get(*slot).state != State::Forgotten;
-                if !keep {
-                    freed.push(*slot);
-                }
-                keep
-            });
-            entry.slots.shrink_to(entry.slots.len() * 2);
-            (entry.forgotten, entry.forgotten_bytes) = (0, 0);
-            for slot in freed {
-                slab.remove(slot);
-            }
+        entry.purge_step(slab);
+        // Short by now: all that came before the last steps is gone.
+        while entry.forgotten > 0 && entry.forgotten == entry.slots.len() {
+            entry.purge_step(slab);
         }
+        self.remove_unused(id);
+    }
+
+    /// Forgets a name that no series has.
+    pub(super) fn remove_unused(&mut self, id: u32) {
+        let entry = &self.entries[id as usize];
         if entry.slots.is_empty() && entry.reserved == 0 {
             let name = Arc::clone(&entry.name);
             if self.ids.remove(&*name).is_some() {
@@ -132,8 +148,16 @@ impl Names {
 
 impl NameEntry {
     fn new(name: Arc<str>, saved: bool) -> Self {
-        let (slots, sorted) = (Vec::new(), 0);
-        Self { name, saved, slots, sorted, forgotten: 0, forgotten_bytes: 0, reserved: 0 }
+        Self {
+            name,
+            saved,
+            slots: Vec::new(),
+            sorted: 0,
+            forgotten: 0,
+            forgotten_bytes: 0,
+            purge: None,
+            reserved: 0,
+        }
     }
 
     /// Notes that a batch is about to create a series of this name.
@@ -152,13 +176,49 @@ impl NameEntry {
     }
 
     /// Notes that a series of this name was forgotten, with so many bytes of labels; returns whether it is
-    /// time to purge: a purge looks at all series of the name, so they must be worth that.
+    /// time for [`Names::purge`]: a purge looks at all series of the name, so they must be worth that.
     pub(super) fn forget(&mut self, bytes: usize) -> bool {
         self.forgotten += 1;
         self.forgotten_bytes += bytes;
-        self.forgotten > 64 + self.slots.len() / 4
-            || self.forgotten_bytes > 1024 + 16 * self.slots.len()
-            || self.forgotten == self.slots.len()
+        let is_due = match &mut self.purge {
+            Some(purge) => {
+                purge.forgotten += 1;
+                purge.bytes += bytes;
+                purge.forgotten >= FORGOTTEN_PER_STEP || purge.bytes >= FORGOTTEN_BYTES_PER_STEP
+            }
+            None => {
+                self.forgotten > 64 + self.slots.len() / 4
+                    || self.forgotten_bytes > 1024 + 16 * self.slots.len()
+            }
+        };
+        is_due || self.forgotten == self.slots.len()
+    }
+
+    /// Takes forgotten series out of the next part of the list. One that is sorted to the front meanwhile is left to
+    /// the next purge.
+    fn purge_step(&mut self, slab: &mut Slab) {
+        let start = self.purge.as_ref().map_or(0, |purge| purge.at.min(self.slots.len()));
+        let end = self.slots.len().min(start + PURGED_AT_ONCE);
+        let (mut kept, sorted) = (start, self.sorted);
+        for at in start..end {
+            let slot = self.slots[at];
+            let record = slab.get(slot);
+            if record.state != State::Forgotten {
+                self.slots[kept] = slot;
+                kept += 1;
+                continue;
+            }
+            self.forgotten -= 1;
+            self.forgotten_bytes -= record.labels.len();
+            self.sorted -= usize::from(at < sorted);
+            slab.remove(slot);
+        }
+        self.slots.drain(kept..end);
+        let is_whole = kept == self.slots.len();
+        self.purge = (!is_whole).then_some(Purge { at: kept, forgotten: 0, bytes: 0 });
+        if is_whole {
+            self.slots.shrink_to(self.slots.len() * 2);
+        }
     }
 
     /// Sorts some series more into the list, at most [`SORTED_AT_ONCE`]; returns whether all are sorted now.

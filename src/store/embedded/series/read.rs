@@ -1,4 +1,4 @@
-//! Reading changes from the table, in bounded pieces. What has expired was deleted before.
+//! Reading changes from the table, in bounded pieces. What has ended was purged before.
 
 use super::record::State;
 use super::table::SeriesTable;

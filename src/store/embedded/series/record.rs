@@ -48,6 +48,8 @@ pub(super) struct Record {
     pub(super) state: State,
     /// Its name and labels are on disk under this slot.
     pub(super) key_saved: bool,
+    /// A deletion by selector has it, see [`super::deletion`].
+    pub(super) selected: bool,
 }
 
 const CHUNK_BITS: u32 = 12;
@@ -131,6 +133,7 @@ impl Record {
             bucket: BucketRef::NONE,
             state: State::Free,
             key_saved: false,
+            selected: false,
         }
     }
 

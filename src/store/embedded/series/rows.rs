@@ -12,6 +12,7 @@ use rusqlite::{Connection, Transaction, params};
 
 use super::checksum;
 use super::load::load;
+use super::purge::PURGED_AT_ONCE;
 use super::record::{BuildSlotHasher, State};
 use super::table::SeriesTable;
 use crate::model::series::Metadata;
@@ -66,7 +67,17 @@ impl BufferedSet for SeriesSet {
     }
 
     fn lock(&self) -> Box<dyn LockedSet + '_> {
-        Box::new(LockedSeries { shared: &self.0, table: self.0.lock() })
+        loop {
+            let mut table = self.0.lock();
+            // A deletion by selector that was made must be on disk whole, so it is purged before; in pieces, like
+            // everywhere.
+            if table.core.deletion.is_made() {
+                table.purge_selected(PURGED_AT_ONCE);
+                table.trim();
+            } else {
+                return Box::new(LockedSeries { shared: &self.0, table });
+            }
+        }
     }
 
     fn unflushed(&self) -> Unflushed {
@@ -273,6 +284,35 @@ mod tests {
         next.finish(false);
         let loaded = SeriesSet::new(StoreSettings::for_tests().series);
         loaded.load(&conn).expect("every series has its key, its name and its metadata");
-        assert_eq!(loaded.0.lock().live, 1);
+        assert_eq!(loaded.0.lock().held, 1);
+    }
+
+    #[test]
+    fn a_deletion_by_selector_is_drained_whole_also_while_it_is_purged() {
+        const MANY: usize = 3 * PURGED_AT_ONCE;
+        let set = SeriesSet::new(StoreSettings::for_tests().series);
+        let mut batch = PointBatch::default();
+        for i in 0..MANY {
+            batch.push("m", &format!("i=\"{i:05}\""), 1.0, None, None);
+        }
+        let at = Timestamp::from_nanos(1);
+        let now = Now { stamp: at, expiry: at, steady: SteadyTime::from_nanos(1) };
+        set.0.lock().upsert(&batch, now);
+        let first = set.lock().drain();
+        assert_eq!(first.len(), MANY);
+        first.finish(false);
+        {
+            let mut table = set.0.lock();
+            let slots = 0..u32::try_from(MANY).expect("few");
+            let found: Vec<_> = slots.map(|slot| (table.core.key(slot), slot)).collect();
+            table.core.select(&found);
+            table.core.deletion.make(now.steady);
+            table.purge_some(now);
+            assert!(table.held > 0, "the purge has only begun");
+        }
+        let second = set.lock().drain();
+        assert_eq!(second.len(), MANY);
+        second.finish(false);
+        assert_eq!(set.0.lock().held, 0);
     }
 }

@@ -11,7 +11,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::created::Mark;
-use super::record::State;
 use super::table::SeriesTable;
 use crate::model::selector::Selector;
 use crate::model::series::SeriesKey;
@@ -139,7 +138,7 @@ impl Scan {
         if !self.has_read_all_created(table) {
             return false;
         }
-        self.found.retain(|key, slot| is_live(table, *slot, key));
+        self.found.retain(|key, slot| table.core.is_live_as(*slot, key));
         // Deletions may have made room for series that were not reached.
         self.has_enough()
     }
@@ -147,6 +146,11 @@ impl Scan {
     /// Returns what was found, in order: one series more than the limit where more follow.
     pub(super) fn found(&self) -> impl Iterator<Item = (&SeriesKey, u32)> {
         self.found.iter().map(|(key, slot)| (key, *slot))
+    }
+
+    /// Takes the first `limit` of what was found.
+    pub(super) fn take_found(&mut self, limit: usize) -> Vec<(SeriesKey, u32)> {
+        std::iter::from_fn(|| self.found.pop_first()).take(limit).collect()
     }
 
     /// Returns how many series were found.
@@ -186,21 +190,17 @@ impl Scan {
                 looked_at += 1;
                 continue;
             };
-            let entry = core.names.get_mut(id);
-            if !entry.sort_some(&core.slab) {
+            if !core.names.get_mut(id).sort_some(&core.slab) {
                 self.current = Some((name, after));
                 break;
             }
-            let slots = entry.sorted_after(after.as_deref(), &core.slab);
+            let core = &table.core;
+            let slots = core.names.get(id).sorted_after(after.as_deref(), &core.slab);
             let piece = &slots[..slots.len().min(most - looked_at)];
             // A name without series counts, too.
             looked_at += piece.len().max(1);
-            let read = piece.iter().map(|slot| (core.slab.get(*slot), *slot));
-            let live = read.filter(|(record, _)| record.state == State::Live);
-            series.extend(live.map(|(record, slot)| {
-                let (name, labels) = (Arc::clone(&name), Arc::clone(&record.labels));
-                (SeriesKey { name, labels }, slot)
-            }));
+            let live = piece.iter().filter(|slot| core.is_live(**slot));
+            series.extend(live.map(|slot| (core.key(*slot), *slot)));
             let last = piece.last().map(|slot| Arc::clone(&core.slab.get(*slot).labels));
             if let Some(labels) = &last {
                 self.reached =
@@ -227,20 +227,13 @@ impl Scan {
         let Some((_, position)) = &mut self.created else { return Vec::new() };
         let slots: Vec<u32> = table.created.since(*position).take(limit).collect();
         *position += slots.len() as u64;
-        let live = slots.into_iter().filter(|slot| table.core.slab.get(*slot).state == State::Live);
+        let live = slots.into_iter().filter(|slot| table.core.is_live(*slot));
         live.map(|slot| (table.core.key(slot), slot)).collect()
     }
 
     fn has_read_all_created(&self, table: &SeriesTable) -> bool {
         self.created.as_ref().is_none_or(|(_, position)| *position == table.created.end())
     }
-}
-
-fn is_live(table: &SeriesTable, slot: u32, key: &SeriesKey) -> bool {
-    let record = table.core.slab.get(slot);
-    record.state == State::Live
-        && *record.labels == *key.labels
-        && *table.core.names.get(record.name).name == *key.name
 }
 
 impl NamesToScan {

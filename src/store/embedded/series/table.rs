@@ -1,9 +1,9 @@
 //! The series in memory: what is live, what changed in which order, which deletions are remembered.
 //! Not thread-safe and not on disk: [`super::EmbeddedSeries`] adds both.
 //!
-//! Every method that is given `now` first turns what has expired into deletions, so that expiry
-//! is exact and has its sequence number in the order of changes.
-//! Invariant: `live + tombstones` series are in the hash table, each with its newest
+//! What has ended, because it expired or was selected, is purged piece by piece: see [`super::purge`]. Until then,
+//! nothing here takes it for live.
+//! Invariant: `held + tombstones` series are in the hash table, each with its newest
 //! change in the log; no batch is ever applied in part.
 
 use super::core::Core;
@@ -31,8 +31,11 @@ pub(super) struct SeriesTable {
     pub(super) tombstones: Tombstones,
     pub(super) dirty: DirtySet<u32, BuildSlotHasher>,
     pub(super) created: CreatedLog,
-    pub(super) live: usize,
-    /// What the live series count as, see [`series_bytes`](crate::store::series_bytes).
+    /// Nothing that had ended by the last access is left to be purged.
+    pub(super) is_purged: bool,
+    /// How many series are live, or have ended and are not purged yet.
+    pub(super) held: usize,
+    /// What these series count as, see [`series_bytes`](crate::store::series_bytes).
     pub(super) bytes: usize,
 }
 
@@ -93,17 +96,19 @@ impl SeriesTable {
             tombstones: Tombstones::default(),
             dirty: DirtySet::default(),
             created: CreatedLog::default(),
-            live: 0,
+            is_purged: true,
+            held: 0,
             bytes: 0,
         }
     }
 
-    /// Applies a batch, all or nothing.
-    pub(super) fn upsert(&mut self, batch: &PointBatch, now: Now) -> UpsertOutcome {
-        self.expire(now);
+    /// Applies a batch, all or nothing. Returns `None` when it would be refused, but not all is purged that has ended
+    /// and still uses up the budget: to be called again then.
+    pub(super) fn upsert(&mut self, batch: &PointBatch, now: Now) -> Option<UpsertOutcome> {
+        self.purge_some(now);
         self.created.trim();
         let room = Growth {
-            series: self.settings.max_series.saturating_sub(self.live),
+            series: self.settings.max_series.saturating_sub(self.held),
             bytes: self.settings.max_bytes.saturating_sub(self.bytes),
         };
         let metadata: Vec<u32> =
@@ -112,13 +117,14 @@ impl SeriesTable {
         let outcome = match growth.refusal(room) {
             Some(refusal) => {
                 self.give_up(&targets);
-                refusal
+                self.is_purged.then_some(refusal)
             }
-            None => UpsertOutcome::Applied(self.apply_all(batch, targets, &metadata, now)),
+            None => Some(UpsertOutcome::Applied(self.apply_all(batch, targets, &metadata, now))),
         };
         for id in metadata {
             self.core.metadata.release(id);
         }
+        self.trim();
         outcome
     }
 
@@ -138,7 +144,6 @@ impl SeriesTable {
                 Target::Slot(slot) => self.apply(slot, &point, id, now, &mut counts),
             }
         }
-        self.trim();
         counts
     }
 
@@ -152,7 +157,7 @@ impl SeriesTable {
         now: Now,
         room: Growth,
     ) -> (Vec<Target>, Growth) {
-        let oldest = self.oldest_live_nanos(now.expiry);
+        let oldest = self.oldest_live_nanos();
         let mut targets = Vec::with_capacity(batch.len());
         let mut growth = Growth::default();
         let mut before = NO_SLOT;
@@ -163,6 +168,10 @@ impl SeriesTable {
             }
             let slot = match self.core.find_after(before, &point) {
                 Ok(slot) => {
+                    if self.core.slab.get(slot).state == State::Live && !self.core.is_live(slot) {
+                        // It has ended: the batch creates it anew.
+                        self.delete_slot(slot, now.steady);
+                    }
                     let record = self.core.slab.get_mut(slot);
                     if record.state == State::Tombstone {
                         record.state = State::Reviving;
@@ -200,8 +209,8 @@ impl SeriesTable {
     }
 
     /// Returns the time at or before which a sample is past the retention.
-    fn oldest_live_nanos(&self, expiry: Timestamp) -> i64 {
-        self.core.retention_nanos().map_or(i64::MIN, |r| expiry.as_nanos().saturating_sub(r))
+    fn oldest_live_nanos(&self) -> i64 {
+        self.core.retention_nanos().map_or(i64::MIN, |r| self.core.expired_by.saturating_sub(r))
     }
 
     fn give_up(&mut self, targets: &[Target]) {
@@ -239,7 +248,7 @@ impl SeriesTable {
                 self.tombstones.revive(bytes);
             }
             record.state = State::Live;
-            self.live += 1;
+            self.held += 1;
             self.bytes += point.name.len() + point.labels.len();
             counts.created += 1;
         } else if earlier && record.updated_at_nanos <= latest.as_nanos() {
@@ -268,52 +277,40 @@ impl SeriesTable {
             self.wheel.insert(slot, &mut self.core);
             self.created.note(slot);
         }
-        self.changed(slot, now);
+        self.changed(slot, now.steady);
     }
 
     /// Assigns a sequence number to a change of a series, and marks the series for the next flush.
-    fn changed(&mut self, slot: u32, now: Now) {
+    fn changed(&mut self, slot: u32, at: SteadyTime) {
         let slab = &self.core.slab;
         let seq = self.log.append(slot, |seq, slot| slab.get(slot).seq == seq);
         self.core.slab.get_mut(slot).seq = seq;
-        self.dirty.mark(slot, now.steady);
+        self.dirty.mark(slot, at);
     }
 
-    /// Deletes a live series, and remembers that.
-    pub(super) fn delete_slot(&mut self, slot: u32, now: Now) {
+    /// Deletes a series that is live or has ended, and remembers that.
+    pub(super) fn delete_slot(&mut self, slot: u32, at: SteadyTime) {
+        self.core.unselect(slot);
         let record = self.core.slab.get_mut(slot);
         record.state = State::Tombstone;
         let metadata = std::mem::replace(&mut record.metadata, NO_METADATA);
         let key_bytes = self.core.key_bytes(slot);
         self.bytes -= key_bytes + self.core.metadata.bytes(metadata);
         self.core.metadata.release(metadata);
-        self.live -= 1;
-        self.changed(slot, now);
+        self.held -= 1;
+        self.changed(slot, at);
         self.tombstones.push(self.core.slab.get(slot).seq, slot, key_bytes);
     }
 
     /// Deletes a series; returns whether it was live.
     pub(super) fn delete(&mut self, id: SeriesId, now: Now) -> bool {
-        self.expire(now);
+        self.purge_some(now);
         let found = self.find_live(id);
         if let Some(slot) = found {
-            self.delete_slot(slot, now);
+            self.delete_slot(slot, now.steady);
             self.trim();
         }
         found.is_some()
-    }
-
-    /// Deletes what has expired; returns how many series.
-    pub(super) fn expire(&mut self, now: Now) -> usize {
-        let mut expired = 0;
-        while let Some(slot) = self.wheel.pop_due(now.expiry.as_nanos(), &mut self.core) {
-            self.delete_slot(slot, now);
-            expired += 1;
-        }
-        if expired > 0 {
-            self.trim();
-        }
-        expired
     }
 
     /// Forgets the oldest deletions beyond the limit.
@@ -334,7 +331,7 @@ impl SeriesTable {
     /// Returns the slot of a live series.
     pub(super) fn find_live(&self, id: SeriesId) -> Option<u32> {
         let slot = self.core.find_id(id)?;
-        (self.core.slab.get(slot).state == State::Live).then_some(slot)
+        self.core.is_live(slot).then_some(slot)
     }
 }
 

@@ -2,14 +2,21 @@
 //! table has.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
 
+use super::purge::PURGED_AT_ONCE;
 use super::scan::{LOOKED_AT, Piece, Scan};
 use super::table::{Now, SeriesTable};
 use crate::model::batch::PointBatch;
+use crate::model::cursor::Cursor;
 use crate::model::selector::Selector;
 use crate::model::series::{SeriesId, SeriesKey};
 use crate::model::time::{SteadyTime, Timestamp};
-use crate::store::{SeriesSettings, StoreSettings, UpsertOutcome};
+use crate::store::embedded::EmbeddedSettings;
+use crate::store::{
+    Change, Delta, Fenced, SeriesSettings, SeriesStore, StoreSettings, UpsertCounts, UpsertOutcome,
+};
 
 /// So many that a scan of all takes many pieces.
 const MANY: usize = 20 * LOOKED_AT;
@@ -30,7 +37,7 @@ fn push(table: &mut SeriesTable, keys: impl Iterator<Item = (String, String)>) {
         batch.push(&name, &labels, 1.0, None, None);
     }
     let outcome = table.upsert(&batch, now());
-    assert!(matches!(outcome, UpsertOutcome::Applied(_)), "{outcome:?}");
+    assert!(matches!(outcome, Some(UpsertOutcome::Applied(_))), "{outcome:?}");
 }
 
 fn selectors(texts: &[&str]) -> Vec<Selector> {
@@ -137,5 +144,193 @@ fn a_scan_ends_with_what_the_table_has_whatever_changed_meanwhile() {
         let wanted = fresh.len().min(limit.saturating_add(1));
         assert_eq!(keys[..wanted], fresh[..wanted], "limit {limit}");
         assert_eq!(keys.iter().collect::<BTreeSet<_>>().len(), keys.len());
+    }
+}
+
+/// Returns the same moment, later by so many seconds.
+fn later(seconds: u64) -> Now {
+    let Now { stamp, expiry, steady } = now();
+    let by = Duration::from_secs(seconds);
+    Now {
+        stamp: stamp.saturating_add(by),
+        expiry: expiry.saturating_add(by),
+        steady: steady.saturating_add(by),
+    }
+}
+
+fn keys(count: usize) -> impl Iterator<Item = (String, String)> {
+    (0..count).map(|i| (format!("m{}", i % 3), format!("i=\"{i:06}\"")))
+}
+
+fn id(i: usize) -> SeriesId {
+    SeriesId::of(&format!("m{}", i % 3), &format!("i=\"{i:06}\""))
+}
+
+/// Reads all changes, after everything was purged; returns how many series were deleted, and how many live.
+fn changes_since(table: &SeriesTable, mut after: u64) -> (usize, usize) {
+    let (mut deleted, mut live) = (BTreeSet::new(), BTreeSet::new());
+    loop {
+        let delta = table.delta(after, None, LOOKED_AT).expect("no deletion was forgotten");
+        for change in delta.changes {
+            let is_new = match change {
+                Change::Deleted(key) => deleted.insert((key.name, key.labels)),
+                Change::Upserted(point) => live.insert((point.key.name, point.key.labels)),
+            };
+            assert!(is_new, "each series is in a delta once");
+        }
+        after = delta.next;
+        if !delta.more {
+            return (deleted.len(), live.len());
+        }
+    }
+}
+
+/// Accesses the table until all is purged; no access purges more than a piece.
+fn purge(table: &mut SeriesTable, now: Now) {
+    table.purge_some(now);
+    while !table.is_purged {
+        let (held, list) = (table.held, table.core.deletion.count());
+        table.purge_some(now);
+        assert!(held - table.held <= PURGED_AT_ONCE, "{held} to {}", table.held);
+        assert!(list - table.core.deletion.count() <= PURGED_AT_ONCE);
+    }
+}
+
+#[test]
+fn many_series_that_expire_at_one_moment_are_gone_at_once_and_purged_in_pieces() {
+    let settings = StoreSettings::for_tests().series;
+    let settings = SeriesSettings { max_series: MANY + 10, max_tombstones: 2 * MANY, ..settings };
+    let mut table = SeriesTable::new(settings);
+    push(&mut table, keys(MANY));
+    let before = table.log.head();
+    let late = later(settings.retention.as_secs());
+    // The first access: everything has expired, a piece of it is purged.
+    table.purge_some(late);
+    assert!(!table.is_purged && MANY - table.held <= PURGED_AT_ONCE, "{} are held", table.held);
+    assert!((0..MANY).all(|i| table.find_live(id(i)).is_none()));
+    assert_eq!(found(&mut table, &[], 10).0.len(), 0);
+    assert!(!table.delete(id(5), late), "it is gone");
+    // A batch that touches expired series creates them anew; the others do not use up its room.
+    let mut batch = PointBatch::default();
+    keys(10).for_each(|(name, labels)| batch.push(&name, &labels, 2.0, None, None));
+    let outcome = table.upsert(&batch, late);
+    let counts = UpsertCounts { created: 10, updated: 0, stale: 0 };
+    assert_eq!(outcome, Some(UpsertOutcome::Applied(counts)));
+    assert!(!table.is_purged);
+    let mut batch = PointBatch::default();
+    let others = (0..MANY).map(|i| format!("i=\"{i}\""));
+    others.for_each(|labels| batch.push("other", &labels, 2.0, None, None));
+    let mut refused = 0;
+    let outcome = loop {
+        match table.upsert(&batch, late) {
+            Some(outcome) => break outcome,
+            None => refused += 1,
+        }
+    };
+    let counts = UpsertCounts { created: MANY, updated: 0, stale: 0 };
+    assert_eq!(outcome, UpsertOutcome::Applied(counts));
+    assert!(refused > 10, "each attempt purges a piece only: {refused}");
+    purge(&mut table, late);
+    assert_eq!(changes_since(&table, before), (MANY - 10, MANY + 10));
+    assert_eq!(table.held, MANY + 10);
+}
+
+#[test]
+fn a_clock_that_is_set_back_brings_nothing_back_that_was_taken_for_expired() {
+    let mut table = table(MANY);
+    push(&mut table, keys(MANY));
+    let retention = table.settings.retention.as_secs();
+    table.purge_some(later(retention));
+    assert!(!table.is_purged);
+    table.purge_some(now());
+    assert!((0..MANY).all(|i| table.find_live(id(i)).is_none()));
+    purge(&mut table, now());
+    assert_eq!(table.held, 0);
+}
+
+#[test]
+fn selected_series_end_in_one_step_whatever_became_of_them_before() {
+    let settings = StoreSettings::for_tests().series;
+    let mut table = SeriesTable::new(SeriesSettings { max_series: MANY, ..settings });
+    push(&mut table, keys(MANY));
+    let mut scan = Scan::new(selectors(&["m0"]), None, usize::MAX);
+    while !scan.is_ready() {
+        let piece = scan.read_piece(&mut table);
+        scan.take(piece);
+    }
+    let matching = scan.count();
+    assert_eq!(matching, MANY.div_ceil(3));
+    while scan.count() > 0 {
+        let found = scan.take_found(LOOKED_AT);
+        table.core.select(&found);
+        table.core.select(&found);
+    }
+    assert_eq!(table.core.deletion.count(), matching);
+    // One is updated, one is deleted, one is deleted and comes back, unseen by the scan.
+    push(&mut table, keys(1));
+    assert!(table.delete(id(3), now()));
+    assert!(table.delete(id(6), now()));
+    push(&mut table, keys(7).skip(6));
+    assert_eq!(table.core.deletion.count(), matching - 2);
+    assert!(table.find_live(id(0)).is_some(), "the step did not come yet");
+    let before = table.log.head();
+    table.core.deletion.make(now().steady);
+    for i in 0..MANY {
+        assert_eq!(table.find_live(id(i)).is_some(), i == 6 || i % 3 != 0, "{i}");
+    }
+    // A write to a deleted series creates it anew, and the purge leaves that alone.
+    let mut batch = PointBatch::default();
+    keys(10).skip(9).for_each(|(name, labels)| batch.push(&name, &labels, 2.0, None, None));
+    let counts = UpsertCounts { created: 1, updated: 0, stale: 0 };
+    assert_eq!(table.upsert(&batch, now()), Some(UpsertOutcome::Applied(counts)));
+    purge(&mut table, now());
+    assert!(table.find_live(id(9)).is_some());
+    assert_eq!(changes_since(&table, before), (matching - 3, 1));
+    assert!(!table.core.deletion.is_made());
+}
+
+/// The point of the deletion: readers see all of what it matches, or nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_never_sees_a_part_of_a_deletion_by_selector() {
+    let settings = StoreSettings::for_tests();
+    let (stores, _) = crate::store::embedded::open(&EmbeddedSettings::in_memory(), &settings)
+        .expect("the store opens");
+    let series = stores.series;
+    for round in 0..3 {
+        let mut batch = PointBatch::default();
+        keys(MANY).for_each(|(name, labels)| batch.push(&name, &labels, 1.0, None, None));
+        series.upsert(batch, None).await.expect("the store works");
+        let cursor = series.cursor().await.expect("the store works");
+        let gone = selectors(&["{__name__=~\"m[01]\"}"]);
+        let dry = series.delete_matching(&gone, true, None).await.expect("the store works");
+        let matching = MANY - MANY / 3;
+        assert_eq!(dry, Fenced::Done(matching), "round {round}");
+        let deletion = tokio::spawn({
+            let (series, gone) = (Arc::clone(&series), gone.clone());
+            async move { series.delete_matching(&gone, false, None).await }
+        });
+        loop {
+            let ended = deletion.is_finished();
+            let page = series.snapshot(&[], None, MANY).await.expect("the store works");
+            let deleted = changes_of(&series, &cursor).await;
+            assert!(page.points.len() == MANY || page.points.len() == MANY / 3);
+            assert!(deleted == 0 || deleted == matching, "{deleted} of {matching}");
+            if ended {
+                assert_eq!((page.points.len(), deleted), (MANY / 3, matching));
+                break;
+            }
+        }
+        let deleted = deletion.await.expect("no panic").expect("the store works");
+        assert_eq!(deleted, Fenced::Done(matching));
+    }
+}
+
+/// Returns how many deletions a delta after `cursor` has.
+async fn changes_of(series: &Arc<dyn SeriesStore>, cursor: &Cursor) -> usize {
+    match series.delta(cursor, None, 2 * MANY).await.expect("the store works") {
+        Delta::Gone => panic!("no deletion was forgotten"),
+        Delta::Changes { changes, .. } => {
+            changes.iter().filter(|change| matches!(change, Change::Deleted(_))).count()
+        }
     }
 }

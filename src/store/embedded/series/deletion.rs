@@ -1,0 +1,63 @@
+//! The list of a deletion by selector: first its series are selected, piece by piece; then all of them end in one step;
+//! then they are purged, piece by piece. One at a time, as [`super::delete`] sees to.
+//!
+//! A selected series can change, expire or be deleted before that step, and its slot can be freed. So the record of a
+//! series says whether it is selected. Invariant: as many records say so as are counted here, and the list has the slot
+//! of each.
+
+use std::collections::VecDeque;
+
+use crate::model::time::SteadyTime;
+
+/// The deletion that is prepared or purged.
+#[derive(Debug, Default)]
+pub(super) struct Deletion {
+    /// Where the selected series are, oldest first; also of series that are not selected any more.
+    slots: VecDeque<u32>,
+    /// How many series are selected.
+    count: usize,
+    /// When the selected series ended.
+    made_at: Option<SteadyTime>,
+}
+
+impl Deletion {
+    /// Returns how many series are selected.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Notes that a series is selected.
+    pub(super) fn add(&mut self, slot: u32) {
+        self.slots.push_back(slot);
+        self.count += 1;
+    }
+
+    /// Notes that a series is not selected any more.
+    pub(super) fn remove(&mut self) {
+        self.count -= 1;
+    }
+
+    /// Returns when the selected series ended; `None` while they live.
+    pub(super) fn made_at(&self) -> Option<SteadyTime> {
+        self.made_at
+    }
+
+    /// Returns whether the selected series have ended, and are to be purged.
+    pub(super) fn is_made(&self) -> bool {
+        self.made_at.is_some()
+    }
+
+    /// Ends all selected series, which costs the same for any number.
+    pub(super) fn make(&mut self, at: SteadyTime) {
+        self.made_at = Some(at);
+    }
+
+    /// Takes the next slot from the list. The deletion is over when there is none.
+    pub(super) fn next(&mut self) -> Option<u32> {
+        let next = self.slots.pop_front();
+        if next.is_none() {
+            *self = Self::default();
+        }
+        next
+    }
+}
