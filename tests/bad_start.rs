@@ -24,7 +24,7 @@ fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// Returns a folder with both databases, as an orderly stop leaves them.
-async fn stopped_with_data() -> Launch {
+pub(crate) async fn stopped_with_data() -> Launch {
     let server = Server::start().await;
     server.post("/v1/locks/job/kept", &json!({"ttl": "1h"})).await.expect(200);
     server.try_push("kept", 1.0).await.expect("the server responds").expect(200);
@@ -34,7 +34,7 @@ async fn stopped_with_data() -> Launch {
 }
 
 /// Starts the server, which has to refuse, say `words`, and leave the databases alone.
-async fn assert_refused(launch: &Launch, file: &str, words: &[&str]) {
+pub(crate) async fn assert_refused(launch: &Launch, file: &str, words: &[&str]) {
     let before = contents(&launch.store());
     let Exit { code, log } = launch.expect_exit().await;
     assert_eq!(code, Some(1), "{file}: {log}");
@@ -51,7 +51,7 @@ async fn assert_refused(launch: &Launch, file: &str, words: &[&str]) {
 }
 
 /// Returns a folder as `kill -9` leaves it, with a log of many commits beside each database.
-async fn killed_with_logs() -> Launch {
+pub(crate) async fn killed_with_logs() -> Launch {
     let server = Server::start().await;
     for number in 0..40 {
         let path = format!("/v1/generations/key-{number}/bump");

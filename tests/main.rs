@@ -18,6 +18,7 @@ mod house_rules;
 mod load;
 mod loading;
 mod logging;
+mod missing_files;
 mod power_cut;
 mod redis_access;
 mod redis_faults;

@@ -58,8 +58,13 @@ async fn lost_after(traced: &Traced, records: &[Record], cuts: &BTreeSet<usize>)
 fn start_machine(folder: &Path) {
     let lock = folder.join("lock");
     let noted = std::fs::read_to_string(&lock).unwrap_or_default();
-    if let Some((sync, _)) = noted.split_once(' ') {
-        std::fs::write(lock, format!("{sync} an-earlier-boot\n")).expect("written");
+    let words: Vec<&str> = noted.trim_matches('\0').split_whitespace().collect();
+    if let [sync, _, files, _] = words[..] {
+        let text = format!("{sync} an-earlier-boot {files}");
+        let crc = crc32fast::hash(text.as_bytes());
+        std::fs::write(lock, format!("{text} {crc:08x}\n")).expect("written");
+    } else {
+        assert!(words.is_empty(), "the lock file has another form: {noted}");
     }
 }
 
@@ -164,6 +169,25 @@ async fn no_power_cut_takes_what_was_acknowledged() {
     assert_eq!(most, Some(1), "a commit began before the one before it was synced");
     let mut commits = syncs.iter().filter(|synced| synced.commits > 0);
     assert!(commits.all(|synced| synced.data_only), "fsync writes the time of the file too");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_power_cut_during_starts_and_stops_keeps_the_next_start_from_serving() {
+    let traced = Traced::new("full");
+    // The first start makes the files; each stop deletes the logs.
+    let mut launch = traced.launch.clone();
+    for _ in 0..2 {
+        let server = launch.start().await;
+        traced.write_until(&server, 2).await;
+        let (exit, again) = server.terminate().await;
+        assert_eq!(exit.code, Some(0), "{}", exit.log);
+        launch = again;
+    }
+    let records = traced.records();
+    for _ in 0..4 {
+        let lost = lost_after(&traced, &records, &(0..records.len()).collect()).await;
+        assert!(lost.is_empty(), "{} lost:\n{}", lost.len(), lost.join("\n"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -96,15 +96,20 @@ struct Files {
 impl Files {
     fn check(
         folder: &Path,
-        lock: &FolderLock,
+        lock: &Arc<FolderLock>,
         tables: &Tables,
         sets: &[Arc<dyn BufferedSet>],
     ) -> Result<Self, OpenError> {
+        lock.check_files()?;
         let missing = lock.missing();
-        Ok(Self {
-            durable: DurableStore::check(&folder.join("durable.db"), tables, missing)?,
-            buffered: Flusher::check(&folder.join("buffered.db"), sets, missing)?,
-        })
+        let durable = DurableStore::check(&folder.join("durable.db"), tables, missing)?;
+        let buffered = Flusher::check(&folder.join("buffered.db"), sets, missing)?;
+        Ok(Self { durable: durable.named_by(lock), buffered: buffered.named_by(lock) })
+    }
+
+    /// Returns the paths of all that a run needs.
+    fn paths(&self) -> Vec<PathBuf> {
+        [&self.durable, &self.buffered].into_iter().flat_map(CheckedFile::with_log).collect()
     }
 }
 
@@ -132,7 +137,7 @@ pub fn open_with(
     start_clock: impl FnOnce(Option<&LastCommit>) -> SharedClock,
 ) -> Result<(Stores, SharedClock), OpenError> {
     let folder = settings.path.as_deref();
-    let lock = folder.map(FolderLock::take).transpose()?;
+    let lock = folder.map(FolderLock::take).transpose()?.map(Arc::new);
     let tables = durable_tables(store);
     let series = Arc::new(SeriesSet::new(store.series));
     let sets = vec![Arc::clone(&series) as Arc<dyn BufferedSet>];
@@ -156,13 +161,14 @@ pub fn open_with(
     let file = files.as_ref().map(|files| &files.buffered);
     let (wake, now) = (Arc::clone(&signal), Arc::clone(&clock));
     let flusher = Arc::new(Flusher::open(file, settings.sync, sets, wake, now)?);
-    if let (Some(folder), Some(lock)) = (folder, &lock) {
-        let whole = loaded.make_whole().and_then(|()| flusher.make_whole());
-        whole.map_err(|error| OpenError::failed(folder, error))?;
-        lock.begin(settings.sync)?;
+    let whole = loaded.make_whole().and_then(|whole| flusher.make_whole().map(|()| whole));
+    let whole =
+        whole.map_err(|error| OpenError::failed(folder.unwrap_or(Path::new("memory")), error))?;
+    if let (Some(lock), Some(files)) = (&lock, &files) {
+        lock.begin(settings.sync, &files.paths())?;
     }
     let latches = Arc::new(FenceLatches::default());
-    let durable = loaded.serve(Arc::clone(&clock), Arc::clone(&latches) as _)?;
+    let durable = whole.serve(Arc::clone(&clock), Arc::clone(&latches) as _)?;
     let fences = Fences::new(Arc::clone(&durable), latches);
     let series = EmbeddedSeries::new(&series, fences, signal, Arc::clone(&clock), retention)?;
     let series = Arc::new(series);

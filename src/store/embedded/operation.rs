@@ -22,7 +22,7 @@ pub(super) struct EmbeddedOperation {
     pub(super) series: Arc<EmbeddedSeries>,
     pub(super) cache: Arc<EmbeddedCache>,
     /// Released when both files are closed.
-    pub(super) lock: Mutex<Option<FolderLock>>,
+    pub(super) lock: Mutex<Option<Arc<FolderLock>>>,
 }
 
 #[async_trait]

@@ -122,7 +122,7 @@ impl Flusher {
                 for set in &sets {
                     set.load(&conn).map_err(|error| file.unreadable(error))?;
                 }
-                File::Open(conn, WalCheckpoints::of(file.path())?)
+                File::Open(conn, WalCheckpoints::of(file)?)
             }
         };
         Ok(Self {
@@ -135,13 +135,14 @@ impl Flusher {
         })
     }
 
-    /// Brings to disk what an earlier process left in the log.
+    /// Commits what opening the file has changed, and brings to disk what an earlier process left in the log. To
+    /// be called before the first flush.
     ///
     /// # Errors
     /// When the disk fails.
     pub(in crate::store::embedded) fn make_whole(&self) -> StoreResult<()> {
         match &*self.file.lock() {
-            File::Open(_, wal) => wal.make_whole(),
+            File::Open(conn, wal) => wal.make_whole(conn),
             File::Memory | File::Closed => Ok(()),
         }
     }

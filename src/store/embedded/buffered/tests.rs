@@ -166,7 +166,9 @@ impl Fixture {
                 Timestamp::from_nanos(0).saturating_add(Duration::from_secs(9)),
             )),
         );
-        Self { folder, parents, children, signal, flusher: flusher.expect("opens") }
+        let flusher = flusher.expect("opens");
+        flusher.make_whole().expect("commits");
+        Self { folder, parents, children, signal, flusher }
     }
 
     /// Writes a parent, and then its child.

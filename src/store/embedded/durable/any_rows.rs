@@ -6,6 +6,8 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use rusqlite::Connection;
+
 use super::changes::{AnyPending, Changes};
 use super::journal::Effect;
 use super::paged::Readers;
@@ -24,20 +26,26 @@ pub(super) trait AnyRows: Send + Sync {
     fn begin_epoch(&self, last: &dyn Fn(&Counter) -> i64, now: Timestamp) -> Vec<(Counter, i64)>;
 
     /// Prepares to read the file, whose tables have what the journal says up to entry `compacted_seq`.
-    /// A table that is in memory as a whole needs nothing of it.
-    fn attach(&mut self, readers: &Arc<Readers>, compacted_seq: i64) -> StoreResult<()> {
-        let (_, _) = (readers, compacted_seq);
+    /// A table that is in memory as a whole needs nothing of it. Until the start has ended, only `conn` sees
+    /// what migrations have changed.
+    fn attach(
+        &mut self,
+        conn: &Connection,
+        readers: &Arc<Readers>,
+        compacted_seq: i64,
+    ) -> StoreResult<()> {
+        let (_, _, _) = (conn, readers, compacted_seq);
         Ok(())
     }
 
     /// Makes changes visible that were committed with the journal entry number `seq`.
     fn apply(&mut self, pending: Box<dyn AnyPending>, seq: i64);
 
-    /// Applies a change that was read from the journal entry number `seq`, or from a table.
+    /// Applies a change that was read, over `conn`, from the journal entry number `seq`, or from a table.
     ///
     /// # Errors
     /// When it does not read.
-    fn replay(&mut self, effect: &Effect<'_>, seq: i64) -> StoreResult<()>;
+    fn replay(&mut self, conn: &Connection, effect: &Effect<'_>, seq: i64) -> StoreResult<()>;
 
     /// Notes that the changes up to entry number `seq` are in the SQL table.
     fn compacted(&mut self, seq: i64) {

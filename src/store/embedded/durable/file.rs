@@ -97,7 +97,7 @@ impl DurableFile {
         let extent = load(&conn, &readers, tables).map_err(|error| file.unreadable(error))?;
         Ok(Self {
             conn,
-            wal: WalCheckpoints::of(file.path())?,
+            wal: WalCheckpoints::of(file)?,
             sync,
             tables: tables.forms(),
             readers,
@@ -112,9 +112,9 @@ impl DurableFile {
         })
     }
 
-    /// Brings to disk what an earlier process left in the log.
+    /// Commits what opening the file has changed, and brings to disk what an earlier process left in the log.
     pub(super) fn make_whole(&self) -> StoreResult<()> {
-        self.wal.make_whole()
+        self.wal.make_whole(&self.conn)
     }
 
     /// Appends an entry, and moves up to `rows` rows of the journal into the tables in the same

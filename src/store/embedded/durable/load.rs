@@ -34,7 +34,7 @@ pub(super) fn load(
     let compacted_seq: i64 = conn
         .query_row("SELECT seq FROM compacted", [], |row| row.get(0))
         .map_err(failed_to("read the journal"))?;
-    tables.attach(readers, compacted_seq)?;
+    tables.attach(conn, readers, compacted_seq)?;
     for form in tables.forms() {
         if form.end_of.is_none() {
             load_table(conn, tables, form)?;
@@ -56,7 +56,7 @@ fn load_table(conn: &Connection, tables: &mut Tables, form: TableForm) -> StoreR
             return Err(corrupt(format!("a row of {name} does not have its checksum")));
         }
         tables
-            .replay(&Effect { tag, key, row: Some(value) }, 0)
+            .replay(conn, &Effect { tag, key, row: Some(value) }, 0)
             .map_err(|error| unreadable(&format!("a row of {name}"), &error))?;
     }
     Ok(())
@@ -80,7 +80,7 @@ fn load_journal(
         let entry = row.get_ref(1).and_then(|entry| Ok(entry.as_blob()?)).map_err(failed())?;
         for effect in journal::read(seq, entry).map_err(corrupt)? {
             tables
-                .replay(&effect, seq)
+                .replay(conn, &effect, seq)
                 .map_err(|error| unreadable(&format!("journal entry {seq}"), &error))?;
         }
         extent.last_seq = seq;

@@ -7,6 +7,8 @@ use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
+use rusqlite::Connection;
+
 use super::any_rows::AnyRows;
 use super::changes::{AnyPending, Changes, Pending};
 use super::journal::Effect;
@@ -145,7 +147,7 @@ impl<T: DurableTable> AnyRows for MemoryRows<T> {
         }
     }
 
-    fn replay(&mut self, effect: &Effect<'_>, _: i64) -> StoreResult<()> {
+    fn replay(&mut self, _: &Connection, effect: &Effect<'_>, _: i64) -> StoreResult<()> {
         let (key, row) = effect.decode().map_err(|error| corrupt(error.to_string()))?;
         self.set(key, row);
         Ok(())

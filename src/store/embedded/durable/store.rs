@@ -43,14 +43,23 @@ impl Loaded {
         last_commit(&self.tables)
     }
 
-    /// Brings to disk what an earlier process left in the log.
+    /// Commits what opening the file has changed, and brings to disk what an earlier process left in the log.
     ///
     /// # Errors
     /// When the disk fails.
-    pub(in crate::store::embedded) fn make_whole(&self) -> StoreResult<()> {
-        self.file.as_ref().map_or(Ok(()), DurableFile::make_whole)
+    pub(in crate::store::embedded) fn make_whole(self) -> StoreResult<Whole> {
+        self.file.as_ref().map_or(Ok(()), DurableFile::make_whole)?;
+        Ok(Whole { tables: self.tables, file: self.file })
     }
+}
 
+/// What was read, when all of it is on disk.
+pub(in crate::store::embedded) struct Whole {
+    tables: Tables,
+    file: Option<DurableFile>,
+}
+
+impl Whole {
     /// Starts to serve, in a new epoch.
     ///
     /// # Errors

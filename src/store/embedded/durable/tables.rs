@@ -7,6 +7,8 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use rusqlite::Connection;
+
 use super::any_rows::AnyRows;
 use super::changes::Changes;
 use super::counters::Counters;
@@ -97,8 +99,14 @@ impl Tables {
 
     /// Prepares every table to be read from the file, in whose tables the journal is up to entry
     /// number `compacted_seq`.
-    pub(super) fn attach(&mut self, readers: &Arc<Readers>, compacted_seq: i64) -> StoreResult<()> {
-        self.tables.iter_mut().flatten().try_for_each(|rows| rows.attach(readers, compacted_seq))
+    pub(super) fn attach(
+        &mut self,
+        conn: &Connection,
+        readers: &Arc<Readers>,
+        compacted_seq: i64,
+    ) -> StoreResult<()> {
+        let mut tables = self.tables.iter_mut().flatten();
+        tables.try_for_each(|rows| rows.attach(conn, readers, compacted_seq))
     }
 
     /// Tells every table that the changes up to entry number `seq` are in its SQL table.
@@ -106,12 +114,17 @@ impl Tables {
         self.tables.iter_mut().flatten().for_each(|rows| rows.compacted(seq));
     }
 
-    /// Applies a change that was read from the file: from the journal's entry number `seq`, or, with
-    /// 0, from a table.
-    pub(super) fn replay(&mut self, effect: &Effect<'_>, seq: i64) -> StoreResult<()> {
+    /// Applies a change that was read from the file over `conn`: from the journal's entry number `seq`, or,
+    /// with 0, from a table.
+    pub(super) fn replay(
+        &mut self,
+        conn: &Connection,
+        effect: &Effect<'_>,
+        seq: i64,
+    ) -> StoreResult<()> {
         let rows = self.tables.get_mut(usize::from(effect.tag)).and_then(Option::as_mut);
         match rows {
-            Some(rows) => rows.replay(effect, seq),
+            Some(rows) => rows.replay(conn, effect, seq),
             None => Err(corrupt(format!("a change of the unknown table {}", effect.tag))),
         }
     }

@@ -5,12 +5,14 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
 use super::error::{OpenError, is_busy, kind};
+use super::folder::FolderLock;
 use super::format::{APPLICATION_ID, BUSY_TIMEOUT, open_flags, with_suffix};
 use super::schema::{self, SchemaPart};
 use super::wal::{self, Missing};
@@ -28,6 +30,8 @@ pub(in crate::store::embedded) struct CheckedFile {
     pub(super) what: &'static str,
     pub(super) parts: Vec<SchemaPart>,
     pub(super) exists: bool,
+    /// Names the file, and its log, to the next run.
+    pub(super) lock: Option<Arc<FolderLock>>,
 }
 
 impl CheckedFile {
@@ -42,13 +46,23 @@ impl CheckedFile {
         missing: Missing,
     ) -> Result<Self, OpenError> {
         let exists = path.try_exists().map_err(|error| OpenError::failed(path, error))?;
-        let this = Self { path: path.to_owned(), what, parts, exists };
+        let this = Self { path: path.to_owned(), what, parts, exists, lock: None };
         if exists {
             this.check(missing)?
         } else {
             this.check_absence()?
         }
         Ok(this)
+    }
+
+    /// Lets the lock file of the folder say that the log is needed, until all of it is in the file.
+    pub(in crate::store::embedded) fn named_by(self, lock: &Arc<FolderLock>) -> Self {
+        Self { lock: Some(Arc::clone(lock)), ..self }
+    }
+
+    /// Returns the paths of the file and of its log.
+    pub(in crate::store::embedded) fn with_log(&self) -> [PathBuf; 2] {
+        [self.path.clone(), with_suffix(&self.path, "-wal")]
     }
 
     /// Makes the error of a file whose content could not be read.

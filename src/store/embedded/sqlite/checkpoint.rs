@@ -7,20 +7,24 @@
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
+use super::check::CheckedFile;
 use super::error::{OpenError, failed_to, is_failed_sync};
-use super::format::with_suffix;
+use super::folder::FolderLock;
 use super::sync::sync_folder_of;
-use super::wal;
+use super::{schema, wal};
 use crate::store::{ErrorKind, StoreError, StoreResult};
 
 /// The write-ahead log of a file, as its one writer sees it.
 #[derive(Debug)]
 pub(in crate::store::embedded) struct WalCheckpoints {
     log: PathBuf,
+    /// Says that the log is needed.
+    lock: Option<Arc<FolderLock>>,
     /// The file and its log, to see whether they are still in the folder. Closed after the connection: closing
     /// any descriptor of a file ends the locks that the process has on it.
     files: [File; 2],
@@ -33,15 +37,15 @@ pub(in crate::store::embedded) struct WalCheckpoints {
 }
 
 impl WalCheckpoints {
-    /// For the database at `path`, which is open.
+    /// For a database that is open.
     ///
     /// # Errors
     /// When it is not there.
-    pub(in crate::store::embedded) fn of(path: &Path) -> Result<Self, OpenError> {
-        let log = with_suffix(path, "-wal");
-        let open = |path| File::open(path).map_err(|error| OpenError::failed(path, error));
-        let files = [open(path)?, open(&log)?];
-        Ok(Self { log, files, is_doubtful: false, is_partial: false, stopped: None })
+    pub(in crate::store::embedded) fn of(database: &CheckedFile) -> Result<Self, OpenError> {
+        let [path, log] = database.with_log();
+        let open = |path: &Path| File::open(path).map_err(|error| OpenError::failed(path, error));
+        let (files, lock) = ([open(&path)?, open(&log)?], database.lock.clone());
+        Ok(Self { log, lock, files, is_doubtful: false, is_partial: false, stopped: None })
     }
 
     /// Returns an error when the file or its log was deleted: what is written now is lost.
@@ -61,12 +65,22 @@ impl WalCheckpoints {
         Ok(())
     }
 
-    /// Brings to disk what an earlier process left in the log: it may be in the kernel's memory only, and
-    /// what is written from now on relies on it.
+    /// Commits what opening the database has changed. Then brings to disk what an earlier process left in the
+    /// log: it may be in the kernel's memory only, and what is written from now on relies on it. From here on,
+    /// only [`Self::close`] lets SQLite delete the log.
     ///
     /// # Errors
     /// When the disk fails.
-    pub(in crate::store::embedded) fn make_whole(&self) -> StoreResult<()> {
+    pub(in crate::store::embedded) fn make_whole(&self, conn: &Connection) -> StoreResult<()> {
+        schema::commit(conn)
+            .and_then(|()| {
+                conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)
+            })
+            .map_err(failed_to("update the schema of the database"))?;
+        self.write_over()
+    }
+
+    fn write_over(&self) -> StoreResult<()> {
         wal::make_whole(&self.log).and_then(|()| sync_folder_of(&self.log)).map_err(|error| {
             StoreError::caused_by(ErrorKind::Unavailable, "cannot sync the log", error)
         })
@@ -77,12 +91,21 @@ impl WalCheckpoints {
     /// # Errors
     /// When the disk fails. The log stays, for the next start.
     pub(in crate::store::embedded) fn close(mut self, conn: Connection) -> StoreResult<()> {
-        let outcome = self.run(&conn);
+        let outcome = self.run(&conn).and_then(|()| self.let_go());
         // Where that failed, SQLite would try again, without knowing what failed before.
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, outcome.is_err())
             .map_err(failed_to("close the database"))?;
         outcome?;
         conn.close().map_err(|(_, error)| failed_to("close the database")(error))
+    }
+
+    /// Lets the next start do without the log, which is about to be deleted. Where a reader was in the way, that
+    /// reader's program copies the rest and deletes it.
+    fn let_go(&self) -> StoreResult<()> {
+        let Some(lock) = &self.lock else { return Ok(()) };
+        lock.let_go(&self.log).map_err(|error| {
+            StoreError::caused_by(ErrorKind::Unavailable, "cannot write the lock file", error)
+        })
     }
 
     /// Copies as [`Self::run`] does, if the log has grown to so many frames that are not copied.
@@ -110,7 +133,7 @@ impl WalCheckpoints {
         }
         if self.is_doubtful {
             // SQLite is about to rely on it: it copies only what it has synced.
-            self.make_whole()?;
+            self.write_over()?;
             self.is_doubtful = false;
         }
         match frames_of(conn, "PASSIVE") {

@@ -46,6 +46,16 @@ pub enum OpenError {
         /// What this version does not know.
         why: String,
     },
+    /// A file that the last run left is gone.
+    #[error("{} is missing: the last run of the server left it, and acknowledged writes may be lost \
+             without it; nothing was changed. Put it back, or, to start with what is there, remove \
+             {} as well", path.display(), lock.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// The file that names it.
+        lock: PathBuf,
+    },
     /// Another server serves the folder.
     #[error("another holdall serves the folder {}; stop it, or set store.path to another \
              folder", path.display())]

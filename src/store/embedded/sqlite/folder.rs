@@ -1,78 +1,65 @@
 //! The folder of the files, and the lock that keeps it for one server.
 //!
 //! Invariant: at most one server serves a folder, and a power cut does not take away a folder in
-//! which something was acknowledged.
+//! which something was acknowledged. While a run may have acknowledged something that is in a file, its lock
+//! file names that file.
 
-use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
 
 use super::error::OpenError;
+use super::run::Run;
 use super::sync::{SyncMode, sync_folder_of};
 use super::wal::Missing;
+
+/// The name of the lock file.
+const NAME: &str = "lock";
 
 /// Keeps a folder for this server alone, for as long as the value lives. The end of the process
 /// ends it too.
 #[derive(Debug)]
 pub(in crate::store::embedded) struct FolderLock {
     pub(super) file: File,
+    folder: PathBuf,
     /// The last run that wrote here, if one did.
     before: Option<Run>,
-}
-
-/// A run of a server, as its lock file describes it to the next one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Run {
-    sync: SyncMode,
-    /// Names the boot of the machine; `None` where that is not known.
-    boot: Option<String>,
-}
-
-impl Run {
-    fn parse(text: &str) -> Option<Self> {
-        let (sync, boot) = text.trim_end().split_once(' ')?;
-        let sync = SyncMode::try_from(sync.to_owned()).ok()?;
-        Some(Self { sync, boot: Some(boot.to_owned()).filter(|boot| !boot.is_empty()) })
-    }
-
-    fn this(sync: SyncMode) -> Self {
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
-        Self { sync, boot: boot.map(|boot| boot.trim_end().to_owned()) }
-    }
-}
-
-impl fmt::Display for Run {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} {}", self.sync.pragma().to_lowercase(), self.boot.as_deref().unwrap_or(""))
-    }
+    /// This run, from [`Self::begin`] on.
+    now: Mutex<Option<Run>>,
 }
 
 impl FolderLock {
     /// Makes the folder where it is missing, and takes its lock.
     ///
     /// # Errors
-    /// [`OpenError::Locked`] when another server has it, [`OpenError::Failed`] otherwise.
+    /// [`OpenError::Locked`] when another server has it, [`OpenError::Damaged`] when the lock file does not
+    /// read, [`OpenError::Failed`] otherwise.
     pub(in crate::store::embedded) fn take(folder: &Path) -> Result<Self, OpenError> {
         let failed = |error: io::Error| OpenError::failed(folder, error);
         make_durably(folder).map_err(failed)?;
+        let path = folder.join(NAME);
         let mut file = OpenOptions::new()
             .create(true)
             .truncate(false)
             .read(true)
             .write(true)
-            .open(folder.join("lock"))
-            .map_err(failed)?;
+            .open(&path)
+            .map_err(|error| OpenError::failed(&path, error))?;
         match file.try_lock() {
-            Ok(()) => {
-                let mut text = String::new();
-                file.read_to_string(&mut text).map_err(failed)?;
-                Ok(Self { file, before: Run::parse(&text) })
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(OpenError::Locked { path: folder.to_owned() });
             }
-            Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path: folder.to_owned() }),
-            Err(TryLockError::Error(error)) => Err(failed(error)),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(|error| OpenError::failed(&path, error))?;
+        let before =
+            Run::read(&bytes).map_err(|why| OpenError::Damaged { what: "lock file", path, why })?;
+        Ok(Self { file, folder: folder.to_owned(), before, now: Mutex::default() })
     }
 
     /// Returns whether the folder is still there.
@@ -80,27 +67,60 @@ impl FolderLock {
         self.file.metadata().is_ok_and(|metadata| metadata.nlink() > 0)
     }
 
+    /// Checks that the files are there without which data of the last run is lost.
+    ///
+    /// # Errors
+    /// [`OpenError::Missing`] names the first that is not.
+    pub(in crate::store::embedded) fn check_files(&self) -> Result<(), OpenError> {
+        for name in self.before.iter().flat_map(|run| &run.files) {
+            let path = self.folder.join(name);
+            if !path.try_exists().map_err(|error| OpenError::failed(&path, error))? {
+                return Err(OpenError::Missing { path, lock: self.folder.join(NAME) });
+            }
+        }
+        Ok(())
+    }
+
     /// Returns what the logs of the last run may legitimately lack.
     pub(in crate::store::embedded) fn missing(&self) -> Missing {
         match &self.before {
             // The kernel has all that was written.
-            Some(run) if run.boot.is_some() && *run == Run::this(run.sync) => Missing::Nothing,
+            Some(run) if run.is_of_this_boot() => Missing::Nothing,
             Some(Run { sync: SyncMode::Normal, .. }) => Missing::Anything,
             _ => Missing::LastTransaction,
         }
     }
 
-    /// Notes how this run writes, before its first commit.
+    /// Notes how this run writes, and into which files, before its first commit. Their names are on disk
+    /// already.
     ///
     /// # Errors
     /// When that can't be brought to disk.
-    pub(in crate::store::embedded) fn begin(&self, sync: SyncMode) -> Result<(), OpenError> {
-        let text = Run::this(sync).to_string();
-        self.file
-            .write_all_at(text.as_bytes(), 0)
-            .and_then(|()| self.file.set_len(text.len() as u64))
-            .and_then(|()| self.file.sync_all())
-            .map_err(|error| OpenError::failed(Path::new("the lock file of the store"), error))
+    pub(in crate::store::embedded) fn begin(
+        &self,
+        sync: SyncMode,
+        files: &[PathBuf],
+    ) -> Result<(), OpenError> {
+        let run = Run::this(sync, files.iter().filter_map(|file| name_of(file)).collect());
+        self.note(&run).map_err(|error| OpenError::failed(&self.folder.join(NAME), error))?;
+        *self.now.lock() = Some(run);
+        Ok(())
+    }
+
+    /// Notes that no data is lost without the file at `path` from now on. Nothing may be written to it any more.
+    ///
+    /// # Errors
+    /// When that can't be brought to disk.
+    pub(super) fn let_go(&self, path: &Path) -> io::Result<()> {
+        let mut now = self.now.lock();
+        let Some(run) = &mut *now else { return Ok(()) };
+        run.files.retain(|file| Some(file) != name_of(path).as_ref());
+        self.note(run)
+    }
+
+    fn note(&self, run: &Run) -> io::Result<()> {
+        self.file.write_all_at(run.to_string().as_bytes(), 0)?;
+        self.file.sync_data()
     }
 }
 
@@ -111,6 +131,10 @@ impl Drop for FolderLock {
         // Where unlocking fails, closing the file is all that can be done.
         drop(self.file.unlock());
     }
+}
+
+fn name_of(path: &Path) -> Option<String> {
+    path.file_name().map(|name| name.to_string_lossy().into_owned())
 }
 
 /// Makes a folder, and those above it, so that they survive a power cut: the entry of each new

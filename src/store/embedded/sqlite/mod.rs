@@ -10,6 +10,7 @@ mod error;
 mod folder;
 mod format;
 mod open;
+mod run;
 mod schema;
 mod sync;
 #[cfg(test)]

@@ -22,7 +22,8 @@ const CACHE_KIB: i64 = 4096;
 
 impl CheckedFile {
     /// Opens the file, or makes it where it is missing, and brings every part of its schema to the newest
-    /// version. Nothing else is written: a caller that closes the connection leaves the file as it was.
+    /// version, in a transaction that [`super::WalCheckpoints::make_whole`] commits. A caller that closes the
+    /// connection before leaves the file as it was.
     ///
     /// # Errors
     /// See [`OpenError`].
@@ -58,8 +59,8 @@ fn connect(path: &Path, parts: &[SchemaPart], sync: SyncMode) -> rusqlite::Resul
     let conn = Connection::open_with_flags(path, open_flags())?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
     // Until the file is served, closing the connection must not write what an earlier process left in the
-    // log. An empty log goes with the connection.
-    let has_log = fs::metadata(with_suffix(path, "-wal")).is_ok_and(|log| log.len() > 0);
+    // log. A log that is made here goes with the connection.
+    let has_log = with_suffix(path, "-wal").try_exists().unwrap_or(true);
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_log)?;
     conn.pragma_update(None, "journal_mode", "WAL")?;
     conn.pragma_update(None, "synchronous", sync.pragma())?;

@@ -2,7 +2,7 @@
 //!
 //! The table `schema_versions` names every part that the file has, with the number of migrations
 //! that were applied to it. So a resource brings its migrations with it, and no list of all of
-//! them is needed. Invariant: a part's migration and its new version are one transaction.
+//! them is needed. Invariant: the migrations of all parts and their new versions are one transaction.
 
 use std::collections::HashMap;
 
@@ -20,32 +20,46 @@ pub(in crate::store::embedded) struct SchemaPart {
     pub(in crate::store::embedded) migrations: &'static [&'static str],
 }
 
-/// Brings every part to its newest version.
+/// Brings every part to its newest version, where that is due, in a transaction that is left open: nothing of
+/// it is in the file before [`commit`].
 pub(super) fn migrate(conn: &Connection, parts: &[SchemaPart]) -> rusqlite::Result<()> {
-    if format(conn)? == 0 {
-        let txn = conn.unchecked_transaction()?;
-        txn.execute_batch(
+    let is_new = format(conn)? == 0;
+    let versions = if is_new { HashMap::new() } else { versions(conn)? };
+    let version = |part: &SchemaPart| {
+        versions.get(part.name).map_or(0, |at| usize::try_from(*at).unwrap_or(0))
+    };
+    if !is_new && parts.iter().all(|part| version(part) >= part.migrations.len()) {
+        return Ok(());
+    }
+    // SQLite would write pages that find no room in its cache into the log before the end.
+    conn.pragma_update(None, "cache_spill", false)?;
+    conn.execute_batch("BEGIN IMMEDIATE")?;
+    if is_new {
+        conn.execute_batch(
             "CREATE TABLE schema_versions (name TEXT PRIMARY KEY, version INTEGER NOT NULL)
                 STRICT, WITHOUT ROWID",
         )?;
-        txn.pragma_update(None, "user_version", FORMAT)?;
-        txn.commit()?;
+        conn.pragma_update(None, "user_version", FORMAT)?;
     }
-    let versions = versions(conn)?;
     for part in parts {
-        let at = versions.get(part.name).map_or(0, |at| usize::try_from(*at).unwrap_or(0));
-        for (version, sql) in part.migrations.iter().enumerate().skip(at) {
-            let txn = conn.unchecked_transaction()?;
-            txn.execute_batch(sql)?;
-            let version = i64::try_from(version + 1).unwrap_or(i64::MAX);
-            txn.execute(
-                "REPLACE INTO schema_versions VALUES (?1, ?2)",
-                params![part.name, version],
-            )?;
-            txn.commit()?;
+        let due = part.migrations.get(version(part)..).unwrap_or_default();
+        due.iter().try_for_each(|sql| conn.execute_batch(sql))?;
+        if !due.is_empty() {
+            let newest = i64::try_from(part.migrations.len()).unwrap_or(i64::MAX);
+            let replace = "REPLACE INTO schema_versions VALUES (?1, ?2)";
+            conn.execute(replace, params![part.name, newest])?;
         }
     }
     Ok(())
+}
+
+/// Ends the transaction of [`migrate`], if it began one.
+pub(super) fn commit(conn: &Connection) -> rusqlite::Result<()> {
+    if conn.is_autocommit() {
+        return Ok(());
+    }
+    conn.execute_batch("COMMIT")?;
+    conn.pragma_update(None, "cache_spill", true)
 }
 
 /// Returns what in the file's schema is newer than `parts`; `None` when this version knows all.

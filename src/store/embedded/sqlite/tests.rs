@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
+use super::schema;
 use super::{CheckedFile, FolderLock, Missing, OpenError, SchemaPart, SyncMode};
 
 const SCHEMA: &[SchemaPart] = &[SchemaPart {
@@ -13,11 +14,23 @@ const SCHEMA: &[SchemaPart] = &[SchemaPart {
     migrations: &["CREATE TABLE t (k INTEGER PRIMARY KEY, v TEXT) STRICT"],
 }];
 
+/// Writes more pages than SQLite's cache has.
+const REWRITES: &[&str] = &[
+    SCHEMA[0].migrations[0],
+    "ALTER TABLE t ADD COLUMN w TEXT; UPDATE t SET w = hex(zeroblob(2000))",
+];
+
 fn open_file(path: &Path) -> Result<Connection, OpenError> {
     open(path, SCHEMA)
 }
 
 fn open(path: &Path, parts: &[SchemaPart]) -> Result<Connection, OpenError> {
+    let conn = open_uncommitted(path, parts)?;
+    schema::commit(&conn).expect("commits");
+    Ok(conn)
+}
+
+fn open_uncommitted(path: &Path, parts: &[SchemaPart]) -> Result<Connection, OpenError> {
     CheckedFile::look_at(path, "test database", parts.to_vec(), Missing::Nothing)?
         .open(SyncMode::Normal)
 }
@@ -139,6 +152,21 @@ fn each_part_of_a_schema_is_migrated_on_its_own() {
         conn.execute_batch("SELECT w FROM t; SELECT k FROM u").expect("both are there");
     }
     assert!(matches!(open_file(&path), Err(OpenError::Newer { .. })));
+}
+
+#[test]
+fn a_migration_that_is_not_committed_changes_nothing() {
+    let folder = tempfile::tempdir().expect("tempdir");
+    let path = folder.path().join("t.db");
+    fill(&open_file(&path).expect("opens"));
+    let before = folder_bytes(folder.path());
+    let parts = [SchemaPart { name: "t", migrations: REWRITES }];
+    let conn = open_uncommitted(&path, &parts).expect("opens");
+    conn.execute_batch("SELECT w FROM t").expect("it is seen");
+    drop(conn);
+    assert!(before == folder_bytes(folder.path()));
+    drop(open(&path, &parts).expect("opens"));
+    assert!(before != folder_bytes(folder.path()));
 }
 
 #[test]

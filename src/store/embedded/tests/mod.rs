@@ -124,7 +124,8 @@ fn load(folder: Option<&Path>) -> Result<Loaded, OpenError> {
 fn serve(loaded: Loaded, clock: &Arc<ManualClock>) -> (Arc<DurableStore>, Fences) {
     let latches = Arc::new(FenceLatches::default());
     let clock = Arc::clone(clock);
-    let store = loaded.serve(clock, Arc::clone(&latches) as _).expect("a thread");
+    let whole = loaded.make_whole().expect("commits");
+    let store = whole.serve(clock, Arc::clone(&latches) as _).expect("a thread");
     (Arc::clone(&store), Fences::new(store, latches))
 }
 

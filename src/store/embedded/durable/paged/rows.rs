@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
+use rusqlite::Connection;
 
 use super::held::{Held, HeldRow, Look};
 use super::key::KeyText;
@@ -148,8 +149,13 @@ impl<T: PagedTable> AnyRows for Arc<PagedRows<T>> {
         T::begin_epoch(last, now)
     }
 
-    fn attach(&mut self, readers: &Arc<Readers>, compacted_seq: i64) -> StoreResult<()> {
-        let rows = readers.with(sql::read_count::<T>)?;
+    fn attach(
+        &mut self,
+        conn: &Connection,
+        readers: &Arc<Readers>,
+        compacted_seq: i64,
+    ) -> StoreResult<()> {
+        let rows = sql::read_count::<T>(conn)?;
         self.held.lock().attach(rows, compacted_seq);
         self.readers.get_or_init(|| Arc::clone(readers));
         Ok(())
@@ -166,12 +172,16 @@ impl<T: PagedTable> AnyRows for Arc<PagedRows<T>> {
         }
     }
 
-    fn replay(&mut self, effect: &Effect<'_>, seq: i64) -> StoreResult<()> {
+    fn replay(&mut self, conn: &Connection, effect: &Effect<'_>, seq: i64) -> StoreResult<()> {
         let key: KeyText = effect.key.into();
         let row = effect.row.map(serde_json::from_str).transpose();
         let row = row.map_err(|error| corrupt(error.to_string()))?.map(held_row::<T>);
         // A compaction that was cut off may have written the row already.
-        let existed = self.stored(std::slice::from_ref(&key))?.pop().flatten().is_some();
+        let look = self.held.lock().look(&key);
+        let existed = match look {
+            Look::Known(row) => row.is_some(),
+            Look::Unknown => sql::read_row::<T>(conn, &key)?.is_some(),
+        };
         self.held.lock().pin(seq, key, row, existed);
         Ok(())
     }

@@ -198,7 +198,8 @@ fn open(folder: Option<&Path>, clock: &Arc<ManualClock>, cache_bytes: u64) -> Ar
     let check = |path| DurableStore::check(path, &tables, Missing::Nothing).expect("is sound");
     let file = path.as_deref().map(check);
     let loaded = DurableStore::load(file.as_ref(), SyncMode::Normal, tables).expect("opens");
-    loaded.serve(Arc::clone(clock) as _, Arc::new(NoHook)).expect("a thread")
+    let whole = loaded.make_whole().expect("commits");
+    whole.serve(Arc::clone(clock) as _, Arc::new(NoHook)).expect("a thread")
 }
 
 fn compact(file: &mut DurableFile, rows: usize) {
