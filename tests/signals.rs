@@ -1,7 +1,11 @@
 //! Signals: each either stops in order, reloads, or does nothing; none loses what was pushed.
 
+use std::process::Command;
+
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::harness::{Launch, Server, eventually};
 
@@ -21,7 +25,8 @@ fn unflushed() -> Launch {
 #[tokio::test]
 async fn signals_that_ask_for_an_end_lose_nothing() {
     let mut launch = unflushed();
-    for (number, signal) in [Signal::TERM, Signal::INT, Signal::QUIT].into_iter().enumerate() {
+    let ends = [Signal::TERM, Signal::INT, Signal::QUIT, Signal::POWER, Signal::XCPU];
+    for (number, signal) in ends.into_iter().enumerate() {
         let mut server = launch.start().await;
         let name = format!("pushed_before_{number}");
         server.try_push(&name, 1.0).await.expect("a response").expect(200);
@@ -40,13 +45,51 @@ async fn signals_that_ask_for_an_end_lose_nothing() {
 async fn signals_that_ask_for_nothing_end_nothing() {
     let server = unflushed().start().await;
     server.try_push("kept", 1.0).await.expect("a response").expect(200);
-    for signal in [Signal::HUP, Signal::USR1, Signal::USR2, Signal::PIPE, Signal::XFSZ] {
-        send(&server, signal);
+    // All that end a process by default, but for KILL, those that report a fault in it, and those that stop in order.
+    let named = [
+        Signal::HUP,
+        Signal::USR1,
+        Signal::USR2,
+        Signal::PIPE,
+        Signal::ALARM,
+        Signal::STKFLT,
+        Signal::XFSZ,
+        Signal::VTALARM,
+        Signal::PROF,
+        Signal::IO,
+    ];
+    for number in named.map(Signal::as_raw).into_iter().chain(34..=64) {
+        // Real-time signals have no names here.
+        let script = format!("kill -{number} {}", server.id());
+        let sent = Command::new("sh").args(["-c", &script]).status().expect("a shell");
+        assert!(sent.success(), "{number}");
         server.post("/v1/locks/job/x", &json!({"ttl": "1h"})).await.expect(200);
     }
     let (exit, launch) = server.terminate().await;
     assert_eq!(exit.code, Some(0), "{}", exit.log);
     let server = launch.start().await;
+    assert_eq!(server.get("/v1/series").await.expect(200)["points"][0]["name"], "kept");
+}
+
+#[tokio::test]
+async fn a_warning_that_comes_again_does_not_end_a_stop() {
+    let mut server = unflushed().env("HOLDALL_TIMEOUTS__SHUTDOWN", "1h").start().await;
+    server.try_push("kept", 1.0).await.expect("a response").expect(200);
+    // The stop waits for the end of this body.
+    let mut body = TcpStream::connect(server.address()).await.expect("the server listens");
+    let head = "POST /v1/locks/job/x HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+                expect: 100-continue\r\ncontent-length: 12\r\n\r\n";
+    body.write_all(head.as_bytes()).await.expect("the head is sent");
+    body.read_exact(&mut [0; 12]).await.expect("the body is asked for");
+    for _ in 0..3 {
+        send(&server, Signal::XCPU);
+        eventually("the stop begins", async || server.log().contains("stopping").then_some(()))
+            .await;
+    }
+    body.write_all(b"{\"ttl\":\"1h\"}").await.expect("the body is sent");
+    let exit = server.wait_for_exit().await;
+    assert_eq!(exit.code, Some(0), "{}", exit.log);
+    let server = server.kill().start().await;
     assert_eq!(server.get("/v1/series").await.expect(200)["points"][0]["name"], "kept");
 }
 
