@@ -202,6 +202,47 @@ async fn a_server_whose_disk_is_full_is_not_ready_and_says_why() {
     server.until_ready().await;
 }
 
+/// Returns what the log says about commits: the cause when they fail, `None` when they succeed again.
+fn logged_commits(server: &Server) -> Vec<Option<String>> {
+    let log = server.log();
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let events = lines.filter_map(|line| match line["fields"]["message"].as_str()? {
+        "durable commits fail" => Some(line["fields"]["cause"].as_str().map(str::to_owned)),
+        "durable commits succeed again" => Some(None),
+        _ => None,
+    });
+    events.collect()
+}
+
+#[tokio::test]
+async fn a_full_disk_is_logged_when_it_begins_and_when_it_ends_and_each_failure_is_counted() {
+    let (launch, disk) = on_a_small_disk();
+    let server = launch.start().await;
+    disk.fill();
+    let (refused, _) = write_into_the_wall(&server).await;
+    let events = logged_commits(&server);
+    assert!(events.first().is_some_and(Option::is_some), "{events:?}");
+    let is_repeated = events.windows(2).any(|pair| pair[0] == pair[1]);
+    assert!(!is_repeated && events.len() < refused.len(), "{events:?} for {refused:?}");
+    let log = server.log();
+    let of_requests = ["the store failed", "the store could not serve a request"];
+    assert!(!of_requests.iter().any(|line| log.contains(line)), "{log}");
+    eventually("the failures are counted", async || {
+        let page = server.get("/metrics").await.text();
+        let value = |line: &str| {
+            line.strip_prefix("holdall_store_commit_failures_total ")?.parse::<usize>().ok()
+        };
+        (page.lines().find_map(value)? >= refused.len()).then_some(())
+    })
+    .await;
+    disk.make_room();
+    eventually("the end is logged", async || {
+        server.post("/v1/generations/small/bump", &json!({})).await;
+        logged_commits(&server).last()?.is_none().then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_file_that_may_not_grow_refuses_strong_writes_whole() {
     // The limit is reported like an error of the disk, not as "full"; the signal that comes

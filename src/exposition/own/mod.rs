@@ -90,6 +90,8 @@ pub struct StoreMetrics {
     pub oldest_unflushed: Gauge,
     /// Flushes that failed.
     pub flush_failures: IntCounter,
+    /// Commits that failed.
+    pub commit_failures: IntCounter,
     /// The client of a store on the network.
     pub client: ClientMetrics,
     /// Committed groups of durable writes.
@@ -227,6 +229,10 @@ impl StoreMetrics {
             )?,
             flush_failures: r
                 .counter("holdall_store_flush_failures_total", "Flushes to disk that failed.")?,
+            commit_failures: r.counter(
+                "holdall_store_commit_failures_total",
+                "Groups of durable writes whose commit failed.",
+            )?,
             client: r.add(ClientMetrics::new(ClientMetricNames {
                 duration: (
                     "holdall_store_round_trip_duration_seconds",

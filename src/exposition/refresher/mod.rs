@@ -63,6 +63,7 @@ struct MirrorState {
 #[derive(Default)]
 struct LastStoreTotals {
     flush_failures: LastTotal,
+    commit_failures: LastTotal,
     commits: LastTotal,
     committed_writes: LastTotal,
 }
@@ -248,6 +249,7 @@ impl Refresher {
         store.oldest_unflushed.set(status.oldest_unflushed.as_secs_f64());
         let mut last = self.totals.lock();
         store.flush_failures.inc_by(last.flush_failures.increase(status.flush_failures));
+        store.commit_failures.inc_by(last.commit_failures.increase(status.commit_failures));
         store.commits.inc_by(last.commits.increase(status.commits));
         store.committed_writes.inc_by(last.committed_writes.increase(status.committed_writes));
     }

@@ -1,7 +1,7 @@
 //! Failures of the lower layers as problems: the errors that every resource can have, and those of the store.
 //!
 //! Not the outcomes of one resource: its routes say what they mean. Invariant: a failure of the store is logged
-//! here, once, with its causes, and clients never see these.
+//! here, once, with its causes, unless the store has done so; and clients never see these.
 
 use super::{Code, Problem};
 use crate::engine::EngineError;
@@ -27,6 +27,7 @@ impl From<StoreError> for Problem {
         let code = code_of(error.kind);
         let cause = error.with_causes();
         match error.kind {
+            _ if error.is_logged() => {}
             // Somebody must act.
             ErrorKind::Full | ErrorKind::Corrupt | ErrorKind::Internal => {
                 tracing::error!(kind = ?error.kind, cause, "the store failed");

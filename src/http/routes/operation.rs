@@ -49,6 +49,8 @@ pub(crate) struct StatusResponse {
     oldest_unflushed_ms: i64,
     /// Flushes that failed since the start.
     flush_failures: i64,
+    /// Commits of durable writes that failed since the start; 0 where another server commits them.
+    commit_failures: i64,
 }
 
 /// How much of one resource is held.
@@ -100,6 +102,7 @@ pub(crate) async fn get_status(State(state): State<AppState>) -> HandlerResult<S
         unflushed_writes: int64(status.unflushed),
         oldest_unflushed_ms: i64::try_from(status.oldest_unflushed.as_millis()).unwrap_or(i64::MAX),
         flush_failures: int64(status.flush_failures),
+        commit_failures: int64(status.commit_failures),
     }))
 }
 

@@ -73,12 +73,14 @@ pub struct StoreError {
     /// The error of the driver or the system that caused it.
     #[source]
     source: Option<Arc<dyn Error + Send + Sync>>,
+    /// The store has logged it already, once for all commands that it fails.
+    is_logged: bool,
 }
 
 impl StoreError {
     /// Makes a failure that has no cause in another library.
     pub fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), source: None }
+        Self { kind, detail: detail.into(), source: None, is_logged: false }
     }
 
     /// Makes the failure of a write for which a resource has no room.
@@ -93,7 +95,18 @@ impl StoreError {
         detail: impl Into<String>,
         source: impl Error + Send + Sync + 'static,
     ) -> Self {
-        Self { kind, detail: detail.into(), source: Some(Arc::new(source)) }
+        Self { kind, detail: detail.into(), source: Some(Arc::new(source)), is_logged: false }
+    }
+
+    /// Notes that the store has logged the failure, once for all commands that it fails.
+    #[must_use]
+    pub fn logged(self) -> Self {
+        Self { is_logged: true, ..self }
+    }
+
+    /// Returns whether nobody else need log it.
+    pub fn is_logged(&self) -> bool {
+        self.is_logged
     }
 
     /// Returns the failure with all its causes, for one field of a log line.

@@ -53,6 +53,8 @@ pub struct StoreStatus {
     pub oldest_unflushed: Duration,
     /// Flushes that failed since the start.
     pub flush_failures: u64,
+    /// Commits of durable writes that failed since the start.
+    pub commit_failures: u64,
     /// Groups of durable writes that were committed since the start.
     pub commits: u64,
     /// Durable writes in those groups.

@@ -82,6 +82,7 @@ impl Operation for EmbeddedOperation {
                 unflushed: buffered.unflushed,
                 oldest_unflushed: buffered.oldest_unflushed,
                 flush_failures: buffered.flush_failures,
+                commit_failures: durable.commit_failures,
                 commits: durable.commits,
                 committed_writes: durable.committed_writes,
             })

@@ -180,8 +180,7 @@ impl Flusher {
         for batch in batches {
             batch.finish(outcome.is_err());
         }
-        self.note(outcome.as_ref().err());
-        outcome
+        self.note(outcome)
     }
 
     /// Drains all sets at one moment: none of them can change until the last is drained.
@@ -190,13 +189,18 @@ impl Flusher {
         locked.iter_mut().map(|set| set.drain()).collect()
     }
 
-    fn note(&self, failure: Option<&StoreError>) {
+    /// Notes how a flush ended. The caller logs a failure, unless the flush before failed for the same cause.
+    fn note(&self, outcome: StoreResult<u64>) -> StoreResult<u64> {
         let mut backoff = self.backoff.lock();
-        let Some(error) = failure else {
-            *backoff = Backoff::default();
-            return;
+        let error = match outcome {
+            Ok(rows) => {
+                *backoff = Backoff::default();
+                return Ok(rows);
+            }
+            Err(error) => error,
         };
-        backoff.why = Some(error.with_causes());
+        let before = backoff.why.replace(error.with_causes());
+        let is_logged = before == backoff.why;
         self.failures.fetch_add(1, Ordering::Relaxed);
         let factor = 2_u32.saturating_pow(backoff.failures);
         backoff.failures += 1;
@@ -204,6 +208,7 @@ impl Flusher {
         drop(backoff);
         // What failed is tried again, even if nothing is written meanwhile.
         self.signal.wake.notify_one();
+        Err(if is_logged { error.logged() } else { error })
     }
 
     /// Returns whether the last flush succeeded, and if not why it failed.

@@ -52,6 +52,7 @@ pub(super) struct Shared {
     /// Why the last compaction or WAL checkpoint failed.
     pub(super) upkeep_failure: Mutex<Option<String>>,
     pub(super) commits: AtomicU64,
+    pub(super) commit_failures: AtomicU64,
     pub(super) committed_writes: AtomicU64,
     hook: Arc<dyn PublishHook>,
     /// Called with the file before the next commit, so that a test can make it fail.
@@ -73,6 +74,7 @@ impl Shared {
             commit_failure: Mutex::default(),
             upkeep_failure: Mutex::default(),
             commits: AtomicU64::new(0),
+            commit_failures: AtomicU64::new(0),
             committed_writes: AtomicU64::new(0),
             hook,
             #[cfg(test)]

@@ -89,7 +89,9 @@ pub(in crate::store::embedded) struct DurableStatus {
     pub(in crate::store::embedded) resources: Vec<ResourceStatus>,
     /// Groups of writes that were committed since the start.
     pub(in crate::store::embedded) commits: u64,
-    /// The writes in those groups.
+    /// Groups whose commit failed.
+    pub(in crate::store::embedded) commit_failures: u64,
+    /// The writes in the groups that were committed.
     pub(in crate::store::embedded) committed_writes: u64,
 }
 
@@ -246,6 +248,7 @@ impl DurableStore {
         Ok(DurableStatus {
             resources: tables.status(now.steady),
             commits: self.shared.commits.load(Ordering::Relaxed),
+            commit_failures: self.shared.commit_failures.load(Ordering::Relaxed),
             committed_writes: self.shared.committed_writes.load(Ordering::Relaxed),
         })
     }

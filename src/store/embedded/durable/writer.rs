@@ -6,6 +6,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::changes::Changes;
@@ -15,6 +16,7 @@ use super::last_commit::record_time;
 use super::queue::{Command, Next};
 use super::shared::{CommitFailure, Shared};
 use super::transaction::Txn;
+use crate::model::{FailureEvent, LastFailure};
 use crate::store::{ErrorKind, StoreError, StoreResult};
 
 /// A group takes no further command when it changes so many rows. A row is at most some 13 KB in
@@ -44,6 +46,8 @@ const BUSY_ROWS: usize = 64;
 const OVERFULL_ROWS: usize = 1024;
 /// After a compaction or a WAL checkpoint failed, it waits this long before the next.
 const UPKEEP_RETRY: Duration = Duration::from_secs(1);
+/// Commits are said to succeed again when none has failed for this long.
+const COMMITS_AGAIN: Duration = Duration::from_secs(10);
 
 /// What the thread owns.
 pub(super) struct Writer {
@@ -55,11 +59,22 @@ pub(super) struct Writer {
     upkeep_retry_at: Option<Instant>,
     /// What the tables know to be compacted.
     told_compacted: i64,
+    /// Which failure of commits was logged, and when the last one was.
+    last_failure: LastFailure,
+    failed_commit_at: Option<Instant>,
 }
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, file: Option<DurableFile>) -> Self {
-        Self { shared, file, last_upkeep: Instant::now(), upkeep_retry_at: None, told_compacted: 0 }
+        Self {
+            shared,
+            file,
+            last_upkeep: Instant::now(),
+            upkeep_retry_at: None,
+            told_compacted: 0,
+            last_failure: LastFailure::default(),
+            failed_commit_at: None,
+        }
     }
 
     /// Serves until the queue is closed and empty.
@@ -126,13 +141,32 @@ impl Writer {
         self.run_test_hook();
         // When this fails, `changes` is dropped, and the tables stand as before the group.
         let appended = self.append(&changes);
-        *self.shared.commit_failure.lock() = appended
-            .as_ref()
-            .err()
-            .map(|error| CommitFailure { why: error.with_causes(), at: Instant::now() });
-        self.shared.publish(changes, appended?, writes);
+        let seq = self.note_commit(appended)?;
+        self.shared.publish(changes, seq, writes);
         self.tell_compacted();
         Ok(())
+    }
+
+    /// Notes how a commit ended. A failure is logged here for all commands of the group: when it begins, when its
+    /// cause changes, and when it ends.
+    fn note_commit(&mut self, outcome: StoreResult<i64>) -> StoreResult<i64> {
+        let now = Instant::now();
+        let why = outcome.as_ref().err().map(StoreError::with_causes);
+        // Where little room is left, small commits succeed between large ones that fail: that is no end.
+        let has_ended = self.failed_commit_at.is_none_or(|at| now - at >= COMMITS_AGAIN);
+        let attempt = why.as_deref().map_or(Ok(()), Err);
+        let event = (why.is_some() || has_ended).then(|| self.last_failure.record(attempt));
+        match event.flatten() {
+            Some(FailureEvent::Began) => tracing::error!(cause = why, "durable commits fail"),
+            Some(FailureEvent::Ended) => tracing::info!("durable commits succeed again"),
+            None => {}
+        }
+        if why.is_some() {
+            self.failed_commit_at = Some(now);
+            self.shared.commit_failures.fetch_add(1, Ordering::Relaxed);
+        }
+        *self.shared.commit_failure.lock() = why.map(|why| CommitFailure { why, at: now });
+        outcome.map_err(StoreError::logged)
     }
 
     /// Writes the changes into the journal, if there is one; returns the number of their entry.
