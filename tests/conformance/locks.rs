@@ -16,6 +16,7 @@ macro_rules! cases {
             acquiring_a_held_lock_returns_its_end,
             a_lock_expires_at_its_end_and_not_before,
             a_batch_claims_what_is_free_and_each_key_once,
+            a_large_batch_claims_each_key_at_its_first_position,
             the_kinds_are_name_spaces_of_their_own,
             keys_may_contain_anything,
             locks_survive_a_restart,
@@ -111,6 +112,21 @@ pub(super) async fn a_batch_claims_what_is_free_and_each_key_once(fixture: Fixtu
     let acquired: Vec<bool> = outcomes.iter().map(|outcome| outcome.acquired).collect();
     assert_eq!(acquired, [true, false, true, false]);
     assert!(store.acquire(Vec::new(), TTL, MINE).await.expect("the store works").is_empty());
+}
+
+pub(super) async fn a_large_batch_claims_each_key_at_its_first_position(fixture: Fixture) {
+    const KEYS: usize = 10_000;
+    let store = &fixture.stores.locks;
+    let held = job(&(KEYS - 1).to_string());
+    assert!(acquire(store, held).await.acquired);
+    // All of them once, and then again.
+    let keys: Vec<LockKey> = (0..2 * KEYS).map(|n| job(&(n % KEYS).to_string())).collect();
+    let outcomes = store.acquire(keys, TTL, MINE).await.expect("the store works");
+    assert_eq!(outcomes.len(), 2 * KEYS);
+    for (n, outcome) in outcomes.iter().enumerate() {
+        assert_eq!(outcome.acquired, n < KEYS - 1, "{n}");
+        assert_eq!(outcome.expires_at, outcomes[n % KEYS].expires_at, "{n}");
+    }
 }
 
 pub(super) async fn the_kinds_are_name_spaces_of_their_own(fixture: Fixture) {

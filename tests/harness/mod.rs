@@ -3,6 +3,7 @@
 //! Invariant: nothing here waits for a time; it waits for a condition, with a deadline.
 
 pub(crate) mod client;
+pub(crate) mod monitor;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod redis;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -20,6 +20,8 @@ pub(crate) enum Line {
     Silent,
     /// Accepts requests, and passes them on when this ends, though the client may have gone.
     Held,
+    /// Ends the client's side of each connection, and passes on what was [`Self::Held`] when this ends.
+    Left,
     /// Ends every connection, and each new one at once.
     Cut,
     /// Passes requests on, and ends a connection in the middle of the first response.
@@ -35,6 +37,8 @@ pub(crate) struct Proxy {
     port: Arc<AtomicU16>,
     /// Counts the moves to other ports.
     moves: watch::Sender<u64>,
+    /// Counts the pieces of requests that were held up.
+    held: Arc<AtomicU64>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -49,15 +53,18 @@ impl Proxy {
         let moves = watch::Sender::new(0);
         let moved = moves.clone();
         let current = Arc::clone(&port);
+        let held = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&held);
         let task = tokio::spawn(async move {
             loop {
                 let Ok((client, _)) = listener.accept().await else { return };
                 let moves = moved.subscribe();
                 let port = current.load(Ordering::Acquire);
-                tokio::spawn(serve(client, port, watched.subscribe(), moves));
+                let held = Arc::clone(&counted);
+                tokio::spawn(serve(client, port, watched.subscribe(), moves, held));
             }
         });
-        Self { address, line, port, moves, task }
+        Self { address, line, port, moves, held, task }
     }
 
     /// Returns the URL of the Redis behind it.
@@ -69,6 +76,11 @@ impl Proxy {
     pub(crate) fn lead_to(&self, port: u16) {
         self.port.store(port, Ordering::Release);
         self.moves.send_modify(|moves| *moves += 1);
+    }
+
+    /// Returns how many pieces of requests were held up.
+    pub(crate) fn held(&self) -> u64 {
+        self.held.load(Ordering::Acquire)
     }
 
     /// Changes how connections behave, also those that are open.
@@ -89,6 +101,7 @@ async fn serve(
     port: u16,
     mut line: watch::Receiver<Line>,
     mut moves: watch::Receiver<u64>,
+    held: Arc<AtomicU64>,
 ) {
     if *line.borrow() == Line::Cut {
         return;
@@ -96,8 +109,8 @@ async fn serve(
     let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let requests = pass(from_client, to_server, line.clone(), false);
-    let responses = pass(from_server, to_client, line.clone(), true);
+    let requests = pass(from_client, to_server, line.clone(), Some(&held));
+    let responses = pass(from_server, to_client, line.clone(), None);
     tokio::select! {
         () = requests => {}
         () = responses => {}
@@ -107,20 +120,37 @@ async fn serve(
     }
 }
 
+/// Passes on what is read: requests, of which those that are held up are counted, or responses.
 async fn pass(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
     mut line: watch::Receiver<Line>,
-    is_response: bool,
+    requests: Option<&AtomicU64>,
 ) {
+    let is_response = requests.is_none();
     let mut buffer = vec![0; 64 << 10];
     // After bytes were left out, nothing may follow on the same connection.
     let mut torn = false;
     loop {
-        let Ok(length @ 1..) = from.read(&mut buffer).await else { return };
+        let left = async {
+            drop(line.wait_for(|line| is_response && *line == Line::Left).await);
+        };
+        let read = tokio::select! {
+            read = from.read(&mut buffer) => Some(read),
+            () = left => None,
+        };
+        let Some(read) = read else {
+            drop(to);
+            return std::future::pending().await;
+        };
+        let Ok(length @ 1..) = read else { return };
         let mut piece = &buffer[..length];
-        if !is_response && line.wait_for(|line| *line != Line::Held).await.is_err() {
-            return;
+        if let Some(held) = requests {
+            held.fetch_add(u64::from(*line.borrow() == Line::Held), Ordering::AcqRel);
+            let goes_on = |line: &Line| !matches!(line, Line::Held | Line::Left);
+            if line.wait_for(goes_on).await.is_err() {
+                return;
+            }
         }
         let now = *line.borrow();
         if torn && now == Line::Good {
@@ -139,7 +169,7 @@ async fn pass(
                 continue;
             }
             Line::CutInAnswer if is_response => piece = &piece[..length / 2],
-            Line::Held | Line::LostAnswers | Line::CutInAnswer => {}
+            Line::Held | Line::Left | Line::LostAnswers | Line::CutInAnswer => {}
         }
         if to.write_all(piece).await.is_err() || now == Line::CutInAnswer && is_response {
             return;

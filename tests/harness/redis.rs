@@ -84,6 +84,11 @@ impl Redis {
     pub(crate) fn cli(&self, args: &[&str]) -> String {
         cli(self.port, args)
     }
+
+    /// Returns the command that [`Self::cli`] runs.
+    pub(crate) fn cli_command(&self, args: &[&str]) -> Command {
+        cli_command(self.port, args)
+    }
 }
 
 impl Drop for Redis {
@@ -298,10 +303,14 @@ pub(crate) fn free_port() -> u16 {
 
 /// Runs a command of `redis-cli` on the server at `port`; returns what it prints.
 pub(crate) fn cli(port: u16, args: &[&str]) -> String {
-    let mut command = Command::new(client());
-    let output = command.args(["-p", &port.to_string()]).args(args).output();
-    let output = output.expect("redis-cli is installed");
+    let output = cli_command(port, args).output().expect("redis-cli is installed");
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn cli_command(port: u16, args: &[&str]) -> Command {
+    let mut command = Command::new(client());
+    command.args(["-p", &port.to_string()]).args(args);
+    command
 }
 
 fn is_master(port: u16) -> bool {

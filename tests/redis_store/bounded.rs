@@ -86,6 +86,28 @@ async fn large_series_are_written_and_read_in_pieces_of_bounded_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_push_would_create_is_counted_in_steps() {
+    const KNOWN: usize = 2 * MANY;
+    let (redis, clock) = (Redis::start(&[]), clock());
+    let store = StoreSettings {
+        series: SeriesSettings { max_series: KNOWN + 500, ..store_settings().series },
+        ..store_settings()
+    };
+    let stores = open(&redis, 1, &store, &clock);
+    let batch = |series: usize| {
+        let mut batch = PointBatch::default();
+        (0..series).for_each(|n| batch.push("m", &format!("n=\"{n}\""), 1.0, None, None));
+        batch
+    };
+    assert_eq!(push(&stores, batch(KNOWN)).await, KNOWN);
+    let (steps, outcome) = trips(&stores, stores.series.upsert(batch(KNOWN + 501), None)).await;
+    let refused = Fenced::Done(UpsertOutcome::OverBudget { new: 501, room: 500 });
+    assert_eq!(outcome.expect("the store works"), refused);
+    assert!(steps > KNOWN as u64 / 2_000, "{steps} round trips");
+    assert_eq!(push(&stores, batch(KNOWN + 500)).await, 500);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lists_look_past_many_expired_entries_in_steps() {
     let (redis, clock) = (Redis::start(&[]), clock());
     let stores = open(&redis, 1, &store_settings(), &clock);

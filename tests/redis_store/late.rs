@@ -18,6 +18,7 @@ const TIMEOUT: Duration = Duration::from_millis(300);
 /// Two replicas, of which the commands of one can be held up.
 struct Two {
     redis: Redis,
+    place: Place,
     proxy: Proxy,
     held: Replica,
     other: Replica,
@@ -29,7 +30,7 @@ impl Two {
         let place = Place::on(&[redis.url()]);
         let proxy = Proxy::to(redis.port()).await;
         let held = place.replica_through(proxy.url(), TIMEOUT);
-        let two = Self { redis, proxy, held, other: place.replica(None) };
+        let two = Self { redis, proxy, held, other: place.replica(None), place };
         two.is_warm().await;
         two
     }
@@ -71,6 +72,18 @@ impl Two {
     }
 }
 
+/// Lets a replica write a checkpoint, and breaks its connection while the command is held up.
+async fn write_and_break(proxy: &Proxy, replica: &Replica, to: i64) {
+    let held = proxy.held();
+    proxy.set(Line::Held);
+    let writer = replica.clone();
+    let write = tokio::spawn(async move { writer.set("warm", to).await });
+    eventually("the command is on its way", async || (proxy.held() > held).then_some(())).await;
+    proxy.set(Line::Left);
+    let error = write.await.expect("does not panic").expect_err("the connection broke");
+    assert_eq!(error.kind, ErrorKind::Timeout, "{error}");
+}
+
 /// Runs one write of each kind.
 async fn every_write(replica: &Replica, key: &str) -> Vec<StoreResult<()>> {
     let bumped = vec![GenerationKey::parse(key).expect("valid")];
@@ -95,6 +108,29 @@ async fn a_late_checkpoint_does_not_overwrite_a_newer_one() {
     let newer = async { assert!(two.other.write("warm", 3, None).await) };
     two.late(two.held.set("warm", 2), newer).await;
     assert_eq!(two.other.read("warm").await, Some(3));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_of_a_broken_connection_is_carried_out_until_its_deadline_and_never_later() {
+    let two = Two::open().await;
+    let patient = two.place.replica_through(two.proxy.url(), Duration::from_secs(60));
+    patient.set("warm", 2).await.expect("the store works");
+    write_and_break(&two.proxy, &patient, 3).await;
+    assert_eq!(two.other.read("warm").await, Some(2));
+    two.proxy.set(Line::Good);
+    eventually("it is carried out", async || {
+        (two.other.read("warm").await == Some(3)).then_some(())
+    })
+    .await;
+    two.is_warm().await;
+    two.other.set("warm", 4).await.expect("the store works");
+    let refused = two.refused();
+    write_and_break(&two.proxy, &two.held, 5).await;
+    let broken = std::time::Instant::now();
+    eventually("the deadline is over", async || (broken.elapsed() > TIMEOUT).then_some(())).await;
+    two.proxy.set(Line::Good);
+    eventually("it is refused", async || (two.refused() > refused).then_some(())).await;
+    assert_eq!(two.other.read("warm").await, Some(4));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -40,7 +40,7 @@ fn a_script_that_checks_a_fence_checks_the_epoch_first() {
         Some((script.name, refusal, script.text().find("run_id:")))
     });
     let fenced: Vec<_> = fenced.collect();
-    assert_eq!(fenced.len(), 5);
+    assert_eq!(fenced.len(), 6);
     for (name, refusal, epoch_check) in fenced {
         assert!(epoch_check.is_some_and(|epoch_check| epoch_check < refusal), "{name}");
     }

@@ -2,6 +2,7 @@
 //!
 //! Invariant: which caller gets a key is decided in one script, at one time of Redis.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ use crate::store::{LockOutcome, LockSettings, LockStore, ResourceStatus, StoreRe
 const LOCKS: &str = "locks";
 /// The hash of the release tokens.
 const LOCK_TOKENS: &str = "lock_tokens";
+
+/// The most keys that one script claims: other commands wait for it.
+const STEP: usize = 2_000;
 
 scripts! {
     ACQUIRE(&[LOCKS, LOCK_TOKENS]) = "lua/acquire.lua";
@@ -61,17 +65,29 @@ impl LockStore for RedisLocks {
         ttl: Duration,
         token: ReleaseToken,
     ) -> StoreResult<Vec<LockOutcome>> {
+        // A key that is named twice is acquired at its first position: each position is that of a key in `once`, and
+        // whether it is the first.
+        let mut known: HashMap<&LockKey, usize> = HashMap::with_capacity(keys.len());
+        let mut once = Vec::with_capacity(keys.len());
+        let mut positions = Vec::with_capacity(keys.len());
+        for key in &keys {
+            let next = once.len();
+            let position = *known.entry(key).or_insert(next);
+            positions.push((position, position == next));
+            if position == next {
+                once.push(key);
+            }
+        }
         let scatter = Scatter {
             script: &ACQUIRE,
             traffic: Traffic::Small,
-            shard_of: |key: &LockKey| self.shard(key),
-            // All keys of a shard in one step, as the contract says.
-            step: usize::MAX,
+            shard_of: |key: &&LockKey| self.shard(key),
+            step: STEP,
             changes: true,
         };
         let acquired: Vec<(bool, String)> = self
             .shards
-            .scatter(scatter, &keys, |command, shard, keys| {
+            .scatter(scatter, &once, |command, shard, keys| {
                 command.arg(millis_of(ttl)).arg(self.shards.part_of(self.max_locks, shard));
                 command.arg(token.to_string());
                 keys.for_each(|key| {
@@ -79,8 +95,9 @@ impl LockStore for RedisLocks {
                 });
             })
             .await?;
-        let outcomes = acquired.into_iter().map(|(acquired, expires_at)| {
-            Ok(LockOutcome { acquired, expires_at: time_of(&expires_at)? })
+        let outcomes = positions.into_iter().map(|(position, first)| {
+            let (acquired, expires_at) = &acquired[position];
+            Ok(LockOutcome { acquired: *acquired && first, expires_at: time_of(expires_at)? })
         });
         outcomes.collect()
     }

@@ -24,7 +24,7 @@ use tokio::sync::{Mutex, watch};
 use self::codec::{Interner, Records};
 use self::local_copy::LocalCopy;
 use self::piece_size::PieceSize;
-use self::reader::{Chunk, Position, Reader};
+use self::reader::{Chunk, Position, Reader, changes_of};
 use self::room::Rooms;
 use self::scripts::{DELETE, GET, Limits, Reply};
 use self::signal::Signal;
@@ -262,18 +262,6 @@ impl Inner {
         self.signal.changed(shard, reply.number()?);
         Ok(Fenced::Done(deleted))
     }
-}
-
-/// Reads the changes out of chunks.
-fn changes_of(chunks: &[Chunk]) -> StoreResult<Vec<Change>> {
-    let mut interner = Interner::default();
-    let mut changes = Vec::with_capacity(chunks.iter().map(|chunk| chunk.records).sum());
-    for buffer in chunks.iter().flat_map(|chunk| &chunk.buffers) {
-        for record in Records(buffer) {
-            changes.push(interner.change(&record?)?);
-        }
-    }
-    Ok(changes)
 }
 
 #[async_trait]

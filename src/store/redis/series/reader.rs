@@ -8,9 +8,10 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use super::super::core::client::Traffic;
 use super::super::core::replies::{ReplyReader, malformed};
 use super::Inner;
+use super::codec::{Interner, Records};
 use super::scripts::DELTA;
 use crate::model::cursor::Cursor;
-use crate::store::{StoreError, StoreResult};
+use crate::store::{Change, StoreError, StoreResult};
 
 /// The most series that one script reads: it keeps Redis busy for some milliseconds.
 pub(super) const CHUNK_SERIES: usize = 2_048;
@@ -184,4 +185,16 @@ impl ShardReply {
         let buffers: Result<Vec<Vec<u8>>, StoreError> = reply.buffers().collect();
         Ok(Some(Self { shard, epoch, head, next, more: more == 1, records, buffers: buffers? }))
     }
+}
+
+/// Reads the changes out of chunks.
+pub(super) fn changes_of(chunks: &[Chunk]) -> StoreResult<Vec<Change>> {
+    let mut interner = Interner::default();
+    let mut changes = Vec::with_capacity(chunks.iter().map(|chunk| chunk.records).sum());
+    for buffer in chunks.iter().flat_map(|chunk| &chunk.buffers) {
+        for record in Records(buffer) {
+            changes.push(interner.change(&record?)?);
+        }
+    }
+    Ok(changes)
 }

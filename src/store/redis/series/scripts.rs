@@ -20,6 +20,8 @@ scripts! {
         "../core/lua/epoch_check.lua", "../core/lua/fence.lua", "lua/begin.lua", "lua/apply.lua";
     CHECK(KEYS) =
         "../core/lua/epoch_check.lua", "../core/lua/fence.lua", "lua/begin.lua", "lua/check.lua";
+    COUNT(KEYS) =
+        "../core/lua/epoch_check.lua", "../core/lua/fence.lua", "lua/begin.lua", "lua/count.lua";
     DELTA(KEYS) = "../core/lua/epoch_check.lua", "lua/begin.lua", "lua/delta.lua";
     GET(KEYS) = "../core/lua/epoch_check.lua", "lua/begin.lua", "lua/get.lua";
     DELETE(KEYS) =

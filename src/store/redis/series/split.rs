@@ -80,6 +80,9 @@ pub(super) fn split(batch: &PointBatch, shards: usize) -> Vec<Part> {
     parts
 }
 
+/// How many bytes [`add_times`] adds for each series: its id, a time, two lengths.
+pub(super) const COUNTED_BYTES: usize = 30;
+
 /// Adds the times of the newest points to the parts of `shards_to_count`, so that Redis can count which of
 /// their series are new.
 pub(super) fn add_times(
@@ -184,7 +187,7 @@ mod tests {
         let mut points = 0;
         for part in &parts {
             let counted = if part.shard == 1 { 0 } else { part.series };
-            assert_eq!(part.times.len(), 30 * counted);
+            assert_eq!(part.times.len(), COUNTED_BYTES * counted);
             for chunk in &part.chunks {
                 assert!(chunk.points <= CHUNK_POINTS);
                 assert_eq!(chunk.ids.len(), 16 * chunk.points);

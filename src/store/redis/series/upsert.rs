@@ -16,11 +16,14 @@ use super::super::core::replies::{ReplyReader, malformed};
 use super::super::core::shards::in_part;
 use super::Inner;
 use super::room::Room;
-use super::scripts::{APPLY, CHECK};
-use super::split::{Chunk, Part, add_times, split};
+use super::scripts::{APPLY, CHECK, COUNT};
+use super::split::{COUNTED_BYTES, Chunk, Part, add_times, split};
 use crate::model::batch::PointBatch;
 use crate::model::leases::Fence;
 use crate::store::{ErrorKind, Fenced, StoreError, StoreResult, UpsertCounts, UpsertOutcome};
+
+/// The most series that one script counts: other commands wait for it.
+const COUNT_STEP: usize = 2_000;
 
 /// How a shard received its part of a batch, or one chunk of it.
 enum PartReply {
@@ -103,12 +106,12 @@ impl Inner {
     ) -> StoreResult<Option<Fenced<UpsertOutcome>>> {
         // First for as many new series as the part has series, which costs nothing and mostly fits.
         let mut over = Vec::new();
-        for (part, reply) in parts.iter().zip(self.check_parts(parts.iter(), pass).await?) {
-            match reply {
-                PartReply::Refused => return Ok(Some(Fenced::Refused)),
-                PartReply::OverQuota { .. } | PartReply::OverBytes { .. } => over.push(part.shard),
-                PartReply::Fits => {}
-                PartReply::Applied(counts) => return Err(malformed(&counts)),
+        let checks = parts.iter().map(|part| self.check_part(part, pass));
+        for (part, fits) in parts.iter().zip(join_all(checks).await) {
+            match fits? {
+                Fenced::Refused => return Ok(Some(Fenced::Refused)),
+                Fenced::Done(true) => {}
+                Fenced::Done(false) => over.push(part.shard),
             }
         }
         if over.is_empty() {
@@ -118,8 +121,8 @@ impl Inner {
         add_times(batch, self.shards.count(), parts, &over);
         let counted = parts.iter().filter(|part| over.contains(&part.shard));
         let (mut short, mut short_bytes) = (None, None);
-        for reply in self.check_parts(counted, pass).await? {
-            match reply {
+        for reply in join_all(counted.map(|part| self.count_part(part, pass))).await {
+            match reply? {
                 PartReply::Refused => return Ok(Some(Fenced::Refused)),
                 PartReply::OverQuota { new, room } => add_short(&mut short, new, room),
                 PartReply::OverBytes { more, room } => add_short(&mut short_bytes, more, room),
@@ -130,21 +133,48 @@ impl Inner {
         Ok(refusal(short, short_bytes).map(Fenced::Done))
     }
 
-    async fn check_parts<'a>(
-        &self,
-        parts: impl Iterator<Item = &'a Part>,
-        pass: Option<&Arc<Pass>>,
-    ) -> StoreResult<Vec<PartReply>> {
-        let checks = parts.map(|part| async move {
+    /// Returns whether a part fits even if all its series are new.
+    async fn check_part(&self, part: &Part, pass: Option<&Arc<Pass>>) -> StoreResult<Fenced<bool>> {
+        let arguments = |command: &mut Cmd| {
+            self.add_quotas(command, part.shard);
+            command.arg(part.series).arg(part.bytes);
+        };
+        let reply = self.write(part.shard, Traffic::Small, &CHECK, pass, arguments).await?;
+        let Fenced::Done(reply) = reply else { return Ok(Fenced::Refused) };
+        let mut reply = ReplyReader::new(reply)?;
+        let fits = reply.text()? == "fits";
+        let (series, bytes) = (reply.number()?, reply.number()?);
+        if fits {
+            self.rooms.note(part.shard, Room { series, bytes });
+        }
+        Ok(Fenced::Done(fits))
+    }
+
+    /// Lets Redis count, step by step, which series of a part are new.
+    async fn count_part(&self, part: &Part, pass: Option<&Arc<Pass>>) -> StoreResult<PartReply> {
+        let (mut new, mut more) = (0, 0);
+        let mut room = Room { series: 0, bytes: 0 };
+        for step in part.times.chunks(COUNT_STEP * COUNTED_BYTES) {
             let arguments = |command: &mut Cmd| {
-                command.arg(self.limits.quota(part.shard)).arg(part.series).arg(&part.times);
-                command.arg(self.limits.byte_quota(part.shard)).arg(part.bytes);
+                self.add_quotas(command, part.shard);
+                command.arg(step);
             };
-            let traffic = if part.times.is_empty() { Traffic::Small } else { Traffic::Bulk };
-            let reply = self.write(part.shard, traffic, &CHECK, pass, arguments).await?;
-            self.part_reply(part.shard, reply)
-        });
-        join_all(checks).await.into_iter().collect()
+            let reply = self.write(part.shard, Traffic::Bulk, &COUNT, pass, arguments).await?;
+            let Fenced::Done(reply) = reply else { return Ok(PartReply::Refused) };
+            let mut reply = ReplyReader::new(reply)?;
+            new += reply.number::<usize>()?;
+            more += reply.number::<usize>()?;
+            room = Room { series: reply.number()?, bytes: reply.number()? };
+        }
+        Ok(match room {
+            Room { series, .. } if new > series => PartReply::OverQuota { new, room: series },
+            Room { bytes, .. } if more > bytes => PartReply::OverBytes { more, room: bytes },
+            _ => PartReply::Fits,
+        })
+    }
+
+    fn add_quotas(&self, command: &mut Cmd, shard: usize) {
+        command.arg(self.limits.quota(shard)).arg(self.limits.byte_quota(shard));
     }
 
     /// Applies all parts at the same time. A refusal stands only where nothing was applied anywhere.
@@ -228,11 +258,6 @@ impl Inner {
         let Fenced::Done(reply) = reply else { return Ok(PartReply::Refused) };
         let mut reply = ReplyReader::new(reply)?;
         Ok(match reply.text()?.as_str() {
-            "fits" => {
-                let (series, bytes) = (reply.number()?, reply.number()?);
-                self.rooms.note(shard, Room { series, bytes });
-                PartReply::Fits
-            }
             "over_quota" => PartReply::OverQuota { new: reply.number()?, room: reply.number()? },
             "over_bytes" => PartReply::OverBytes { more: reply.number()?, room: reply.number()? },
             "applied" => {
