@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Invalid;
 use super::keys::check_key;
+use super::merge::State;
 use super::time::Timestamp;
 
 /// What a value is about: any text.
@@ -145,6 +146,30 @@ pub struct ProducerSequence {
     pub producer: Producer,
     /// Greater by one than that of the producer's batch before.
     pub seq: u64,
+}
+
+/// One update of a batch: merges `delta` into the value of `entity` in `bucket`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Update {
+    /// What it is about.
+    pub entity: Entity,
+    /// When; [`Bucket::WHOLE`] where the pipeline has no window.
+    pub bucket: Bucket,
+    /// What is merged, of the pipeline's kind.
+    pub delta: State,
+    /// Makes it count once.
+    pub event: Option<Event>,
+    /// Sets the end of the value, or moves it to a later time; never to an earlier one.
+    pub ttl: Option<Duration>,
+}
+
+/// A value that is held.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Aggregate {
+    /// The value, of the pipeline's kind.
+    pub state: State,
+    /// When it expires; `None` when never.
+    pub expires_at: Option<Timestamp>,
 }
 
 #[cfg(test)]

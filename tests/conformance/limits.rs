@@ -60,6 +60,9 @@ async fn write(stores: &Stores, of: Limited, n: usize) -> StoreResult<()> {
             let key = GenerationKey::parse(name).expect("valid");
             stores.generations.bump(vec![key]).await.map(drop)
         }
+        Limited::Aggregates | Limited::EventIds | Limited::Producers => {
+            unreachable!("the cases of aggregates are beside the others of aggregates")
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! One suite for all backends: a case is an async function that is named as a sentence, and runs against each
 //! of them. A backend is one row below; a resource is one word, and lists its cases itself.
 
+mod aggregates;
 pub(crate) mod backends;
 mod cache;
 mod checkpoints;
@@ -50,4 +51,15 @@ conformance! {
         redis_cluster: backends::redis::cluster,
     }
     resources { series, locks, leases, checkpoints, generations, cache, fills, limits, validity, }
+}
+
+/// What only some backends have.
+mod of_some {
+    conformance! {
+        backends {
+            memory: backends::embedded::in_memory,
+            embedded: backends::embedded::on_disk,
+        }
+        resources { aggregates, }
+    }
 }

@@ -10,7 +10,8 @@ mod words;
 use self::source::{Source, sources, texts};
 
 /// The resources; each has the same name in every layer.
-const RESOURCES: &[&str] = &["series", "locks", "leases", "checkpoints", "generations", "cache"];
+const RESOURCES: &[&str] =
+    &["series", "locks", "leases", "checkpoints", "generations", "cache", "aggregates"];
 
 /// The most lines of a file.
 const MAX_LINES: usize = 400;

@@ -129,6 +129,13 @@ codes! {
         "there is no room for more checkpoints until some are deleted or expire; nothing was changed";
     TooManyGenerations, INSUFFICIENT_STORAGE, "too_many_generations",
         "there is no room for more keys with a generation until some are cleaned up";
+    TooManyAggregates, INSUFFICIENT_STORAGE, "too_many_aggregates",
+        "there is no room for more values until some are deleted or expire; nothing was changed";
+    TooManyEventIds, INSUFFICIENT_STORAGE, "too_many_event_ids",
+        "there is no room to remember more event ids until the deduplication period of some ends; nothing was changed";
+    TooManyProducers, INSUFFICIENT_STORAGE, "too_many_producers",
+        "there is no room to remember more producers until some send nothing for a deduplication period; nothing was \
+         changed";
     StorageFull, INSUFFICIENT_STORAGE, "storage_full",
         "the store has no room left";
 }

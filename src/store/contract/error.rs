@@ -44,11 +44,25 @@ pub enum Limited {
     Checkpoints,
     /// Keys with a generation: `generations.max_generations`.
     Generations,
+    /// Values of aggregates: `aggregates.max_values`.
+    Aggregates,
+    /// Event ids that are remembered: `aggregates.max_event_ids`.
+    EventIds,
+    /// Producers whose last batch is remembered: `aggregates.max_producers`.
+    Producers,
 }
 
 impl Limited {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Locks, Self::Leases, Self::Checkpoints, Self::Generations];
+    pub const ALL: [Self; 7] = [
+        Self::Locks,
+        Self::Leases,
+        Self::Checkpoints,
+        Self::Generations,
+        Self::Aggregates,
+        Self::EventIds,
+        Self::Producers,
+    ];
 
     /// Returns the name of the resource.
     pub fn as_str(self) -> &'static str {
@@ -57,6 +71,9 @@ impl Limited {
             Self::Leases => "leases",
             Self::Checkpoints => "checkpoints",
             Self::Generations => "generations",
+            Self::Aggregates => "aggregates",
+            Self::EventIds => "event_ids",
+            Self::Producers => "producers",
         }
     }
 }

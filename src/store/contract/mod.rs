@@ -14,10 +14,11 @@
 //!   false, each shard has an equal part of it.
 //! * *Fences.* A write that takes a [`Fence`](crate::model::leases::Fence) checks it in the same atomic step as it
 //!   writes, and does nothing when the lease is not held under that token now.
-//! * *Durability.* Locks, leases, checkpoints and generations are durable: on disk before the
+//! * *Durability.* Locks, leases, checkpoints, generations and aggregates are durable: on disk before the
 //!   method returns, as far as [`Capabilities`] says. Series are buffered: in memory at once, on disk with the
 //!   next flush. Cached values may be lost at any time.
 
+mod aggregates;
 mod cache;
 mod checkpoints;
 mod error;
@@ -31,6 +32,10 @@ mod settings;
 
 use std::sync::Arc;
 
+pub use self::aggregates::{
+    AggregatePage, AggregateSettings, AggregateStore, Combined, DeclarationChanged, Merge,
+    MergeOutcome,
+};
 pub use self::cache::{
     CacheAddress, CachePut, CacheRead, CacheSettings, CacheStore, FillOutcome, PutOutcome,
 };
@@ -64,6 +69,8 @@ pub struct Stores {
     pub generations: Arc<dyn GenerationStore>,
     /// The cached values.
     pub cache: Arc<dyn CacheStore>,
+    /// The aggregates; `None` where the backend has none.
+    pub aggregates: Option<Arc<dyn AggregateStore>>,
     /// What concerns the store as a whole.
     pub operation: Arc<dyn Operation>,
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{
-    CacheSettings, CheckpointSettings, GenerationSettings, LeaseSettings, LockSettings,
-    SeriesSettings,
+    AggregateSettings, CacheSettings, CheckpointSettings, GenerationSettings, LeaseSettings,
+    LockSettings, SeriesSettings,
 };
 use crate::model::settings::{self, Settings, Violations};
 
@@ -27,6 +27,8 @@ pub struct StoreSettings {
     pub checkpoints: CheckpointSettings,
     /// The limit on generations.
     pub generations: GenerationSettings,
+    /// The memory of aggregates, and the limits on them.
+    pub aggregates: AggregateSettings,
     /// How much is cached.
     pub cache: CacheSettings,
     /// When buffered writes are flushed.
@@ -57,6 +59,12 @@ impl StoreSettings {
             leases: LeaseSettings { max_leases: 1_000_000 },
             checkpoints: CheckpointSettings { retention: DAY, max_checkpoints: 1_000_000 },
             generations: GenerationSettings { max_generations: 1_000_000 },
+            aggregates: AggregateSettings {
+                memory: 64 << 20,
+                max_values: 10_000_000,
+                max_event_ids: 10_000_000,
+                max_producers: 1_000_000,
+            },
             cache: CacheSettings::default(),
             flush: FlushSettings { interval: DAY, threshold: usize::MAX },
             gc: PurgeSettings { interval: DAY },

@@ -1,11 +1,12 @@
 //! The embedded backend: two SQLite files and what is held in memory; also, without
 //! files, the `memory` backend.
 //!
-//! `durable.db` holds the durable data (locks, leases, checkpoints, generations), `buffered.db` the
+//! `durable.db` holds the durable data (locks, leases, checkpoints, generations, aggregates), `buffered.db` the
 //! buffered (series). Cached values are in memory only. Resources stand on the fences, these on the
 //! durable and the buffered engine, which know no resource, and those on SQLite. This file alone
 //! lists the resources.
 
+mod aggregates;
 mod blocking;
 mod buffered;
 mod cache;
@@ -24,6 +25,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use self::aggregates::{Aggregates, EventIds, Pipelines, Producers};
 use self::buffered::{BufferedSet, FlushSignal, Flusher};
 use self::cache::EmbeddedCache;
 use self::checkpoints::Checkpoints;
@@ -35,7 +37,7 @@ use self::operation::EmbeddedOperation;
 use self::series::{EmbeddedSeries, SeriesSet};
 use self::sqlite::{CheckedFile, FolderLock};
 pub use self::sqlite::{OpenError, SyncMode};
-use super::{CacheSettings, StoreSettings, Stores};
+use super::{CacheSettings, Limited, StoreSettings, Stores};
 use crate::clock::{LastCommit, RetentionClock, SharedClock, SystemClock};
 use crate::model::settings::Violations;
 
@@ -85,6 +87,13 @@ fn durable_tables(settings: &StoreSettings) -> Tables {
             max: settings.checkpoints.max_checkpoints,
         })
         .with(Generations { max: settings.generations.max_generations })
+        .with_paged::<Aggregates>(
+            settings.aggregates.memory as u64,
+            Some((settings.aggregates.max_values as u64, Limited::Aggregates)),
+        )
+        .with_claims::<EventIds>(settings.aggregates.max_event_ids as u64)
+        .with(Producers { max: settings.aggregates.max_producers })
+        .with(Pipelines)
 }
 
 /// Both files, when they were found to be sound.
@@ -187,8 +196,9 @@ pub fn open_with(
         locks: Arc::clone(&durable) as _,
         leases: Arc::clone(&durable) as _,
         checkpoints: Arc::clone(&durable) as _,
-        generations: durable,
+        generations: Arc::clone(&durable) as _,
         cache,
+        aggregates: Some(durable),
         operation: Arc::new(operation),
     };
     Ok((stores, clock))

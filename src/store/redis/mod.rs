@@ -100,6 +100,7 @@ pub fn open_with(
         checkpoints,
         generations,
         cache,
+        aggregates: None,
         operation: Arc::new(RedisOperation::new(shards, resources)),
     })
 }

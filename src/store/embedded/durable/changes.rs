@@ -21,12 +21,17 @@ pub(in crate::store::embedded) struct Changes {
 impl Changes {
     /// Returns what changes in one table; `None` when nothing does.
     pub(in crate::store::embedded) fn pending<T: DurableTable>(&self) -> Option<&Pending<T>> {
-        self.tables.get(usize::from(T::TAG))?.as_ref()?.as_any().downcast_ref()
+        self.pending_of_tag(T::TAG)
     }
 
     /// Returns what changes in one table, to be added to.
     pub(super) fn pending_mut<T: DurableTable>(&mut self) -> &mut Pending<T> {
         self.of_tag(T::TAG)
+    }
+
+    /// Returns what changes in the table with this tag; `None` when nothing does. `P` is as for [`Self::of_tag`].
+    pub(super) fn pending_of_tag<P: AnyPending>(&self, tag: u8) -> Option<&P> {
+        self.tables.get(usize::from(tag))?.as_ref()?.as_any().downcast_ref()
     }
 
     /// Returns what changes in the table with this tag, to be added to. `P` is what a table of its

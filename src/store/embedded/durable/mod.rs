@@ -9,6 +9,7 @@
 
 mod any_rows;
 mod changes;
+mod claims;
 mod compaction;
 mod counters;
 mod file;
@@ -16,7 +17,6 @@ mod journal;
 mod last_commit;
 mod load;
 mod memory_rows;
-#[cfg_attr(not(test), expect(dead_code, reason = "no resource has more data than memory yet"))]
 mod paged;
 mod queue;
 mod reader;
@@ -28,8 +28,10 @@ mod transaction;
 mod writer;
 
 pub(super) use self::changes::Changes;
+pub(super) use self::claims::ClaimTable;
 #[cfg(test)]
 pub(super) use self::file::DurableFile;
+pub(super) use self::paged::{KeyRange, PageLimits, PagedTable, RowKey};
 pub(super) use self::reader::TablesReader;
 pub(super) use self::shared::{PublishGuard, PublishHook};
 pub(super) use self::store::DurableStore;

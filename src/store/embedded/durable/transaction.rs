@@ -11,7 +11,7 @@ use crate::clock::Moment;
 use crate::store::{StoreError, StoreResult};
 
 /// How many expired rows a command removes at least when a table is full.
-const PURGED_AT_ONCE: usize = 256;
+pub(super) const PURGED_AT_ONCE: usize = 256;
 
 /// One command's view of the tables.
 pub(in crate::store::embedded) struct Txn<'a> {

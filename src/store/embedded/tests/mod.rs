@@ -1,5 +1,6 @@
 //! The durable resources on their engine: durable, atomic, and the same as a plain model.
 
+mod aggregates;
 mod clocks;
 mod commits;
 mod fences;
@@ -114,7 +115,9 @@ impl Fixture {
 /// Reads the durable data; without a folder, there is none.
 fn load(folder: Option<&Path>) -> Result<Loaded, OpenError> {
     let path = folder.map(|folder| folder.join("durable.db"));
-    let settings = StoreSettings::for_tests();
+    let mut settings = StoreSettings::for_tests();
+    // So little that values are read from the file as soon as they are there.
+    settings.aggregates.memory = 1;
     let tables = durable_tables(&settings);
     let check = |path| DurableStore::check(path, &tables, Missing::Nothing);
     let file = path.as_deref().map(check).transpose()?;

@@ -10,7 +10,7 @@ async fn a_newer_or_unknown_table_stops_the_start_and_leaves_the_file_unchanged(
     for newer in [
         "UPDATE schema_versions SET version = 2 WHERE name = 'locks'",
         "UPDATE schema_versions SET version = 2 WHERE name = 'journal'",
-        "INSERT INTO schema_versions VALUES ('aggregates', 1)",
+        "INSERT INTO schema_versions VALUES ('records', 1)",
     ] {
         let fixture = Fixture::new();
         fixture.lock("a").await.expect("responds");

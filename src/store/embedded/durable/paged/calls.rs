@@ -12,7 +12,7 @@ use super::key::{KeyText, key_text, read_key};
 use super::readers::{Readers, Snapshot};
 use super::rows::{PagedRows, held_row};
 use super::sql;
-use super::table::PagedTable;
+use super::table::{PagedTable, RowKey};
 use crate::clock::Clock;
 use crate::model::time::SteadyTime;
 use crate::store::StoreResult;
@@ -47,9 +47,9 @@ impl DurableStore {
     /// When a row can't be read, or the store is closed.
     pub(in crate::store::embedded) async fn read_paged<T: PagedTable>(
         &self,
-        keys: &[T::Key],
+        keys: &[RowKey<T>],
     ) -> StoreResult<Vec<Option<Arc<T::Row>>>> {
-        let keys: Vec<_> = keys.iter().map(key_text).collect();
+        let keys: Vec<_> = keys.iter().map(|key| Arc::clone(&key.0)).collect();
         let (rows, held) = {
             let (tables, now) = self.read()?;
             let rows = Arc::clone(tables.paged::<T>());

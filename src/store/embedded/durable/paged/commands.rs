@@ -5,22 +5,28 @@
 
 use std::sync::Arc;
 
-use super::key::{KeyText, key_text};
+use super::key::KeyText;
 use super::pending::PagedPending;
 use super::rows::{PagedRows, held_row};
-use super::table::PagedTable;
-use crate::store::StoreResult;
+use super::table::{PagedTable, RowKey};
+use crate::store::embedded::durable::any_rows::AnyRows;
 use crate::store::embedded::durable::tables::Tables;
-use crate::store::embedded::durable::transaction::Txn;
+use crate::store::embedded::durable::transaction::{PURGED_AT_ONCE, Txn};
+use crate::store::{Limited, StoreError, StoreResult};
 
 impl Tables {
-    /// Registers a paged table; `cache_bytes` bounds what its cache takes in memory.
+    /// Registers a paged table. `cache_bytes` bounds what its cache takes in memory; `limit` has the most live rows, and
+    /// the failure of a command that would make more, see [`Txn::make_room_for_rows`].
     ///
     /// # Panics
     /// When its tag or its name is another table's.
     #[must_use]
-    pub(in crate::store::embedded) fn with_paged<T: PagedTable>(self, cache_bytes: u64) -> Self {
-        self.with_rows(Box::new(Arc::new(PagedRows::<T>::new(cache_bytes))))
+    pub(in crate::store::embedded) fn with_paged<T: PagedTable>(
+        self,
+        cache_bytes: u64,
+        limit: Option<(u64, Limited)>,
+    ) -> Self {
+        self.with_rows(Box::new(Arc::new(PagedRows::<T>::new(cache_bytes, limit))))
     }
 
     /// Returns the rows of a paged table.
@@ -33,69 +39,60 @@ impl Tables {
 }
 
 impl Txn<'_> {
-    /// Reads a row of a paged table.
+    /// Reads rows of a paged table, in the order of `keys`. They need not be read again when they are changed.
     ///
     /// # Errors
-    /// When it can't be read: then the command fails.
-    pub(in crate::store::embedded) fn read<T: PagedTable>(
-        &mut self,
-        key: &T::Key,
-    ) -> StoreResult<Option<Arc<T::Row>>> {
-        let keys = [key_text(key)];
-        self.load::<T>(&keys)?;
-        Ok(self.loaded::<T>(&keys[0]))
-    }
-
-    /// Reads rows of a paged table, in the order of `keys`. Cheaper than one after the other; they
-    /// need not be read again when they are changed.
-    ///
-    /// # Errors
-    /// As [`Self::read`].
+    /// When one can't be read: then the command fails.
     pub(in crate::store::embedded) fn read_many<T: PagedTable>(
         &mut self,
-        keys: &[T::Key],
+        keys: &[RowKey<T>],
     ) -> StoreResult<Vec<Option<Arc<T::Row>>>> {
-        let keys: Vec<_> = keys.iter().map(key_text).collect();
-        self.load::<T>(&keys)?;
-        Ok(keys.iter().map(|key| self.loaded::<T>(key)).collect())
+        self.load(keys)?;
+        let now = self.now.steady;
+        let pending = self.changes.of_tag::<PagedPending<T>>(T::TAG);
+        let loaded = |key: &RowKey<T>| {
+            let current = pending.current(&key.0).filter(|row| row.is_live(now))?;
+            Some(Arc::clone(&current.row))
+        };
+        Ok(keys.iter().map(loaded).collect())
     }
 
     /// Sets a row of a paged table, which is read before, so that the number of rows stays exact.
     ///
     /// # Errors
-    /// As [`Self::read`].
+    /// As [`Self::read_many`].
     pub(in crate::store::embedded) fn write<T: PagedTable>(
         &mut self,
-        key: &T::Key,
+        key: &RowKey<T>,
         row: T::Row,
     ) -> StoreResult<()> {
-        self.change::<T>(key, Some(row))
+        self.change(key, Some(row))
     }
 
     /// Removes a row of a paged table.
     ///
     /// # Errors
-    /// As [`Self::read`].
+    /// As [`Self::read_many`].
     pub(in crate::store::embedded) fn remove<T: PagedTable>(
         &mut self,
-        key: &T::Key,
+        key: &RowKey<T>,
     ) -> StoreResult<()> {
-        self.change::<T>(key, None)
+        self.change(key, None)
     }
 
-    fn change<T: PagedTable>(&mut self, key: &T::Key, row: Option<T::Row>) -> StoreResult<()> {
-        let key = key_text(key);
-        self.load::<T>(std::slice::from_ref(&key))?;
+    fn change<T: PagedTable>(&mut self, key: &RowKey<T>, row: Option<T::Row>) -> StoreResult<()> {
+        self.load(std::slice::from_ref(key))?;
         self.changed = true;
         let pending = self.changes.of_tag::<PagedPending<T>>(T::TAG);
-        pending.change(&key, row.map(held_row::<T>));
+        pending.change(&key.0, row.map(held_row::<T>));
         Ok(())
     }
 
     /// Reads those of the rows that the group does not have yet.
-    fn load<T: PagedTable>(&mut self, keys: &[KeyText]) -> StoreResult<()> {
+    fn load<T: PagedTable>(&mut self, keys: &[RowKey<T>]) -> StoreResult<()> {
         let pending = self.changes.of_tag::<PagedPending<T>>(T::TAG);
-        let missing: Vec<_> = keys.iter().filter(|key| !pending.has(key)).cloned().collect();
+        let missing: Vec<KeyText> =
+            keys.iter().filter(|key| !pending.has(&key.0)).map(|key| Arc::clone(&key.0)).collect();
         if missing.is_empty() {
             return Ok(());
         }
@@ -107,10 +104,39 @@ impl Txn<'_> {
         Ok(())
     }
 
-    fn loaded<T: PagedTable>(&mut self, key: &str) -> Option<Arc<T::Row>> {
-        let now = self.now.steady;
-        let pending = self.changes.of_tag::<PagedPending<T>>(T::TAG);
-        let current = pending.current(key).filter(|row| row.is_live(now))?;
-        Some(Arc::clone(&current.row))
+    /// Makes sure that a paged table may have `new` more live rows. Rows that have expired are removed for that.
+    ///
+    /// # Errors
+    /// [`crate::store::ErrorKind::LimitReached`] when there are as many live rows as there may be; and as
+    /// [`Self::read_many`].
+    pub(in crate::store::embedded) fn make_room_for_rows<T: PagedTable>(
+        &mut self,
+        new: usize,
+    ) -> StoreResult<()> {
+        let rows = self.tables.paged::<T>();
+        let Some((max, of)) = rows.limit.filter(|_| new > 0) else { return Ok(()) };
+        let mut found_none = 0;
+        loop {
+            let pending = self.changes.of_tag::<PagedPending<T>>(T::TAG);
+            let committed = i128::from(rows.held.lock().rows());
+            let over = committed + i128::from(pending.more) + new as i128 - i128::from(max);
+            let Some(over) = usize::try_from(over).ok().filter(|over| *over > 0) else {
+                return Ok(());
+            };
+            // The first step may have gone on from where a purge stopped; the second begins anew.
+            if found_none == 2 {
+                return Err(StoreError::limit_reached(of));
+            }
+            // Those that the group has changed come first and are passed over. A few more than are needed, so that
+            // this does not come again with each row.
+            let wanted = pending.entries.len() + over + PURGED_AT_ONCE;
+            let deleted = rows.delete_expired(self.changes, self.now.steady, wanted);
+            let deleted = deleted.inspect_err(|error| {
+                self.failure = Some(error.clone());
+                self.changed = true;
+            })?;
+            self.changed |= deleted > 0;
+            found_none = if deleted == 0 { found_none + 1 } else { 0 };
+        }
     }
 }

@@ -136,6 +136,16 @@ impl<R> Held<R> {
             .collect()
     }
 
+    /// Returns the pinned changes from the key `first` to `last`.
+    pub(super) fn pinned_within<'a>(
+        &'a self,
+        first: &str,
+        last: &str,
+    ) -> impl Iterator<Item = (&'a KeyText, Option<&'a HeldRow<R>>)> {
+        let bounds = (Bound::Included(first), Bound::Included(last));
+        self.pinned.range::<str, _>(bounds).map(|(key, pinned)| (key, pinned.row.as_ref()))
+    }
+
     /// Returns the keys of the pinned rows that have expired at `now`, in the order of their ends.
     pub(super) fn pinned_expired(&self, now: SteadyTime) -> impl Iterator<Item = &KeyText> {
         self.ends.iter().take_while(move |(at, _)| *at <= now).map(|(_, key)| key)

@@ -16,17 +16,24 @@ const MARK: char = '#';
 /// before those that it begins, and below the backslash.
 const SHIFT: u32 = MARK as u32 + 1;
 const HEX_DIGITS: usize = 16;
+/// A text for which no more room is needed, mostly.
+const USUAL_BYTES: usize = 64;
 
-/// A key, or a part of one.
-pub(in crate::store::embedded) trait OrderedKey: Sized {
+/// What is written as a key is, or as a part of one.
+pub(in crate::store::embedded) trait WriteKey {
     /// Appends the key to `text`.
     fn write(&self, text: &mut String);
+}
 
+/// A key, or a part of one.
+pub(in crate::store::embedded) trait OrderedKey:
+    WriteKey + Sized
+{
     /// Takes a key from the front of `text`; `None` when none is there.
     fn read(text: &mut &str) -> Option<Self>;
 }
 
-impl OrderedKey for String {
+impl WriteKey for &str {
     fn write(&self, text: &mut String) {
         for char in self.chars() {
             match char {
@@ -40,7 +47,15 @@ impl OrderedKey for String {
         }
         text.extend([MARK, MARK]);
     }
+}
 
+impl WriteKey for String {
+    fn write(&self, text: &mut String) {
+        self.as_str().write(text);
+    }
+}
+
+impl OrderedKey for String {
     fn read(text: &mut &str) -> Option<Self> {
         let mut read = Self::new();
         let mut chars = text.chars();
@@ -59,13 +74,17 @@ impl OrderedKey for String {
     }
 }
 
-impl OrderedKey for i64 {
+impl WriteKey for i64 {
     fn write(&self, text: &mut String) {
         // With the sign turned, the negative ones come first.
         let turned = self.cast_unsigned() ^ (1 << 63);
-        text.push_str(&format!("{turned:016x}"));
+        for digit in (0..HEX_DIGITS).rev() {
+            text.extend(char::from_digit((turned >> (4 * digit) & 15) as u32, 16));
+        }
     }
+}
 
+impl OrderedKey for i64 {
     fn read(text: &mut &str) -> Option<Self> {
         let (digits, rest) = text.split_at_checked(HEX_DIGITS)?;
         *text = rest;
@@ -74,12 +93,14 @@ impl OrderedKey for i64 {
     }
 }
 
-impl<A: OrderedKey, B: OrderedKey> OrderedKey for (A, B) {
+impl<A: WriteKey, B: WriteKey> WriteKey for (A, B) {
     fn write(&self, text: &mut String) {
         self.0.write(text);
         self.1.write(text);
     }
+}
 
+impl<A: OrderedKey, B: OrderedKey> OrderedKey for (A, B) {
     fn read(text: &mut &str) -> Option<Self> {
         Some((A::read(text)?, B::read(text)?))
     }
@@ -89,8 +110,9 @@ impl<A: OrderedKey, B: OrderedKey> OrderedKey for (A, B) {
 pub(super) type KeyText = Arc<str>;
 
 /// Returns the text of a key.
-pub(super) fn key_text(key: &impl OrderedKey) -> KeyText {
-    let mut text = String::from('"');
+pub(super) fn key_text(key: &impl WriteKey) -> KeyText {
+    let mut text = String::with_capacity(USUAL_BYTES);
+    text.push('"');
     key.write(&mut text);
     text.push('"');
     text.into()

@@ -10,7 +10,7 @@
 //! * `readers.rs`, `sql.rs`: what is in the file.
 //! * `pending.rs`: what a group of commands reads and changes.
 //! * `rows.rs`: both together, as the writer uses them.
-//! * `commands.rs`: reads and writes of commands. `calls.rs`: reads of everybody else.
+//! * `commands.rs`: reads and writes of commands. `calls.rs`: reads of everybody else; `ranges.rs`: of neighbours.
 //!
 //! Invariant: at every moment the changes that are held, over the rows in the file, are the
 //! committed state.
@@ -20,6 +20,7 @@ mod commands;
 mod held;
 mod key;
 mod pending;
+mod ranges;
 mod readers;
 mod rows;
 mod sql;
@@ -27,5 +28,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub(in crate::store::embedded) use self::calls::PageLimits;
 pub(super) use self::readers::Readers;
 pub(super) use self::sql::{ROW_COUNTS, write_rows};
+pub(in crate::store::embedded) use self::table::{KeyRange, PagedTable, RowKey};

@@ -18,6 +18,8 @@ use crate::store::embedded::durable::journal::Entry;
 /// What a group has read of a table, and what it changes.
 pub(super) struct PagedPending<T: PagedTable> {
     pub(super) entries: HashMap<KeyText, PendingRow<T::Row>, RandomState>,
+    /// How many more rows there are than are committed.
+    pub(super) more: i64,
     bytes: usize,
 }
 
@@ -41,7 +43,7 @@ impl<R> PendingRow<R> {
 
 impl<T: PagedTable> Default for PagedPending<T> {
     fn default() -> Self {
-        Self { entries: HashMap::default(), bytes: 0 }
+        Self { entries: HashMap::default(), more: 0, bytes: 0 }
     }
 }
 
@@ -62,10 +64,16 @@ impl<T: PagedTable> PagedPending<T> {
         self.entries.get(key).and_then(PendingRow::current)
     }
 
+    /// Returns the rows that the group sets or removes, as it leaves them.
+    pub(super) fn changes(&self) -> impl Iterator<Item = (&KeyText, Option<&HeldRow<T::Row>>)> {
+        self.entries.iter().filter_map(|(key, row)| Some((key, row.changed_to.as_ref()?.as_ref())))
+    }
+
     /// Sets or removes a row that the group has read.
     pub(super) fn change(&mut self, key: &KeyText, row: Option<HeldRow<T::Row>>) {
         if let Some(entry) = self.entries.get_mut(key) {
             self.bytes += entry_bytes(key, row.as_ref());
+            self.more += i64::from(row.is_some()) - i64::from(entry.current().is_some());
             entry.changed_to = Some(row);
         }
     }

@@ -52,7 +52,7 @@ impl Readers {
     }
 
     /// Runs `work` on a connection. It may see the file at several moments.
-    pub(super) fn with<R>(
+    pub(in crate::store::embedded::durable) fn with<R>(
         &self,
         work: impl FnOnce(&Connection) -> StoreResult<R>,
     ) -> StoreResult<R> {

@@ -22,7 +22,7 @@ use crate::store::embedded::durable::changes::{AnyPending, Changes};
 use crate::store::embedded::durable::journal::Effect;
 use crate::store::embedded::durable::table::{Counter, TableForm};
 use crate::store::embedded::sqlite::{SchemaPart, corrupt};
-use crate::store::{ResourceStatus, StoreResult};
+use crate::store::{Limited, ResourceStatus, StoreResult};
 
 /// The rows of a table.
 pub(in crate::store::embedded) struct PagedRows<T: PagedTable> {
@@ -31,15 +31,18 @@ pub(in crate::store::embedded) struct PagedRows<T: PagedTable> {
     pub(super) readers: OnceLock<Arc<Readers>>,
     /// The end and the key at which the last step of a purge stopped reading the file.
     purged_to: Mutex<(i64, KeyText)>,
+    /// The most live rows, and the failure of a command that would make more.
+    pub(super) limit: Option<(u64, Limited)>,
     table: PhantomData<fn() -> T>,
 }
 
 impl<T: PagedTable> PagedRows<T> {
-    pub(super) fn new(cache_bytes: u64) -> Self {
+    pub(super) fn new(cache_bytes: u64, limit: Option<(u64, Limited)>) -> Self {
         Self {
             held: Mutex::new(Held::new(cache_bytes)),
             readers: OnceLock::new(),
             purged_to: Mutex::new(purge_start()),
+            limit,
             table: PhantomData,
         }
     }
@@ -218,11 +221,11 @@ impl<T: PagedTable> AnyRows for Arc<PagedRows<T>> {
     fn status(&self, _: SteadyTime) -> ResourceStatus {
         let held = self.held.lock();
         let bytes = held.pinned_bytes() as u64 + held.cached_bytes();
-        ResourceStatus { resource: T::NAME, entries: held.rows(), bytes: Some(bytes), limit: None }
+        let status = ResourceStatus::sized(T::NAME, held.rows(), bytes);
+        self.limit.map_or(status, |(limit, _)| status.limited(limit))
     }
 }
 
 fn end_of<T: PagedTable>(row: &str) -> serde_json::Result<Option<i64>> {
-    let row: T::Row = serde_json::from_str(row)?;
-    Ok(T::expires_at(&row).map(SteadyTime::as_nanos))
+    Ok(T::end_of(row)?.map(SteadyTime::as_nanos))
 }

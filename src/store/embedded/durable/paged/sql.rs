@@ -98,6 +98,37 @@ pub(super) fn scan<T: PagedTable>(
     scan_with::<T>(conn, &sql, params![from], each)
 }
 
+/// Reads the rows from the key `first` to `last`, in the order of their keys, until `each` returns `false`.
+pub(super) fn scan_within<T: PagedTable>(
+    conn: &Connection,
+    first: &str,
+    last: &str,
+    each: impl FnMut(KeyText, T::Row) -> bool,
+) -> StoreResult<()> {
+    let sql =
+        format!("SELECT {COLUMNS} FROM {} WHERE key >= ?1 AND key <= ?2 ORDER BY key", T::NAME);
+    scan_with::<T>(conn, &sql, params![first, last], each)
+}
+
+/// Reads the first `limit` keys from `first` to `last`, of rows that are live or not.
+pub(super) fn keys_within<T: PagedTable>(
+    conn: &Connection,
+    first: &str,
+    last: &str,
+    limit: usize,
+) -> StoreResult<Vec<KeyText>> {
+    let sql =
+        format!("SELECT key FROM {} WHERE key >= ?1 AND key <= ?2 ORDER BY key LIMIT ?3", T::NAME);
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    conn.prepare_cached(&sql)
+        .and_then(|mut select| {
+            let keys =
+                select.query_map(params![first, last, limit], |row| row.get::<_, KeyText>(0));
+            keys.and_then(Iterator::collect)
+        })
+        .map_err(failed_to("read keys"))
+}
+
 /// Reads the rows that have expired at `now`, in the order of their ends and keys, from the end and
 /// key `from` on, until `each` returns `false`.
 pub(super) fn scan_expired<T: PagedTable>(

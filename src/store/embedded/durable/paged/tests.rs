@@ -19,7 +19,7 @@ use super::held::Held;
 use super::key::key_text;
 use super::readers::Snapshot;
 use super::sql;
-use super::table::PagedTable;
+use super::table::{PagedTable, RowKey};
 use crate::clock::ManualClock;
 use crate::model::time::{SteadyTime, Timestamp};
 use crate::store::embedded::durable::table::DurableTable;
@@ -147,7 +147,7 @@ impl Fixture {
     }
 
     async fn read(&self, keys: &[Key]) -> StoreResult<Vec<Option<Item>>> {
-        let rows = self.store.read_paged::<Items>(keys).await?;
+        let rows = self.store.read_paged::<Items>(&row_keys(keys)).await?;
         Ok(rows.into_iter().map(|row| row.map(|row| (*row).clone())).collect())
     }
 
@@ -183,18 +183,18 @@ fn set(txn: &mut Txn<'_>, key: &Key, row: Option<Item>) -> StoreResult<()> {
     match row {
         Some(row) => {
             txn.put::<ItemsInMemory>(key.clone(), row.clone());
-            txn.write::<Items>(key, row)
+            txn.write(&RowKey::<Items>::of(key), row)
         }
         None => {
             txn.delete::<ItemsInMemory>(key.clone());
-            txn.remove::<Items>(key)
+            txn.remove(&RowKey::<Items>::of(key))
         }
     }
 }
 
 fn open(folder: Option<&Path>, clock: &Arc<ManualClock>, cache_bytes: u64) -> Arc<DurableStore> {
     let path = folder.map(|folder| folder.join("durable.db"));
-    let tables = Tables::new().with_paged::<Items>(cache_bytes).with(ItemsInMemory);
+    let tables = Tables::new().with_paged::<Items>(cache_bytes, None).with(ItemsInMemory);
     let check = |path| DurableStore::check(path, &tables, Missing::Nothing).expect("is sound");
     let file = path.as_deref().map(check);
     let loaded = DurableStore::load(file.as_ref(), SyncMode::Normal, tables).expect("opens");
@@ -208,6 +208,10 @@ fn compact(file: &mut DurableFile, rows: usize) {
 
 fn key(number: i64) -> Key {
     (format!("key {}", number % 7), number)
+}
+
+fn row_keys(keys: &[Key]) -> Vec<RowKey<Items>> {
+    keys.iter().map(RowKey::of).collect()
 }
 
 fn item(text: impl Into<String>) -> Item {
@@ -270,7 +274,7 @@ async fn a_command_that_cannot_read_a_row_fails_and_leaves_no_trace() {
     assert_eq!(fixture.sql("UPDATE items SET crc = crc + 1 WHERE key LIKE '%1##%'"), 1);
 
     // Whatever the command makes of the error.
-    let swallowed = fixture.store.write(|txn| txn.read::<Items>(&key(1)).is_ok()).await;
+    let swallowed = fixture.store.write(|txn| txn.read_many(&row_keys(&[key(1)])).is_ok()).await;
     assert_eq!(swallowed.expect_err("fails").kind, ErrorKind::Corrupt);
     let changed_before = fixture
         .run(|txn| {
@@ -292,8 +296,9 @@ async fn a_command_that_cannot_read_a_row_fails_alone_in_its_group() {
     fixture.compact().await;
     let fixture = fixture.restart().await;
     assert_eq!(fixture.sql("UPDATE items SET crc = crc + 1 WHERE key LIKE '%1##%'"), 1);
-    let put =
-        |n, text: &'static str| fixture.run(move |txn| txn.write::<Items>(&key(n), item(text)));
+    let put = |n, text: &'static str| {
+        fixture.run(move |txn| txn.write(&RowKey::<Items>::of(&key(n)), item(text)))
+    };
     let outcomes = in_one_group(&fixture, join3(put(2, "new"), put(1, "new"), put(3, "new"))).await;
     assert!(outcomes.0.is_ok() && outcomes.2.is_ok());
     assert_eq!(outcomes.1.expect_err("fails").kind, ErrorKind::Corrupt);
@@ -302,8 +307,8 @@ async fn a_command_that_cannot_read_a_row_fails_alone_in_its_group() {
 
     // Except that it has changed something: that can't be separated from what others changed.
     let half_done = fixture.run(|txn| {
-        txn.write::<Items>(&key(3), item("half done"))?;
-        txn.write::<Items>(&key(1), item("half done"))
+        txn.write(&RowKey::<Items>::of(&key(3)), item("half done"))?;
+        txn.write(&RowKey::<Items>::of(&key(1)), item("half done"))
     });
     let outcomes = in_one_group(&fixture, join3(put(2, "late"), half_done, put(4, "after"))).await;
     assert!(outcomes.0.is_err() && outcomes.1.is_err() && outcomes.2.is_ok());

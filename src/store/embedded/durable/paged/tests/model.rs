@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::{Just, Strategy, any, prop, prop_oneof, proptest};
 use proptest::test_runner::Config;
 
-use super::{Fixture, Item, Items, ItemsInMemory, Key, PageLimits, compact, set};
+use super::{Fixture, Item, Items, ItemsInMemory, Key, PageLimits, compact, row_keys, set};
 use crate::clock::Clock;
 use crate::model::time::SteadyTime;
 use crate::store::StoreError;
@@ -86,15 +86,16 @@ async fn change(fixture: &Fixture, changes: &[(u8, To)]) {
     let changes: Vec<_> = changes.iter().map(|(number, to)| (key(*number), to.map(row))).collect();
     let seen = fixture.run(move |txn| {
         let keys: Vec<_> = changes.iter().map(|(key, _)| key.clone()).collect();
-        let together = txn.read_many::<Items>(&keys)?;
+        let together = txn.read_many(&row_keys(&keys))?;
         for (key, row) in keys.iter().zip(together) {
             assert_eq!(row.as_deref(), txn.get::<ItemsInMemory>(key));
         }
         for (key, row) in changes {
-            let before = txn.read::<Items>(&key)?;
+            let row_key = row_keys(std::slice::from_ref(&key));
+            let before = txn.read_many(&row_key)?.remove(0);
             assert_eq!(before.as_deref(), txn.get::<ItemsInMemory>(&key));
             set(txn, &key, row.clone())?;
-            assert_eq!(txn.read::<Items>(&key)?.as_deref(), row.as_ref());
+            assert_eq!(txn.read_many(&row_key)?.remove(0).as_deref(), row.as_ref());
         }
         Ok::<_, StoreError>(())
     });
