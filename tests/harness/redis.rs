@@ -171,15 +171,7 @@ impl Cluster {
 
     /// Waits until, of each master, the replica has seen all that it wrote.
     pub(crate) fn until_replicated(&self) {
-        for port in self.held.ports.iter().filter(|port| is_master(**port)) {
-            wait_until("the replica has seen all", || {
-                let info = cli(*port, &["info", "replication"]);
-                let written = info.lines().find_map(|l| l.strip_prefix("master_repl_offset:"));
-                let seen = info.lines().find_map(|l| l.strip_prefix("slave0:"));
-                let seen = seen.and_then(|slave| slave.split(",offset=").nth(1)?.split(',').next());
-                seen.is_some() && written.map(str::trim) == seen
-            });
-        }
+        self.masters().into_iter().for_each(until_replicated);
     }
 
     /// Returns the ports of the masters.
@@ -299,6 +291,23 @@ pub(crate) fn free_port() -> u16 {
             return port;
         }
     }
+}
+
+/// Waits until the replica of the master at `port` has seen all that it wrote until now.
+pub(crate) fn until_replicated(port: u16) {
+    let field = |name: &str| {
+        let info = cli(port, &["info", "replication"]);
+        info.lines().find_map(|line| line.strip_prefix(name).map(|value| value.trim().to_owned()))
+    };
+    let number = |text: String| text.parse::<u64>().expect("a number");
+    let written = field("master_repl_offset:").map(number).expect("a master tells it");
+    wait_until("the replica has seen all", || {
+        let replica = field("slave0:").filter(|replica| replica.contains("state=online"));
+        let seen = replica.and_then(|replica| {
+            Some(number(replica.split(",offset=").nth(1)?.split(',').next()?.to_owned()))
+        });
+        seen.is_some_and(|seen| seen >= written)
+    });
 }
 
 /// Runs a command of `redis-cli` on the server at `port`; returns what it prints.

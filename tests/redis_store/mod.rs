@@ -16,6 +16,7 @@ mod partial;
 mod replica;
 mod slots;
 mod status;
+mod weaknesses;
 mod work;
 
 use std::time::Duration;

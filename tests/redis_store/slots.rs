@@ -3,13 +3,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use holdall::model::batch::PointBatch;
+use holdall::model::leases::{Claimant, Fence, Holder};
 use holdall::model::locks::{LockKey, LockKind, ReleaseToken};
 use holdall::store::redis::{RedisSettings, open};
-use holdall::store::{StoreResult, Stores};
+use holdall::store::{AcquireOutcome, Fenced, StoreResult, Stores};
 
-use super::replica::SHARDS;
+use super::replica::{SHARDS, name};
 use super::store_settings;
 use crate::harness::eventually;
 use crate::harness::redis::{Cluster, cli};
@@ -73,13 +75,25 @@ impl Slot {
         self.set(self.from, &["stable"]);
     }
 
-    /// Moves all keys that the slot has now.
-    fn migrate(&self) {
+    fn keys(&self) -> Vec<String> {
         let keys = cli(self.from, &["cluster", "getkeysinslot", &self.number, "100"]);
+        keys.lines().filter(|key| !key.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// Moves some of its keys.
+    fn migrate(&self, keys: &[String]) {
         let to = self.to.to_string();
         let mut command = vec!["migrate", "127.0.0.1", &to, "", "0", "10000", "keys"];
-        command.extend(keys.lines());
+        command.extend(keys.iter().map(String::as_str));
         assert_eq!(cli(self.from, &command).trim(), "OK");
+    }
+
+    /// Tells all masters that the slot has moved.
+    fn assign(&self, cluster: &Cluster) {
+        let id = cli(self.to, &["cluster", "myid"]).trim().to_owned();
+        // The node that has it first, as redis-cli does, so that it is never without one.
+        self.set(self.to, &["node", &id]);
+        cluster.masters().into_iter().for_each(|port| self.set(port, &["node", &id]));
     }
 }
 
@@ -97,7 +111,7 @@ async fn what_has_moved_is_served_at_the_other_node_and_what_moves_waits() {
         .collect();
     let moved = LockKey::parse(LockKind::Job, held[0].clone()).expect("valid");
     slot.open();
-    slot.migrate();
+    slot.migrate(&slot.keys());
     // The slot is still open: the node that has it sends to the other one.
     let end = stores.locks.get(&moved).await.expect("it is asked for at the other node");
     assert!(end.is_some(), "it is held there");
@@ -111,13 +125,67 @@ async fn what_has_moved_is_served_at_the_other_node_and_what_moves_waits() {
         stats.contains("errorstat_TRYAGAIN").then_some(())
     })
     .await;
-    let id = cli(slot.to, &["cluster", "myid"]);
-    for port in cluster.masters() {
-        slot.set(port, &["node", id.trim()]);
-    }
+    slot.assign(&cluster);
     waiting.await.expect("does not panic").expect("it has waited until the slot had moved");
     let end = stores.locks.get(&moved).await.expect("the store works");
     assert!(end.is_some(), "it is held there");
+}
+
+/// Acquires and renews leases, pushes, and takes snapshots until `over`; returns how many rounds it made, and the longest
+/// one.
+async fn rounds(stores: Stores, over: Arc<AtomicBool>) -> (usize, Duration) {
+    let (mut rounds, mut longest) = (0, Duration::ZERO);
+    while !over.load(Ordering::Acquire) {
+        rounds += 1;
+        let started = Instant::now();
+        let lease = name(&format!("lease {rounds}"));
+        let me = Claimant::anonymous(Holder::parse("me").expect("valid"));
+        let ttl = Duration::from_secs(600);
+        let acquired = stores.leases.acquire(&lease, &me, ttl).await.expect("it waits");
+        let AcquireOutcome::Acquired(held) = acquired else { panic!("{acquired:?}") };
+        let renewed = stores.leases.renew(&lease, held.token, None).await.expect("it waits");
+        assert!(renewed.is_some());
+        let mut batch = PointBatch::default();
+        (0..20).for_each(|n| batch.push("m", &format!("n=\"{n}\""), 1.0, None, None));
+        let fence = Fence { lease, token: held.token };
+        let pushed = stores.series.upsert(batch, Some(fence)).await.expect("it waits");
+        assert!(matches!(pushed, Fenced::Done(_)), "{pushed:?}");
+        let found = stores.series.snapshot(&[], None, 100).await.expect("it waits");
+        assert_eq!(found.points.len(), 20);
+        longest = longest.max(started.elapsed());
+    }
+    (rounds, longest)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leases_pushes_and_snapshots_work_while_keys_of_a_slot_move_one_by_one() {
+    let cluster = Cluster::start();
+    let stores = replica(&cluster, Duration::from_secs(60));
+    for n in 0..40 {
+        acquire(&stores, n).await.expect("the store works");
+    }
+    let over = Arc::new(AtomicBool::new(false));
+    let rounds = tokio::spawn(rounds(stores.clone(), Arc::clone(&over)));
+    for shard in (0..SHARDS).chain(0..SHARDS) {
+        let slot = Slot::of(&cluster, shard);
+        slot.open();
+        for key in slot.keys() {
+            slot.migrate(&[key]);
+            // Some of its keys are here, some there, while others ask for them.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // What was created meanwhile, at a time when the shard was whole on one node.
+        let rest = slot.keys();
+        assert!(rest.is_empty(), "{rest:?}");
+        slot.assign(&cluster);
+        let key = slot.key.as_str();
+        eventually("the shard is served", async || stores.operation.ready().await.ok()).await;
+        assert_eq!(cli(slot.to, &["exists", key]).trim(), "1");
+    }
+    over.store(true, Ordering::Release);
+    let (made, longest) = rounds.await.expect("nothing failed");
+    eprintln!("{made} rounds, the longest took {longest:?}");
+    assert!(made > 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
