@@ -9,13 +9,13 @@ fn check(env: &[(&str, &str)]) -> (Option<i32>, String, String) {
     check_with(&["check-config"], env)
 }
 
-fn check_with(args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String, String) {
+pub(crate) fn check_with(args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String, String) {
     let output = holdall(args, env);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
-fn file(text: &str) -> (tempfile::TempDir, String) {
+pub(crate) fn file(text: &str) -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("holdall.toml");
     std::fs::write(&path, text).expect("the file is written");

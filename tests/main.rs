@@ -19,6 +19,7 @@ mod load;
 mod loading;
 mod logging;
 mod missing_files;
+mod pipelines;
 mod power_cut;
 mod redis_access;
 mod redis_faults;

@@ -27,9 +27,9 @@ use self::watch::{watch_log, while_healthy};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
 use crate::engine::Engine;
-use crate::exposition::{CacheRegistry, OwnMetrics, Pages, Refresher};
+use crate::exposition::{CacheRegistry, OwnMetrics, Pages, Refresher, UpdateCollector};
 use crate::http::{self, Access, Readiness, RouterParts};
-use crate::store::backends;
+use crate::store::{Stores, backends};
 
 /// Serves until SIGTERM, SIGINT or SIGQUIT; a second one ends the process at once. At SIGHUP, `read` returns the
 /// settings as they are now.
@@ -144,10 +144,15 @@ async fn serve(
     {
         Ok((stores, clock)) => {
             let operation = Arc::clone(&stores.operation);
-            let engine = Arc::new(Engine::new(stores, config.engine.clone(), Arc::clone(&clock)));
-            readiness.set_engine(Arc::clone(&engine));
-            let work = work(config, engine, Arc::clone(&clock), pages, &stop, dropped_lines);
-            let worked = while_healthy(work, &served, operation.lost(), &stop).await;
+            let worked = async {
+                let engine = engine(config, stores, &clock, &pages)?;
+                let declared = engine.aggregates.declare().await;
+                declared.context("the pipelines can't be used as they are declared")?;
+                readiness.set_engine(Arc::clone(&engine));
+                let work = work(config, engine, Arc::clone(&clock), pages, &stop, dropped_lines);
+                while_healthy(work, &served, operation.lost(), &stop).await
+            };
+            let worked = worked.await;
             // The store closes last: the requests that still run need it, and `server` ends after them.
             stop.cancel();
             let served = server.await.context("the listener failed");
@@ -163,6 +168,23 @@ async fn serve(
         tracing::info!("stopped");
     }
     worked
+}
+
+/// Builds the rules over the store, with metrics for what they do.
+fn engine(
+    config: &Config,
+    stores: Stores,
+    clock: &SharedClock,
+    pages: &Pages,
+) -> anyhow::Result<Arc<Engine>> {
+    let own = pages.own();
+    let mut engine = Engine::new(stores, config.engine.clone(), Arc::clone(clock));
+    engine.aggregates.record_in(&own.aggregate_operations);
+    let engine = Arc::new(engine);
+    UpdateCollector::new(Arc::clone(&engine))
+        .and_then(|updates| own.registry().register(Box::new(updates)))
+        .context("the metrics of aggregates can't be registered")?;
+    Ok(engine)
 }
 
 /// Keeps the server working until it is told to stop.

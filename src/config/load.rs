@@ -49,8 +49,13 @@ pub fn load(
     let mut tree = defaults.clone();
     let mut unreadable = BTreeSet::new();
     for (name, value) in given {
-        match try_alone(&defaults, &name, &value) {
-            Ok(()) => tree::put(&mut tree, &name, value),
+        let origin = value.origin().unwrap_or_default().to_owned();
+        let readable = try_alone(&defaults, &name, &value).and_then(|()| {
+            let put = tree::put(&mut tree, &name, value);
+            put.map_err(|what| SettingError::new(&name, &origin, what))
+        });
+        match readable {
+            Ok(()) => {}
             Err(error) => {
                 errors.push(error);
                 unreadable.insert(name);
@@ -72,12 +77,13 @@ pub fn load(
 
 /// Tries one setting on top of the defaults.
 fn try_alone(defaults: &Map<String, Value>, name: &str, value: &Value) -> Result<(), SettingError> {
+    let origin = value.origin().unwrap_or_default();
     let mut tree = defaults.clone();
-    tree::put(&mut tree, name, value.clone());
-    Config::read(&tree).map(|_| ()).map_err(|error| {
-        let origin = value.origin().unwrap_or_default();
-        SettingError::of_value(name, origin, &error, show::holds_secrets(name))
-    })
+    tree::put(&mut tree, name, value.clone())
+        .map_err(|what| SettingError::new(name, origin, what))?;
+    Config::read(&tree)
+        .map(|_| ())
+        .map_err(|error| SettingError::of_value(name, origin, &error, show::holds_secrets(name)))
 }
 
 /// Adds to each violation where its first setting was given. Leaves out the rules about settings that
@@ -89,10 +95,10 @@ fn with_origins(
 ) -> impl Iterator<Item = SettingError> {
     violations.into_iter().filter_map(|violation| {
         let setting = violation.settings.first()?;
-        let about_unreadable = violation.settings.iter().any(|name| unreadable.contains(*name));
-        let origin = tree::get(tree, setting).and_then(Value::origin);
-        let origin = origin.unwrap_or(tree::DEFAULT_ORIGIN);
-        (!about_unreadable).then(|| SettingError::new(setting, origin, violation.what))
+        let about_unreadable =
+            violation.settings.iter().any(|name| unreadable.contains(name.as_ref()));
+        let origin = tree::origin(tree, setting);
+        (!about_unreadable).then(|| SettingError::new(setting, origin, &*violation.what))
     })
 }
 

@@ -81,7 +81,10 @@ fn flatten(
             (Some(Known::Section), _) => {
                 errors.push(SettingError::new(&name, origin, "is a section, not a setting"));
             }
-            (Some(Known::Setting), kind) => {
+            (Some(Known::Declared), ValueKind::Table(inner)) if !inner.is_empty() => {
+                flatten(inner, &name, origin, defaults, given, errors);
+            }
+            (Some(Known::Setting | Known::Declared), kind) => {
                 given.insert(name, Value::new(Some(&origin.to_owned()), kind));
             }
         }
@@ -117,7 +120,7 @@ pub(super) fn from_environment(
             continue;
         }
         match tree::find(defaults, &name) {
-            Some(Known::Setting) => {
+            Some(Known::Setting | Known::Declared) => {
                 if let Some(list) = given.get(&name).filter(|list| would_be_emptied(list, text)) {
                     let list = list.origin().unwrap_or(DEFAULT_ORIGIN);
                     let what = format!("is empty, and would discard the list of {list}");
@@ -146,13 +149,15 @@ fn would_be_emptied(list: &Value, text: &str) -> bool {
     }
 }
 
-/// Takes a text as it is; tables are written as inline TOML tables.
+/// Takes a text as it is; tables are written as inline TOML tables. Settings that the user named may be any TOML, since
+/// nothing says here which form they have: a text that is not TOML is taken as it is.
 fn value_from_environment(name: &str, text: &str) -> ValueKind {
-    if WHOLE_TABLES.contains(&name)
-        && let Ok(mut parsed) = parse(&format!("table = {text}"), "the environment")
-        && let Some(table) = parsed.remove("table")
+    let is_toml = WHOLE_TABLES.contains(&name) || tree::is_declared(name);
+    if is_toml
+        && let Ok(mut parsed) = parse(&format!("value = {text}"), "the environment")
+        && let Some(value) = parsed.remove("value")
     {
-        return table.kind;
+        return value.kind;
     }
     ValueKind::String(text.to_owned())
 }

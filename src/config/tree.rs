@@ -8,6 +8,10 @@ use config::{Map, Value, ValueKind};
 /// The defaults, and the documentation of every setting.
 pub const DEFAULT_TOML: &str = include_str!("default.toml");
 
+/// Tables whose entries the user names: what is below them is declared by whoever writes it, and checked by the layer
+/// that reads it.
+const OPEN_TABLES: [&str; 1] = ["pipelines"];
+
 /// Tables that are one setting each, replaced as a whole.
 pub(super) const WHOLE_TABLES: [&str; 1] = ["series.guards"];
 
@@ -20,12 +24,17 @@ pub(super) enum Known {
     Section,
     /// A setting.
     Setting,
+    /// A setting, or a table of settings, that the user named.
+    Declared,
 }
 
 /// Returns what `name` stands for; `None` where there is no such setting.
 pub(super) fn find(defaults: &Map<String, Value>, name: &str) -> Option<Known> {
     if WHOLE_TABLES.contains(&name) {
         return Some(Known::Setting);
+    }
+    if is_declared(name) {
+        return Some(Known::Declared);
     }
     let (head, rest) = name.split_once('.').map_or((name, None), |(h, r)| (h, Some(r)));
     match (&defaults.get(head)?.kind, rest) {
@@ -36,6 +45,11 @@ pub(super) fn find(defaults: &Map<String, Value>, name: &str) -> Option<Known> {
         (_, Some(_)) => None,
         (_, None) => Some(Known::Setting),
     }
+}
+
+/// Returns whether a name is in a table whose entries the user names.
+pub(super) fn is_declared(name: &str) -> bool {
+    OPEN_TABLES.iter().any(|table| is_below(name, table))
 }
 
 fn is_below(name: &str, table: &str) -> bool {
@@ -61,17 +75,19 @@ pub(super) fn names(defaults: &Map<String, Value>) -> Vec<String> {
     names
 }
 
-/// Puts a setting into the tree of all settings.
-pub(super) fn put(tree: &mut Map<String, Value>, name: &str, value: Value) {
-    match name.split_once('.') {
-        None => {
-            tree.insert(name.to_owned(), value);
-        }
-        Some((head, rest)) => {
-            if let Some(ValueKind::Table(inner)) = tree.get_mut(head).map(|v| &mut v.kind) {
-                put(inner, rest, value);
-            }
-        }
+/// Puts a setting into the tree of all settings, with the tables that it is in.
+///
+/// # Errors
+/// When one of these tables is a setting with a value already.
+pub(super) fn put(tree: &mut Map<String, Value>, name: &str, value: Value) -> Result<(), String> {
+    let Some((head, rest)) = name.split_once('.') else {
+        tree.insert(name.to_owned(), value);
+        return Ok(());
+    };
+    let no_table = || Value::new(None, ValueKind::Table(Map::new()));
+    match &mut tree.entry(head.to_owned()).or_insert_with(no_table).kind {
+        ValueKind::Table(inner) => put(inner, rest, value),
+        _ => Err(format!("is below {head:?}, which has a value of its own")),
     }
 }
 
@@ -84,6 +100,24 @@ pub(super) fn get<'a>(tree: &'a Map<String, Value>, name: &str) -> Option<&'a Va
             _ => None,
         },
     }
+}
+
+/// Returns where a setting was given. Of a table, and of what is missing in one, that is where its first setting was
+/// given.
+pub(super) fn origin<'a>(tree: &'a Map<String, Value>, name: &str) -> &'a str {
+    fn first(value: &Value) -> Option<&str> {
+        match &value.kind {
+            ValueKind::Table(inner) if value.origin().is_none() => {
+                let mut inner: Vec<_> = inner.iter().collect();
+                inner.sort_by_key(|(name, _)| name.as_str());
+                inner.into_iter().find_map(|(_, value)| first(value))
+            }
+            _ => value.origin(),
+        }
+    }
+    let own = get(tree, name).and_then(first);
+    let parent = || name.rsplit_once('.').and_then(|(table, _)| get(tree, table).and_then(first));
+    own.or_else(parent).unwrap_or(DEFAULT_ORIGIN)
 }
 
 #[cfg(test)]
@@ -121,5 +155,19 @@ mod tests {
         let known = |name| find(&defaults, name).is_some();
         assert!(known("series.guards") && known("series") && known("limits.point.labels"));
         assert!(!known("series.guards.leader") && !known("server.listen.port") && !known("x"));
+    }
+
+    #[test]
+    fn what_is_below_an_open_table_is_declared_by_the_user_and_found_with_its_origin() {
+        let mut tree = defaults();
+        assert!(matches!(find(&tree, "pipelines"), Some(Known::Section)));
+        assert!(matches!(find(&tree, "pipelines.x.y.z"), Some(Known::Declared)));
+        let given = |origin: &str| Value::new(Some(&origin.to_owned()), ValueKind::Boolean(true));
+        assert_eq!(put(&mut tree, "pipelines.x.y", given("here")), Ok(()));
+        assert!(put(&mut tree, "pipelines.x.y.z", given("there")).is_err());
+        for name in ["pipelines.x.y", "pipelines.x", "pipelines.x.missing"] {
+            assert_eq!(origin(&tree, name), "here", "{name}");
+        }
+        assert_eq!(origin(&tree, "series.retention"), DEFAULT_ORIGIN);
     }
 }

@@ -3,6 +3,7 @@
 //! Not HTTP, and not storage. Invariant: nothing here keeps state that another replica would have to know; what is
 //! shared is in the store.
 
+pub mod aggregates;
 pub mod cache;
 pub mod checkpoints;
 mod error;
@@ -36,6 +37,8 @@ pub struct Engine {
     pub generations: generations::GenerationEngine,
     /// The cache.
     pub cache: cache::CacheEngine,
+    /// Aggregates.
+    pub aggregates: aggregates::AggregateEngine,
     /// The store as a whole.
     pub operation: Arc<dyn Operation>,
 }
@@ -49,18 +52,32 @@ pub struct EngineSettings {
     pub generations: generations::GenerationRules,
     /// The limits on cached values.
     pub cache: cache::CacheRules,
+    /// The pipelines.
+    pub pipelines: aggregates::PipelineSettings,
+    /// The limits on updates of aggregates.
+    pub aggregates: aggregates::AggregateRules,
+    /// How long events are remembered.
+    pub events: aggregates::EventRules,
 }
 
 impl Settings for EngineSettings {
     fn check(&mut self, violations: &mut Violations) {
         self.series.check(violations);
         self.cache.check(violations);
+        self.pipelines.check(violations);
     }
 }
 
 impl Engine {
     /// Builds the engine over `stores`.
     pub fn new(stores: Stores, settings: EngineSettings, clock: SharedClock) -> Self {
+        let aggregates = aggregates::AggregateEngine::new(
+            stores.aggregates,
+            &settings.pipelines,
+            settings.aggregates,
+            settings.events,
+            Arc::clone(&clock),
+        );
         let shared = stores.operation.capabilities().shared;
         let rules = settings.series;
         let (series, leases) = (Arc::clone(&clock), Arc::clone(&clock));
@@ -73,6 +90,7 @@ impl Engine {
             leases: leases::LeaseEngine::new(stores.leases, roles, leases),
             checkpoints: checkpoints::CheckpointEngine::new(stores.checkpoints),
             generations: generations::GenerationEngine::new(stores.generations),
+            aggregates,
             cache: cache::CacheEngine::new(stores.cache, settings.cache, clock, shared),
             operation: stores.operation,
         }

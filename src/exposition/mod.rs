@@ -17,6 +17,7 @@ mod scrape;
 mod settings;
 
 pub use self::own::OwnMetrics;
+pub use self::own::aggregates::UpdateCollector;
 pub use self::own::totals::{CacheRegistry, CacheTotal, CacheTotals};
 pub use self::refresher::Refresher;
 pub use self::scrape::{Format, Pages, RenderFailed, ScrapeBody, accepts_gzip, negotiate};

@@ -11,8 +11,8 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Request, Uri};
 use axum::response::{IntoResponse, Response};
 use percent_encoding::percent_decode_str;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::access::{BoundRole, Caller};
 use super::body::read_whole;
@@ -68,7 +68,8 @@ pub(crate) fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem>
     }
 }
 
-fn explain_json<T: DeserializeOwned>(bytes: &[u8]) -> Problem {
+/// Says what is wrong with a body that could not be read; the problem points at the field that is invalid.
+pub(crate) fn explain_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Problem {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let Err(error) = serde_path_to_error::deserialize::<_, T>(&mut deserializer) else {
         return Problem::new(Code::MalformedBody).detail("the body has more than one JSON text");

@@ -105,6 +105,15 @@ pub struct LimitSettings {
     /// The most points of one push.
     #[serde(deserialize_with = "settings::count")]
     pub batch_points: usize,
+    /// The largest body of a merge of aggregates, in bytes, before and after decompression.
+    #[serde(deserialize_with = "settings::bytes")]
+    pub merge_body_bytes: usize,
+    /// The most updates of one merge.
+    #[serde(deserialize_with = "settings::count")]
+    pub batch_updates: usize,
+    /// The most buckets that one request combines, over all its entities.
+    #[serde(deserialize_with = "settings::count")]
+    pub window_buckets: usize,
     /// The most selectors of one request.
     #[serde(deserialize_with = "settings::count")]
     pub selectors: usize,
@@ -147,7 +156,7 @@ impl Settings for LimitSettings {
             &["limits.page_items", "limits.max_page_items"],
             || "must not be larger than limits.max_page_items".to_owned(),
         );
-        let bodies: [(bool, &[&str]); 2] = [
+        let bodies: [(bool, &[&str]); 3] = [
             (
                 self.can_buffer(self.series_body_bytes, self.series_decoded_bytes),
                 &[
@@ -159,6 +168,10 @@ impl Settings for LimitSettings {
             (
                 self.can_buffer(self.body_bytes, self.body_bytes),
                 &["limits.body_bytes", "limits.buffered_body_bytes"],
+            ),
+            (
+                self.can_buffer(self.merge_body_bytes, self.merge_body_bytes),
+                &["limits.merge_body_bytes", "limits.buffered_body_bytes"],
             ),
         ];
         violations.require(
@@ -239,6 +252,9 @@ pub(crate) fn for_tests() -> HttpSettings {
             head_bytes: 32 << 10,
             batch_keys: 100,
             batch_points: 100_000,
+            merge_body_bytes: 1 << 20,
+            batch_updates: 2000,
+            window_buckets: 20_000,
             selectors: 10,
             selector_regexes: 10,
             page_items: 100,

@@ -145,6 +145,12 @@ impl Shared {
         BodyLimit { sent_bytes: bytes, decoded_bytes: bytes }
     }
 
+    /// Returns the limit on merges of aggregates.
+    pub(crate) fn merge_body_limit(&self) -> BodyLimit {
+        let bytes = self.settings.limits.merge_body_bytes;
+        BodyLimit { sent_bytes: bytes, decoded_bytes: bytes }
+    }
+
     /// Returns how slowly bodies may arrive.
     pub(crate) fn body_pace(&self) -> BodyPace {
         let timeouts = &self.settings.timeouts;

@@ -44,6 +44,17 @@ impl<'de> Deserialize<'de> for Ttl {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Integer(pub(crate) i64);
 
+impl Integer {
+    /// Returns the integer as a count.
+    ///
+    /// # Errors
+    /// 400 when it is less than 1.
+    pub(crate) fn count(self) -> Result<Count, Problem> {
+        let count = usize::try_from(self.0).ok().filter(|count| *count > 0);
+        count.map(Count).ok_or_else(|| Problem::invalid("limit is not a whole number from 1"))
+    }
+}
+
 /// The largest magnitude up to which every whole double is exactly one integer.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
@@ -107,6 +118,18 @@ impl<'de> Deserialize<'de> for Number {
             Ok(number @ 0..) => Ok(Self(number)),
             Ok(_) | Err(_) => Err(Error::custom("not an int64 from 0")),
         }
+    }
+}
+
+/// An int64 in a query string, also written as `5.0`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Whole(pub(crate) i64);
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let digits = text.strip_suffix(".0").unwrap_or(&text);
+        digits.parse().map(Self).map_err(|_| Error::custom("not an int64"))
     }
 }
 

@@ -6,7 +6,7 @@ use memchr::{memchr, memrchr};
 
 /// Iterates over the lines of a body from number 1, without their line ends (`\n` or `\r\n`). A line
 /// that is not UTF-8 is `None`.
-pub(super) struct Lines<'a> {
+pub(crate) struct Lines<'a> {
     /// Text that is known to be UTF-8 and not returned yet.
     valid: &'a str,
     /// The rest of the body, not validated yet. Whole lines: it begins at the start of a line.
@@ -15,7 +15,7 @@ pub(super) struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    pub(super) fn new(body: &'a [u8]) -> Self {
+    pub(crate) fn new(body: &'a [u8]) -> Self {
         Self { valid: "", unread: body, number: 0 }
     }
 

@@ -15,3 +15,4 @@ mod text;
 
 pub use self::batch_builder::{InputLimits, ParseError, ParsedBatch, ParsedPush, Positions};
 pub use self::format::Format;
+pub(crate) use self::lines::Lines;

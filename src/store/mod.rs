@@ -6,5 +6,6 @@ pub mod backends;
 pub mod contract;
 pub mod embedded;
 pub mod redis;
+pub mod timed;
 
 pub use self::contract::*;

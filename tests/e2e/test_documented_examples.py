@@ -45,6 +45,29 @@ def run_python(holdall, run, tmp_path):
     return run_python
 
 
+@pytest.fixture
+def aggregates(start_holdall, tmp_path):
+    """A server with the configuration of the document on aggregates."""
+    config = tmp_path / "holdall.toml"
+    config.write_text("\n".join(examples("docs/aggregates.md", "toml")))
+    return start_holdall(HOLDALL_CONFIG=str(config))
+
+
+def test_the_shell_of_the_document_on_aggregates(aggregates, run, tmp_path):
+    blocks = examples("docs/aggregates.md", "sh")
+    script = "\n".join(blocks)
+    assert WRITTEN in script
+    printed = run("bash", "-euo", "pipefail", "-c", script.replace(WRITTEN, aggregates.url()), cwd=tmp_path)
+    # The document says after each command what it prints, with `...` for what differs each time.
+    expected = re.findall(r"^ *# ([{\[].*)$", script, re.MULTILINE)
+    assert len(expected) >= 8
+    for line in expected:
+        parts = [re.escape(part) for part in line.split("...")]
+        found = re.search(".*?".join(parts), printed)
+        assert found, f"{line} was not printed, or not in this place:\n{printed}"
+        printed = printed[found.end() :]
+
+
 def generation(holdall, key: str) -> int:
     """The generation of a key."""
     return json.loads(get(holdall.url(f"/v1/generations/{key}"))[0])["generation"]

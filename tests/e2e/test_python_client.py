@@ -16,6 +16,12 @@ from conftest import OPENAPI, REPOSITORY
 
 PACKAGE = "holdall_client"
 WEIRD = "a/b c%25?é"
+PIPELINE = {
+    "HOLDALL_PIPELINES__VIEWS__KIND": "sum",
+    "HOLDALL_PIPELINES__VIEWS__WINDOW": "1h",
+    "HOLDALL_PIPELINES__VIEWS__RETENTION": "7days",
+    "HOLDALL_PIPELINES__VIEWS__DEDUP": "1h",
+}
 NOON = datetime.datetime(2026, 1, 2, 12, 0, 0, tzinfo=datetime.timezone.utc)
 
 
@@ -73,9 +79,9 @@ class Caller:
 
 
 @pytest.fixture
-def call(package, holdall, operations):
-    """Calls operations of a fresh server."""
-    return Caller(package, holdall, operations)
+def call(package, start_holdall, operations):
+    """Calls operations of a fresh server with a pipeline."""
+    return Caller(package, start_holdall(**PIPELINE), operations)
 
 
 def test_every_operation_was_generated_and_works(call, operations):
@@ -94,6 +100,7 @@ def test_every_operation_was_generated_and_works(call, operations):
     call_generations(call)
     call_cache(call)
     call_cache_batches(call)
+    call_aggregates(call)
     call_operation(call)
     assert call.called == set(operations)
 
@@ -276,6 +283,52 @@ def call_cache_batches(call):
     first, second = call("getCachedValues", "pages", body=ask).values
     assert (first.found, second.found, first.content_type) == (True, False, "image/png")
     assert base64.b64decode(first.value) == value
+
+
+def call_aggregates(call):
+    """Merges that count once, and all reads."""
+    from holdall_client import models
+
+    (pipeline,) = call("listPipelines").pipelines
+    assert (pipeline.name, pipeline.kind, pipeline.window) == ("views", "sum(integer)", "1h")
+    update = models.UpdateItem(entity=WEIRD, delta=3, event_id="one")
+    merge = models.MergeRequest(updates=[update])
+    merged = call("mergeAggregates", "views", body=merge)
+    assert (merged.applied, merged.duplicates, merged.expired) == (1, 0, 0)
+    assert call("mergeAggregates", "views", body=merge).duplicates == 1
+    update.delta = 4
+    assert call("mergeAggregates", "views", body=merge, status=409).code == "event_conflict"
+    numbered = models.MergeRequest(updates=[], producer="worker", seq=1)
+    call("mergeAggregates", "views", body=numbered)
+    numbered.seq = 3
+    assert call("mergeAggregates", "views", body=numbered, status=409).gap.expected == 2
+    update.delta = "x"
+    refused = call("mergeAggregates", "views", body=merge, status=422)
+    assert (refused.code, refused.errors[0].pointer) == ("invalid_updates", "/updates/0/delta")
+
+    held = call("getAggregate", "views", WEIRD)
+    assert (held.entity, held.value) == (WEIRD, 3)
+    assert held.expires_at > held.bucket.end > held.bucket.start
+    bucket = held.bucket.bucket
+    assert call("getAggregate", "views", WEIRD, bucket=bucket).value == 3
+    assert call("getAggregate", "views", WEIRD, at=held.bucket.start).value == 3
+    keys = [models.AggregateKeyItem(entity="none"), models.AggregateKeyItem(entity=WEIRD, bucket=bucket)]
+    values = call("getAggregates", "views", body=models.AggregateGetBatchRequest(keys=keys)).values
+    assert [value.found for value in values] == [False, True]
+    assert values[1].aggregate.value == 3
+    ask = models.AggregateWindowRequest(entities=[WEIRD, "none"], buckets=24, bucket=bucket)
+    found = call("getAggregateWindows", "views", body=ask)
+    assert [window.buckets_found for window in found.windows] == [1, 0]
+    assert (found.windows[0].value, found.newest.bucket - found.oldest.bucket) == (3, 23)
+    ask = models.AggregateRangeRequest(entity=WEIRD, from_bucket=bucket - 1, to_bucket=bucket)
+    (value,) = call("getAggregateRange", "views", body=ask).aggregates
+    assert (value.value, value.bucket.bucket) == (3, bucket)
+    (value,) = call("listAggregates", "views", limit=10).aggregates
+    assert value.entity == WEIRD
+    assert call("deleteAggregate", "views", WEIRD, bucket=bucket).deleted == 1
+    call("getAggregate", "views", WEIRD, status=404)
+    seen = models.EventsSeenRequest(event_ids=["a", "a"])
+    assert call("markEventsSeen", body=seen).first_seen == [True, False]
 
 
 def call_operation(call):

@@ -9,7 +9,16 @@ from processes import program
 SOURCES = REPOSITORY / "tests" / "e2e" / "typescript"
 
 
-def test_every_operation_has_types_and_works(holdall, document, npm_tool, run):
+PIPELINE = {
+    "HOLDALL_PIPELINES__VIEWS__KIND": "sum",
+    "HOLDALL_PIPELINES__VIEWS__WINDOW": "1h",
+    "HOLDALL_PIPELINES__VIEWS__RETENTION": "7days",
+    "HOLDALL_PIPELINES__VIEWS__DEDUP": "1h",
+}
+
+
+def test_every_operation_has_types_and_works(start_holdall, document, npm_tool, run):
+    holdall = start_holdall(**PIPELINE)
     folder = REPOSITORY / "target" / "e2e" / "typescript"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

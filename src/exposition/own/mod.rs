@@ -4,6 +4,7 @@
 //! Invariant: every name begins with [`OWN_PREFIX`], also those of the process, so that no mirrored series,
 //! such as another exporter's `process_cpu_seconds_total`, can have the same name.
 
+pub mod aggregates;
 pub(super) mod export;
 mod gauge_family;
 mod process;
@@ -18,6 +19,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry,
 };
 
+use self::aggregates::OperationMetrics;
 pub use self::gauge_family::GaugeFamily;
 use self::process::ProcessCollector;
 pub use self::store_client::{ClientMetricNames, ClientMetrics};
@@ -69,6 +71,8 @@ pub struct OwnMetrics {
     pub cache_hits: IntCounterVec,
     /// Cache misses, by `cache`, `namespace` and `reason`.
     pub cache_misses: IntCounterVec,
+    /// The metrics of the operations on aggregates.
+    pub aggregate_operations: OperationMetrics,
     /// The metrics of the store.
     pub store: StoreMetrics,
 }
@@ -181,6 +185,7 @@ impl OwnMetrics {
                 "Cache lookups that did not find a value.",
                 &["cache", "namespace", "reason"],
             )?,
+            aggregate_operations: OperationMetrics::register(registry)?,
             store: StoreMetrics::register(&r)?,
         })
     }

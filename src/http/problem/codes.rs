@@ -71,6 +71,10 @@ codes! {
         "the lease is not held under this fencing token; acquire it again";
     CheckpointNotLater, CONFLICT, "checkpoint_not_later",
         "`if_later` is set, and the checkpoint is not later than the one that is held";
+    EventConflict, CONFLICT, "event_conflict",
+        "an event id came before with another content; `errors` points at the update, and nothing was changed";
+    SequenceGap, CONFLICT, "sequence_gap",
+        "batches of this producer are missing before this one; `gap` has the number that was expected";
     CursorGone, GONE, "cursor_gone",
         "the changes after this cursor are no longer known; read a new snapshot";
     FenceRefused, PRECONDITION_FAILED, "fence_refused",
@@ -81,6 +85,8 @@ codes! {
         "the body, as sent or decompressed, is larger than the limit";
     TooManyPoints, PAYLOAD_TOO_LARGE, "too_many_points",
         "the push has more points than one push may have";
+    TooManyUpdates, PAYLOAD_TOO_LARGE, "too_many_updates",
+        "the merge has more updates than one merge may have";
     ValueTooLarge, PAYLOAD_TOO_LARGE, "value_too_large",
         "the value is larger than the limit";
     ResponseTooLarge, PAYLOAD_TOO_LARGE, "response_too_large",
@@ -89,6 +95,12 @@ codes! {
         "the Content-Type or Content-Encoding of the body is not supported";
     InvalidPoints, UNPROCESSABLE_ENTITY, "invalid_points",
         "points of the push are invalid; `errors` points at them, and nothing was changed";
+    InvalidUpdates, UNPROCESSABLE_ENTITY, "invalid_updates",
+        "updates of the merge are invalid; `errors` points at them, and nothing was changed";
+    MergeRefused, UNPROCESSABLE_ENTITY, "merge_refused",
+        "values can't be merged: the result would overflow, or be larger than its pipeline allows; nothing was changed";
+    NoDeduplication, UNPROCESSABLE_ENTITY, "no_deduplication",
+        "the pipeline has no `dedup`, so it remembers neither event ids nor producers; nothing was changed";
     SeriesBudgetExceeded, UNPROCESSABLE_ENTITY, "series_budget_exceeded",
         "the push has more new series than there is room for; nothing was changed";
     SeriesBytesExceeded, UNPROCESSABLE_ENTITY, "series_bytes_exceeded",

@@ -3,6 +3,7 @@
 //! A handler reads, asks the engine, and wraps; it decides nothing itself. Its name in camel case is its
 //! operationId. Invariant: a resource uses nothing of another one's files.
 
+mod aggregates;
 mod cache;
 mod checkpoints;
 pub(crate) mod documents;
@@ -27,6 +28,7 @@ pub(crate) fn all() -> Vec<Resource> {
         checkpoints::resource(),
         generations::resource(),
         cache::resource(),
+        aggregates::resource(),
         operation::resource(),
         health::resource(),
         metrics::resource(),

@@ -2,6 +2,8 @@
 //!
 //! Invariant: a check stops at no violation, so that all of them are reported at once.
 
+use std::borrow::Cow;
+
 /// Settings that a layer or a resource declares.
 pub trait Settings {
     /// Reports every rule that the settings violate; reads the files that settings name, such as those
@@ -13,7 +15,7 @@ pub trait Settings {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     /// The full names of the settings that the rule is about. The first is the one to report.
-    pub settings: &'static [&'static str],
+    pub settings: Vec<Cow<'static, str>>,
     /// What is wrong, as the end of a sentence whose subject is the setting.
     pub what: String,
 }
@@ -31,8 +33,14 @@ impl Violations {
         what: impl FnOnce() -> String,
     ) {
         if !holds {
+            let settings = settings.iter().copied().map(Cow::Borrowed).collect();
             self.0.push(Violation { settings, what: what() });
         }
+    }
+
+    /// Reports a violation of a rule about a setting whose name the user chose.
+    pub fn report(&mut self, setting: String, what: impl Into<String>) {
+        self.0.push(Violation { settings: vec![Cow::Owned(setting)], what: what.into() });
     }
 }
 

@@ -195,12 +195,49 @@ async function cacheBatches() {
   assert.deepEqual(found.map((item) => item.value), [value, undefined]);
 }
 
+async function aggregates() {
+  const [pipeline] = data(await client.GET("/v1/pipelines")).pipelines;
+  assert(pipeline?.name === "views" && pipeline.kind === "sum(integer)");
+  const params = { path: { pipeline: "views" } };
+  const merge = "/v1/aggregates/{pipeline}/merge";
+  const update = { entity: weird, delta: 3, event_id: "one" };
+  const merged = data(await client.POST(merge, { params, body: { updates: [update] } }));
+  assert.deepEqual(merged, { applied: 1, duplicates: 0, expired: 0 });
+  const again = data(await client.POST(merge, { params, body: { updates: [update] } }));
+  assert.deepEqual(again, { applied: 0, duplicates: 1, expired: 0 });
+  data(await client.POST(merge, { params, body: { updates: [], producer: "worker", seq: 1 } }));
+  const late = await client.POST(merge, { params, body: { updates: [], producer: "worker", seq: 3 } });
+  assert.equal(problem(late, 409).gap?.expected, 2);
+
+  const path = { pipeline: "views", entity: weird };
+  const one = "/v1/aggregates/{pipeline}/{entity}";
+  const held = data(await client.GET(one, { params: { path } }));
+  assert(held.value === 3 && held.bucket);
+  const bucket = held.bucket.bucket;
+  const keys = [{ entity: "none" }, { entity: weird, bucket }];
+  const { values } = data(await client.POST("/v1/batch/aggregates/{pipeline}/get", { params, body: { keys } }));
+  assert.deepEqual(values.map((value) => value.aggregate?.value), [undefined, 3]);
+  const ask = { entities: [weird], buckets: 24, bucket };
+  const window = data(await client.POST("/v1/batch/aggregates/{pipeline}/window", { params, body: ask }));
+  assert.deepEqual(window.windows, [{ entity: weird, buckets_found: 1, value: 3 }]);
+  const range = { entity: weird, from_bucket: bucket };
+  const found = data(await client.POST("/v1/batch/aggregates/{pipeline}/range", { params, body: range }));
+  assert.deepEqual(found.aggregates.map((value) => value.value), [3]);
+  const listed = data(await client.GET("/v1/aggregates/{pipeline}", { params: { ...params, query: { limit: 10 } } }));
+  assert.deepEqual(listed.aggregates.map((value) => value.entity), [weird]);
+  assert.equal(data(await client.DELETE(one, { params: { path, query: { bucket } } })).deleted, 1);
+  const seen = data(await client.POST("/v1/events/seen", { body: { event_ids: ["a", "a"] } }));
+  assert.deepEqual(seen.first_seen, [true, false]);
+}
+
 async function operation() {
   assert.equal(data(await client.GET("/v1/status")).backend, "embedded");
   assert(data(await client.POST("/v1/admin/flush")).flushed >= 0);
   assert(data(await client.POST("/v1/admin/gc")).removed >= 0);
 }
 
-for (const part of [health, series, locks, leases, checkpoints, generations, cache, cacheBatches, operation]) await part();
+for (const part of [health, series, locks, leases, checkpoints, generations, cache, cacheBatches, aggregates, operation]) {
+  await part();
+}
 console.log(JSON.stringify([...called].sort()));
 process.exit(0);

@@ -1,0 +1,159 @@
+//! Declared pipelines on the real binary: how they are read, what stops a start, what may be changed, and what /metrics shows.
+
+use serde_json::{Value, json};
+
+use crate::config::{check_with, file};
+use crate::harness::redis::Redis;
+use crate::harness::{Exit, Launch, Server};
+
+const VIEWS: &str =
+    "[pipelines.views]\nkind = \"sum\"\nwindow = \"1h\"\nretention = \"7days\"\ndedup = \"1h\"\n";
+
+async fn merge(server: &Server, updates: Value) -> Value {
+    let body = json!({ "updates": updates });
+    server.post("/v1/aggregates/views/merge", &body).await.expect(200)
+}
+
+async fn value(server: &Server) -> Value {
+    server.get("/v1/aggregates/views/a").await.expect(200)["value"].clone()
+}
+
+#[test]
+fn pipelines_are_declared_in_the_file_and_in_the_environment() {
+    let (_folder, path) = file(
+        "[pipelines.page_views]\nkind = \"sum\"\nwindow = \"1h\"\nretention = \"7days\"\n\
+         [pipelines.peak]\nkind = \"max\"\nnumber = \"integer\"\n",
+    );
+    let env = [
+        ("HOLDALL_PIPELINES__PAGE_VIEWS__RETENTION", "30days"),
+        ("HOLDALL_PIPELINES__PEAK__NUMBER", "float"),
+        ("HOLDALL_PIPELINES__LOGINS__KIND", "count"),
+    ];
+    let (code, shown, log) = check_with(&["check-config", "--config", &path], &env);
+    assert_eq!(code, Some(0), "{log}");
+    for line in [
+        format!("pipelines.page_views.window = \"1h\"  # from {path}\n"),
+        format!(
+            "pipelines.page_views.retention = \"30days\"  # from the environment variable {}\n",
+            env[0].0
+        ),
+        format!(
+            "pipelines.peak.number = \"float\"  # from the environment variable {}\n",
+            env[1].0
+        ),
+        format!(
+            "pipelines.logins.kind = \"count\"  # from the environment variable {}\n",
+            env[2].0
+        ),
+    ] {
+        assert!(shown.contains(&line), "{line} is not in:\n{shown}");
+    }
+}
+
+#[test]
+fn every_error_of_every_pipeline_is_reported_with_its_origin() {
+    let (_folder, path) = file(
+        "[pipelines.a]\nkind = \"sun\"\nwindow = \"soon\"\n\
+         [pipelines.empty]\n\
+         [pipelines.c]\nkind = \"sum\"\nhook = { url = \"http://127.0.0.1\" }\n\
+         [pipelines.d]\nkind = \"sum\"\ndedup = \"1h\"\n",
+    );
+    let env = [
+        ("HOLDALL_PIPELINES__A__LG_K", "12"),
+        ("HOLDALL_PIPELINES__D__DEDUP__FOR", "1h"),
+        ("HOLDALL_PIPELINES__E", "sum"),
+        ("HOLDALL_PIPELINES", "sum"),
+    ];
+    let (code, shown, log) = check_with(&["check-config", "--config", &path], &env);
+    assert_eq!((code, shown.as_str()), (Some(2), ""), "{log}");
+    let from_file = format!("(from {path})");
+    for (setting, what, origin) in [
+        ("pipelines.a", "kind must be one of", ""),
+        ("pipelines.a.window", "not a duration", from_file.as_str()),
+        ("pipelines.a.retention", "is missing", ""),
+        ("pipelines.empty", "kind must be one of", &from_file),
+        ("pipelines.c.hook", "is not supported yet", &from_file),
+        ("pipelines.d.dedup.for", "has a value of its own", "HOLDALL_PIPELINES__D__DEDUP__FOR)"),
+        ("pipelines.e", "is not a table", "HOLDALL_PIPELINES__E)"),
+        ("pipelines", "is a section", "HOLDALL_PIPELINES)"),
+    ] {
+        let named = log.lines().any(|line| {
+            line.trim_start().starts_with(&format!("{setting}: "))
+                && line.contains(what)
+                && line.ends_with(origin)
+        });
+        assert!(named, "{setting} is not named with {what:?} and {origin:?}:\n{log}");
+    }
+}
+
+#[tokio::test]
+async fn a_pipeline_whose_values_would_mean_something_else_stops_the_start() {
+    let server = Launch::new().config(VIEWS).start().await;
+    let merged = merge(&server, json!([{"entity": "a", "delta": 7, "event_id": "e"}])).await;
+    assert_eq!(merged["applied"], 1);
+    let (exit, launch) = server.terminate().await;
+    assert_eq!(exit.code, Some(0), "{}", exit.log);
+
+    let mut launch = launch;
+    for (from, to, declared) in [
+        ("\"sum\"", "\"max\"", "max(integer); window=1h"),
+        ("window = \"1h\"", "window = \"2h\"", "sum(integer); window=2h"),
+    ] {
+        launch = launch.config(&VIEWS.replace(from, to));
+        let Exit { code, log } = launch.expect_exit().await;
+        assert_eq!(code, Some(1), "{log}");
+        for word in ["views", "sum(integer); window=1h", declared] {
+            assert!(log.contains(word), "no {word:?} in {log}");
+        }
+    }
+
+    // What does not change the meaning of the values may change, and they are still there.
+    let changed = VIEWS.replace("7days", "8days").replace("dedup = \"1h\"", "dedup = \"2h\"");
+    let server = launch.config(&changed).start().await;
+    assert_eq!(value(&server).await, 7);
+    let again = merge(&server, json!([{"entity": "a", "delta": 7, "event_id": "e"}])).await;
+    assert_eq!(again["duplicates"], 1);
+}
+
+#[tokio::test]
+async fn a_backend_without_aggregates_takes_no_pipelines() {
+    let redis = Redis::start(&[]);
+    let launch = Launch::new()
+        .env("HOLDALL_STORE__BACKEND", "redis")
+        .env("HOLDALL_STORE__REDIS__URL", &redis.url());
+    let server = launch.start().await;
+    let problem = server.post("/v1/events/seen", &json!({"event_ids": ["a"]})).await;
+    assert_eq!(problem.expect_problem(501), "unsupported");
+    assert_eq!(server.get("/v1/pipelines").await.expect(200), json!({"pipelines": []}));
+    let (_, launch) = server.terminate().await;
+    let Exit { code, log } = launch.config(VIEWS).expect_exit().await;
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("keeps no aggregates"), "{log}");
+}
+
+#[tokio::test]
+async fn metrics_show_what_became_of_updates_and_how_long_operations_take() {
+    let server = Launch::new().config(VIEWS).start().await;
+    let update = |delta| json!([{"entity": "a", "delta": delta, "event_id": "e"}]);
+    merge(&server, update(1)).await;
+    merge(&server, update(1)).await;
+    merge(&server, json!([{"entity": "a", "delta": 1, "at": "2000-01-01T00:00:00Z"}])).await;
+    let body = json!({"updates": update(2)});
+    let conflict = server.post("/v1/aggregates/views/merge", &body).await;
+    assert_eq!(conflict.expect_problem(409), "event_conflict");
+    assert_eq!(value(&server).await, 1);
+    let page = server.get("/metrics").await.text();
+    for outcome in ["applied", "conflict", "duplicate", "expired"] {
+        let line = format!(
+            "holdall_aggregate_updates_total{{outcome=\"{outcome}\",pipeline=\"views\"}} 1\n"
+        );
+        assert!(page.contains(&line), "{line} is not in {page}");
+    }
+    for (operation, count) in
+        [("store_merge", 4), ("store_merge_update", 4), ("store_get", 1), ("store_window", 0)]
+    {
+        let name = "holdall_aggregate_operation_duration_seconds_count";
+        let line = format!("{name}{{operation=\"views:{operation}\"}} {count}\n");
+        assert!(page.contains(&line), "{line} is not in {page}");
+    }
+}
