@@ -32,4 +32,5 @@ mod series_readers;
 mod set_clock;
 mod shutdown;
 mod signals;
+mod sketches;
 mod waiting;

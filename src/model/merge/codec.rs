@@ -19,6 +19,17 @@ pub(super) fn write_option<T, const N: usize>(
     }
 }
 
+/// Appends the number of items that follow. What has more than 2^32 of them was refused before.
+pub(super) fn write_length(length: usize, out: &mut Vec<u8>) {
+    out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
+}
+
+/// Appends bytes behind their length.
+pub(super) fn write_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+    write_length(bytes.len(), out);
+    out.extend_from_slice(bytes);
+}
+
 /// Bytes that are read from the front.
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
@@ -47,6 +58,27 @@ impl<'a> Reader<'a> {
         self.array().map(|[byte]| byte)
     }
 
+    /// Reads 0 or 1.
+    pub(super) fn flag(&mut self) -> Result<bool, DecodeError> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(DecodeError::Damaged("a flag is neither 0 nor 1")),
+        }
+    }
+
+    pub(super) fn u32(&mut self) -> Result<u32, DecodeError> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    pub(super) fn i32(&mut self) -> Result<i32, DecodeError> {
+        self.array().map(i32::from_le_bytes)
+    }
+
+    pub(super) fn u64(&mut self) -> Result<u64, DecodeError> {
+        self.array().map(u64::from_le_bytes)
+    }
+
     pub(super) fn i64(&mut self) -> Result<i64, DecodeError> {
         self.array().map(i64::from_le_bytes)
     }
@@ -60,11 +92,45 @@ impl<'a> Reader<'a> {
         &mut self,
         read: impl FnOnce(&mut Self) -> Result<T, DecodeError>,
     ) -> Result<Option<T>, DecodeError> {
-        match self.u8()? {
-            0 => Ok(None),
-            1 => read(self).map(Some),
-            _ => Err(DecodeError::Damaged("a mark of presence is neither 0 nor 1")),
+        if self.flag()? { read(self).map(Some) } else { Ok(None) }
+    }
+
+    /// Returns `count` numbers of 32 bits.
+    pub(super) fn numbers(
+        &mut self,
+        count: usize,
+    ) -> Result<impl Iterator<Item = u32> + 'a, DecodeError> {
+        let bytes = self.take(count.saturating_mul(size_of::<u32>()))?;
+        let (numbers, _) = bytes.as_chunks();
+        Ok(numbers.iter().map(|number| u32::from_le_bytes(*number)))
+    }
+
+    /// Reads what [`write_bytes`] wrote, if it is UTF-8.
+    pub(super) fn text(&mut self) -> Result<&'a str, DecodeError> {
+        let length = self.u32()? as usize;
+        let bytes = self.take(length)?;
+        std::str::from_utf8(bytes).map_err(|_| DecodeError::Damaged("a text is not UTF-8"))
+    }
+
+    /// Reads a length, and as many items, of which each takes `least` bytes at least.
+    pub(super) fn list<T>(
+        &mut self,
+        least: usize,
+        mut read: impl FnMut(&mut Self) -> Result<T, DecodeError>,
+    ) -> Result<Vec<T>, DecodeError> {
+        let length = self.u32()? as usize;
+        if length > self.rest.len() / least {
+            return Err(DecodeError::Damaged("it is cut off"));
         }
+        let mut items = Vec::with_capacity(length);
+        for _ in 0..length {
+            items.push(read(self)?);
+        }
+        Ok(items)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
     }
 
     /// Checks that nothing is left.

@@ -5,7 +5,7 @@
 use serde_json::Value;
 
 use super::codec::Reader;
-use super::{DecodeError, Invalid, MergeError, Monoid, Timestamp, number, tag};
+use super::{DecodeError, Invalid, MergeError, Monoid, OtherKind, Timestamp, number, tag};
 
 /// The sum of steps that are not negative.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,8 +40,9 @@ impl Monoid for Count {
         Ok(())
     }
 
-    fn encode(&self, state: &i64, out: &mut Vec<u8>) {
+    fn encode(&self, state: &i64, out: &mut Vec<u8>) -> Result<(), OtherKind> {
         out.extend_from_slice(&state.to_le_bytes());
+        Ok(())
     }
 
     fn decode(&self, input: &mut Reader<'_>) -> Result<i64, DecodeError> {
@@ -52,8 +53,8 @@ impl Monoid for Count {
         Ok(count)
     }
 
-    fn value(&self, state: &i64, _now: Timestamp) -> Value {
-        Value::from(*state)
+    fn value(&self, state: &i64, _now: Timestamp) -> Result<Value, OtherKind> {
+        Ok(Value::from(*state))
     }
 
     fn heap_bytes(&self, _state: &i64) -> usize {

@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use super::Invalid;
+
 /// A state was passed to a kind that it is not of: a defect of the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the state is of another kind")]
@@ -33,4 +35,15 @@ pub enum DecodeError {
     /// They are damaged.
     #[error("a stored value is damaged: {0}")]
     Damaged(&'static str),
+}
+
+/// A question could not be put to a state.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum QueryError {
+    /// The kind has no reply to it.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// A defect of the caller.
+    #[error(transparent)]
+    OtherKind(#[from] OtherKind),
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::codec::{self, Reader};
 use super::number::{self, Float};
-use super::{DecodeError, Invalid, MergeError, Monoid, Timestamp, tag};
+use super::{DecodeError, Invalid, MergeError, Monoid, OtherKind, Timestamp, tag};
 
 /// Which of two numbers is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,16 +70,17 @@ impl Monoid for IntegerExtreme {
         Ok(())
     }
 
-    fn encode(&self, state: &Option<i64>, out: &mut Vec<u8>) {
+    fn encode(&self, state: &Option<i64>, out: &mut Vec<u8>) -> Result<(), OtherKind> {
         codec::write_option(*state, out, i64::to_le_bytes);
+        Ok(())
     }
 
     fn decode(&self, input: &mut Reader<'_>) -> Result<Option<i64>, DecodeError> {
         input.option(Reader::i64)
     }
 
-    fn value(&self, state: &Option<i64>, _now: Timestamp) -> Value {
-        Value::from(*state)
+    fn value(&self, state: &Option<i64>, _now: Timestamp) -> Result<Value, OtherKind> {
+        Ok(Value::from(*state))
     }
 
     fn heap_bytes(&self, _state: &Option<i64>) -> usize {
@@ -137,16 +138,17 @@ impl Monoid for FloatExtreme {
         Ok(())
     }
 
-    fn encode(&self, state: &Option<Float>, out: &mut Vec<u8>) {
+    fn encode(&self, state: &Option<Float>, out: &mut Vec<u8>) -> Result<(), OtherKind> {
         codec::write_option(*state, out, |float| float.get().to_le_bytes());
+        Ok(())
     }
 
     fn decode(&self, input: &mut Reader<'_>) -> Result<Option<Float>, DecodeError> {
         Ok(input.option(Reader::f64)?.map(Float::new))
     }
 
-    fn value(&self, state: &Option<Float>, _now: Timestamp) -> Value {
-        state.map_or(Value::Null, |float| number::float_json(float.get()))
+    fn value(&self, state: &Option<Float>, _now: Timestamp) -> Result<Value, OtherKind> {
+        Ok(state.map_or(Value::Null, |float| number::float_json(float.get())))
     }
 
     fn heap_bytes(&self, _state: &Option<Float>) -> usize {

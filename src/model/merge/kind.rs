@@ -7,8 +7,11 @@ use std::fmt;
 use serde_json::Value;
 
 use super::codec::Reader;
+use super::element::Element;
 use super::settings;
-use super::{Any, DecodeError, Invalid, KindSettings, MergeError, OtherKind, State, Timestamp};
+use super::{
+    Any, DecodeError, Invalid, KindSettings, MergeError, OtherKind, QueryError, State, Timestamp,
+};
 
 /// The version of the stored form. It is the first byte, so that a later version can be told apart.
 const VERSION: u8 = 1;
@@ -117,9 +120,25 @@ impl Kind {
         self.any.import(bytes)
     }
 
+    /// Returns whether an element (JSON: a text or a number) is in a set, or may be in a Bloom filter.
+    ///
+    /// # Errors
+    /// When the JSON is no element, or the kind can't tell.
+    pub fn contains(&self, state: &State, element: &Value) -> Result<bool, QueryError> {
+        let is_in = self.any.contains(state, &Element::parse(element)?)?;
+        Ok(is_in
+            .ok_or_else(|| Invalid::new("this kind of aggregate does not know its elements"))?)
+    }
+
     /// Returns the bytes that a state of this kind takes in memory.
     pub fn bytes(&self, state: &State) -> usize {
         size_of::<State>() + self.any.heap_bytes(state)
+    }
+
+    /// Returns the length of what each stored state of this kind begins with.
+    #[cfg(test)]
+    pub(super) fn header_bytes(&self) -> usize {
+        self.header.len()
     }
 
     /// Returns a bound of [`Kind::bytes`], and of the length of the stored form, that every state of this kind keeps.

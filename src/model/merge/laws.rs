@@ -115,3 +115,82 @@ fn extremes_are_a_monoid() {
         holds_for(&json!({"kind": kind, "number": "float"}), floats());
     }
 }
+
+#[test]
+fn sums_of_floats_are_a_monoid() {
+    holds_for(&json!({"kind": "sum", "number": "float"}), floats());
+}
+
+#[test]
+fn first_and_last_are_a_monoid_also_where_times_are_equal() {
+    let values = || prop_oneof![floats(), elements(), Just(json!({"b": [1], "a": null}))];
+    holds_for(&json!({"kind": "first"}), values());
+    holds_for(&json!({"kind": "last"}), values());
+}
+
+/// One of a few elements, or a list of them.
+fn elements() -> impl Strategy<Value = Value> {
+    let element = || {
+        let text = (0..40_u32).prop_map(|number| Value::from(format!("e{number}")));
+        prop_oneof![3 => text, 1 => (-3..3_i64).prop_map(Value::from), 1 => Just(json!(0.5))]
+    };
+    let list = proptest::collection::vec(element(), 0..30).prop_map(Value::from);
+    prop_oneof![element(), list]
+}
+
+#[test]
+fn sets_are_a_monoid_also_when_full() {
+    holds_for(&json!({"kind": "set"}), elements());
+    holds_for(&json!({"kind": "set", "max_items": 30}), elements());
+}
+
+#[test]
+fn sketches_of_distinct_elements_are_a_monoid_in_both_of_their_forms() {
+    for lg_k in [4, 8, 12] {
+        holds_for(&json!({"kind": "hll", "lg_k": lg_k}), elements());
+    }
+    for capacity in [5, 1_000] {
+        holds_for(&json!({"kind": "bloom", "capacity": capacity}), elements());
+    }
+}
+
+/// Finite values, of which some are far from each other.
+fn finite_values() -> impl Strategy<Value = Value> {
+    let value = || prop_oneof![-9.0..9.0, any::<f64>().prop_filter("finite", |f| f.is_finite())];
+    let list = proptest::collection::vec(value(), 0..9).prop_map(Value::from);
+    prop_oneof![value().prop_map(Value::from), list]
+}
+
+#[test]
+fn sketches_of_quantiles_are_a_monoid_also_when_bins_collapse() {
+    holds_for(&json!({"kind": "quantiles"}), finite_values());
+    let coarse = json!({"kind": "quantiles", "relative_accuracy": 0.2, "max_bins": 128});
+    holds_for(&coarse, finite_values());
+}
+
+#[test]
+fn top_lists_are_a_monoid_as_long_as_nothing_is_evicted() {
+    holds_for(&json!({"kind": "topk"}), texts());
+}
+
+fn texts() -> impl Strategy<Value = Value> {
+    proptest::collection::vec((0..40_u32).prop_map(|number| format!("e{number}")), 0..9)
+        .prop_map(Value::from)
+}
+
+#[test]
+fn maps_and_tuples_of_monoids_are_monoids() {
+    let key = prop_oneof![Just("a"), Just("b"), Just("c")];
+    let map = proptest::collection::btree_map(key, integers(), 0..3);
+    let of = json!({"kind": "sum"});
+    holds_for(&json!({"kind": "map", "of": of, "max_keys": 2}), map.prop_map(|map| json!(map)));
+    let fields = json!({"hits": {"kind": "count"}, "last": {"kind": "last"}, "of": {"kind": "map", "of": of}});
+    let delta = (0..9_u32, elements(), proptest::bool::ANY).prop_map(|(hits, last, has_last)| {
+        let mut delta = json!({"hits": hits, "of": {"x": hits}});
+        if has_last {
+            delta["last"] = last;
+        }
+        delta
+    });
+    holds_for(&json!({"kind": "tuple", "fields": fields}), delta);
+}

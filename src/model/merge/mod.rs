@@ -5,29 +5,57 @@
 //! identity. Invariant: combining is commutative and associative (exactly, or within the bound that the kind documents),
 //! so a value does not depend on the order in which deltas arrive, nor on who combined which of them first.
 
+mod bloom;
 mod codec;
 mod count;
+mod decayed;
+mod element;
 mod error;
+mod exact;
+#[cfg(test)]
+mod examples;
 mod extreme;
+mod hll;
+#[cfg(test)]
+mod hostile;
 mod kind;
 #[cfg(test)]
 mod laws;
+mod map;
 mod number;
+mod quantiles;
+mod set;
 mod settings;
+mod sketch;
+#[cfg(test)]
+mod streams;
 mod sum;
 #[cfg(test)]
 mod tests;
+mod timed;
+mod topk;
+mod tuple;
 
 use serde_json::Value;
 
-pub use self::error::{DecodeError, MergeError, OtherKind};
+pub use self::error::{DecodeError, MergeError, OtherKind, QueryError};
 pub use self::kind::Kind;
 pub use self::settings::KindSettings;
 
+use self::bloom::Bloom;
 use self::codec::Reader;
 use self::count::Count;
+use self::decayed::DecayedSum;
+use self::element::Element;
 use self::extreme::{FloatExtreme, IntegerExtreme};
-use self::sum::IntegerSum;
+use self::hll::Hll;
+use self::map::MapOf;
+use self::quantiles::Quantiles;
+use self::set::Set;
+use self::sum::{FloatSum, IntegerSum};
+use self::timed::Timed;
+use self::topk::TopK;
+use self::tuple::Tuple;
 use super::Invalid;
 use super::time::Timestamp;
 
@@ -53,13 +81,13 @@ trait Monoid {
     fn merge(&self, into: &mut Self::State, other: &Self::State) -> Result<(), MergeError>;
 
     /// Appends the stored form, without the header. Equal states have equal bytes.
-    fn encode(&self, state: &Self::State, out: &mut Vec<u8>);
+    fn encode(&self, state: &Self::State, out: &mut Vec<u8>) -> Result<(), OtherKind>;
 
     /// Reads what `encode` wrote. Allocates no more than a small multiple of the input.
     fn decode(&self, input: &mut Reader<'_>) -> Result<Self::State, DecodeError>;
 
     /// Returns the documented JSON form.
-    fn value(&self, state: &Self::State, now: Timestamp) -> Value;
+    fn value(&self, state: &Self::State, now: Timestamp) -> Result<Value, OtherKind>;
 
     /// Returns the sketch in the format of its family; `None` for a kind that is no sketch.
     fn export(&self, _state: &Self::State) -> Option<Vec<u8>> {
@@ -69,6 +97,11 @@ trait Monoid {
     /// Reads a sketch in the format of its family.
     fn import(&self, _bytes: &[u8]) -> Result<Self::State, Invalid> {
         Err(Invalid::new("this kind of aggregate has no sketch that could be imported"))
+    }
+
+    /// Returns whether an element is, or may be, in the state; `None` for a kind that can't tell.
+    fn contains(&self, _state: &Self::State, _element: &Element) -> Option<bool> {
+        None
     }
 
     /// Returns the bytes that a state takes on the heap.
@@ -132,9 +165,8 @@ macro_rules! kinds {
             fn encode(&self, state: &State, out: &mut Vec<u8>) -> Result<(), OtherKind> {
                 match (self, &state.0) {
                     $((Self::$name(kind), Repr::$name(state)) => kind.encode(state, out),)*
-                    _ => return Err(OtherKind),
+                    _ => Err(OtherKind),
                 }
-                Ok(())
             }
 
             fn decode(&self, input: &mut Reader<'_>) -> Result<State, DecodeError> {
@@ -145,7 +177,7 @@ macro_rules! kinds {
 
             fn value(&self, state: &State, now: Timestamp) -> Result<Value, OtherKind> {
                 match (self, &state.0) {
-                    $((Self::$name(kind), Repr::$name(state)) => Ok(kind.value(state, now)),)*
+                    $((Self::$name(kind), Repr::$name(state)) => kind.value(state, now),)*
                     _ => Err(OtherKind),
                 }
             }
@@ -161,6 +193,17 @@ macro_rules! kinds {
                 Ok(State(match self {
                     $(Self::$name(kind) => Repr::$name(kind.import(bytes)?)),*
                 }))
+            }
+
+            fn contains(
+                &self,
+                state: &State,
+                element: &Element,
+            ) -> Result<Option<bool>, OtherKind> {
+                match (self, &state.0) {
+                    $((Self::$name(kind), Repr::$name(state)) => Ok(kind.contains(state, element)),)*
+                    _ => Err(OtherKind),
+                }
             }
 
             fn heap_bytes(&self, state: &State) -> usize {
@@ -179,7 +222,22 @@ macro_rules! kinds {
     };
 }
 
-kinds!(IntegerSum, Count, IntegerExtreme, FloatExtreme);
+kinds!(
+    IntegerSum,
+    FloatSum,
+    Count,
+    IntegerExtreme,
+    FloatExtreme,
+    Timed,
+    Set,
+    Hll,
+    TopK,
+    Bloom,
+    DecayedSum,
+    Quantiles,
+    MapOf,
+    Tuple
+);
 
 /// The first byte behind the version of a stored state, which tells the kind. A tag is never given to another kind.
 mod tag {
@@ -189,4 +247,15 @@ mod tag {
     pub(super) const INTEGER_MAX: u8 = 4;
     pub(super) const FLOAT_MIN: u8 = 5;
     pub(super) const FLOAT_MAX: u8 = 6;
+    pub(super) const FLOAT_SUM: u8 = 7;
+    pub(super) const FIRST: u8 = 8;
+    pub(super) const LAST: u8 = 9;
+    pub(super) const SET: u8 = 10;
+    pub(super) const HLL: u8 = 11;
+    pub(super) const TOPK: u8 = 12;
+    pub(super) const BLOOM: u8 = 13;
+    pub(super) const DECAYED_SUM: u8 = 14;
+    pub(super) const QUANTILES: u8 = 15;
+    pub(super) const MAP: u8 = 16;
+    pub(super) const TUPLE: u8 = 17;
 }

@@ -3,6 +3,8 @@
 //! JSON has no NaN and no infinities. Where a kind takes floats, these are `{"special": "NaN" | "+Inf" | "-Inf"}` in
 //! place of the number. Invariant: no number is rounded on the way in; one that does not fit is refused.
 
+use std::cmp::Ordering;
+
 use serde_json::{Value, json};
 
 use super::Invalid;
@@ -11,18 +13,13 @@ use crate::model::number::{parse_special, special_text};
 /// Up to here, each whole number is a float of its own.
 const EXACT_FLOATS: f64 = 9_007_199_254_740_992.0;
 
-/// The numbers that a kind works with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Number {
-    Integer,
-    Float,
-}
-
 /// A float that is equal to itself, also where it is NaN; 0 and -0 differ.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Float(f64);
 
 impl Float {
+    pub(super) const ZERO: Self = Self(0.0);
+
     /// Takes a float. All NaNs become one.
     pub(super) fn new(float: f64) -> Self {
         Self(if float.is_nan() { f64::NAN } else { float })
@@ -35,7 +32,22 @@ impl Float {
 
 impl PartialEq for Float {
     fn eq(&self, other: &Self) -> bool {
-        self.0.to_bits() == other.0.to_bits()
+        self.0.total_cmp(&other.0).is_eq()
+    }
+}
+
+impl Eq for Float {}
+
+impl PartialOrd for Float {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The total order: -0 comes before 0, NaN behind all others.
+impl Ord for Float {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.total_cmp(&other.0)
     }
 }
 

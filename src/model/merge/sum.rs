@@ -1,11 +1,13 @@
-//! Sums of integers.
+//! Sums of integers, and of floats.
 //!
-//! Invariant: a sum is exact; one that does not fit into 64 bits is an error, never a wrap.
+//! Invariant: a sum is exact; one that does not fit into 64 bits is an error, never a wrap. A sum of floats is rounded only
+//! when it is read.
 
 use serde_json::Value;
 
 use super::codec::Reader;
-use super::{DecodeError, Invalid, MergeError, Monoid, Timestamp, number, tag};
+use super::exact::Total;
+use super::{DecodeError, Invalid, MergeError, Monoid, OtherKind, Timestamp, number, tag};
 
 /// The sum of 64-bit integers.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,16 +38,17 @@ impl Monoid for IntegerSum {
         Ok(())
     }
 
-    fn encode(&self, state: &i64, out: &mut Vec<u8>) {
+    fn encode(&self, state: &i64, out: &mut Vec<u8>) -> Result<(), OtherKind> {
         out.extend_from_slice(&state.to_le_bytes());
+        Ok(())
     }
 
     fn decode(&self, input: &mut Reader<'_>) -> Result<i64, DecodeError> {
         input.i64()
     }
 
-    fn value(&self, state: &i64, _now: Timestamp) -> Value {
-        Value::from(*state)
+    fn value(&self, state: &i64, _now: Timestamp) -> Result<Value, OtherKind> {
+        Ok(Value::from(*state))
     }
 
     fn heap_bytes(&self, _state: &i64) -> usize {
@@ -54,5 +57,54 @@ impl Monoid for IntegerSum {
 
     fn max_bytes(&self) -> usize {
         size_of::<i64>()
+    }
+}
+
+/// The sum of 64-bit floats.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct FloatSum;
+
+impl Monoid for FloatSum {
+    type State = Total;
+
+    fn write_header(&self, out: &mut Vec<u8>) {
+        out.push(tag::FLOAT_SUM);
+    }
+
+    fn signature(&self) -> String {
+        "sum(float)".to_owned()
+    }
+
+    fn empty(&self) -> Total {
+        Total::ZERO
+    }
+
+    fn delta(&self, json: &Value, _at: Timestamp) -> Result<Total, Invalid> {
+        number::float(json).map(Total::new)
+    }
+
+    fn merge(&self, into: &mut Total, other: &Total) -> Result<(), MergeError> {
+        into.add(other)
+    }
+
+    fn encode(&self, state: &Total, out: &mut Vec<u8>) -> Result<(), OtherKind> {
+        state.encode(out);
+        Ok(())
+    }
+
+    fn decode(&self, input: &mut Reader<'_>) -> Result<Total, DecodeError> {
+        Total::decode(input)
+    }
+
+    fn value(&self, state: &Total, _now: Timestamp) -> Result<Value, OtherKind> {
+        Ok(number::float_json(state.nearest()))
+    }
+
+    fn heap_bytes(&self, state: &Total) -> usize {
+        state.heap_bytes()
+    }
+
+    fn max_bytes(&self) -> usize {
+        Total::MAX_BYTES
     }
 }

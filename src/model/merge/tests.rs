@@ -1,5 +1,6 @@
 //! What all kinds have in common, and the values of the small ones.
 
+use allocation_counter::measure;
 use serde_json::{Value, json};
 
 use super::laws::{kind, stored, sum_of, total};
@@ -18,6 +19,26 @@ fn value(settings: &Value, deltas: &[Value]) -> Value {
 #[test]
 fn a_state_takes_three_words() {
     assert!(size_of::<State>() <= 24, "{}", size_of::<State>());
+}
+
+#[test]
+fn merges_into_known_keys_allocate_nothing() {
+    let texts =
+        |from: u32| json!((from..from + 3_000).map(|n| format!("e{n}")).collect::<Vec<_>>());
+    for (settings, deltas) in [
+        (json!({"kind": "sum"}), [json!(1), json!(2)]),
+        (json!({"kind": "count"}), [json!(1), json!(2)]),
+        (json!({"kind": "max", "number": "float"}), [json!(1), json!(2)]),
+        (json!({"kind": "sum", "number": "float"}), [json!(0.5), json!(0.25)]),
+        (json!({"kind": "decayed_sum", "half_life": "1h"}), [json!(1), json!(2)]),
+        (json!({"kind": "hll"}), [texts(0), texts(1_000)]),
+        (json!({"kind": "bloom", "capacity": 1_000}), [texts(0), texts(1_000)]),
+    ] {
+        let kind = kind(&settings);
+        let [mut one, other] = deltas.map(|delta| kind.delta(&delta, NOW).expect("a delta"));
+        let used = measure(|| kind.merge(&mut one, &other).expect("in range"));
+        assert_eq!(used.count_total, 0, "{settings}");
+    }
 }
 
 #[test]
