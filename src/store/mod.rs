@@ -6,6 +6,7 @@ pub mod backends;
 pub mod contract;
 pub mod embedded;
 pub mod redis;
+mod scan;
 pub mod timed;
 
 pub use self::contract::*;

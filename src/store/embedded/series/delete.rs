@@ -3,7 +3,6 @@
 //! That step is the moment of the deletion. It costs the same for any number of series, and is one with the check of
 //! the fence. Invariant: no reader ever sees a part of a deletion, and no piece takes long.
 
-use super::scan::{LOOKED_AT, Scan};
 use std::sync::Arc;
 
 use super::EmbeddedSeries;
@@ -12,6 +11,7 @@ use super::shared::Shared;
 use crate::model::leases::Fence;
 use crate::model::selector::Selector;
 use crate::store::embedded::blocking::off_thread;
+use crate::store::scan::{LOOKED_AT, Scan};
 use crate::store::{Fenced, StoreResult};
 
 impl EmbeddedSeries {
@@ -26,7 +26,8 @@ impl EmbeddedSeries {
         let admitted = self.shared.turns.admit()?;
         let scan = Scan::new(selectors.to_vec(), None, usize::MAX);
         let (scan, ()) = self.scan(scan, false, |_, _| Ok(Some(()))).await?;
-        let turn = self.shared.turns.delete().await;
+        // Never closed.
+        let turn = Arc::clone(&self.shared.deletions).acquire_owned().await.ok();
         let shared = Arc::clone(&self.shared);
         off_thread(move || {
             let _held = (admitted, turn);
@@ -39,7 +40,7 @@ impl EmbeddedSeries {
 impl Shared {
     fn delete_found(
         &self,
-        mut scan: Scan,
+        mut scan: Scan<u32>,
         dry_run: bool,
         fence: Option<&Fence>,
     ) -> StoreResult<Fenced<usize>> {
@@ -69,7 +70,7 @@ impl Shared {
     /// Deletes what is selected; returns how many series, and `None` when more pieces have to be read or purged first.
     fn delete_selected(
         &self,
-        scan: &mut Scan,
+        scan: &mut Scan<u32>,
         dry_run: bool,
         fence: Option<&Fence>,
     ) -> StoreResult<Option<Fenced<usize>>> {

@@ -8,7 +8,6 @@
 
 mod checksum;
 mod core;
-mod created;
 mod delete;
 mod deletion;
 mod expiry;
@@ -21,26 +20,24 @@ mod purge;
 mod read;
 mod record;
 mod rows;
-mod scan;
+mod scanned;
 mod shared;
 mod snapshots;
 mod table;
 #[cfg(test)]
 mod tests;
 mod tombstones;
-mod turns;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 pub(super) use self::rows::SeriesSet;
 use self::shared::{Locked, Shared};
 use self::table::SeriesTable;
-use self::turns::ScanTurns;
 use super::blocking::off_thread;
 use super::buffered::FlushSignal;
 use super::fences::Fences;
@@ -51,6 +48,7 @@ use crate::model::cursor::Cursor;
 use crate::model::leases::Fence;
 use crate::model::selector::Selector;
 use crate::model::series::{Point, SeriesId, SeriesKey};
+use crate::store::scan::ScanTurns;
 use crate::store::{
     Delta, Fenced, ResourceStatus, SeriesStore, Snapshot, StoreResult, UpsertOutcome,
 };
@@ -88,6 +86,7 @@ impl EmbeddedSeries {
                 changes: watch::Sender::new(head),
                 flush,
                 turns: ScanTurns::new(),
+                deletions: Arc::new(Semaphore::new(1)),
                 closed: AtomicBool::new(false),
             }),
         })

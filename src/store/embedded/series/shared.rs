@@ -8,18 +8,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::read::TableDelta;
-use super::scan::LOOKED_AT;
 use super::table::{Now, SeriesTable};
-use super::turns::ScanTurns;
 use crate::clock::{RetentionClock, SharedClock};
 use crate::model::batch::PointBatch;
 use crate::model::cursor::Cursor;
 use crate::model::leases::Fence;
 use crate::store::embedded::buffered::FlushSignal;
 use crate::store::embedded::fences::Fences;
+use crate::store::scan::{LOOKED_AT, ScanTurns};
 use crate::store::{Delta, ErrorKind, Fenced, StoreError, StoreResult, UpsertOutcome};
 
 /// What all users of the table share.
@@ -32,6 +31,8 @@ pub(super) struct Shared {
     pub(super) changes: watch::Sender<u64>,
     pub(super) flush: Arc<FlushSignal>,
     pub(super) turns: ScanTurns,
+    /// The turn of deletions by selector, from when they begin to select series.
+    pub(super) deletions: Arc<Semaphore>,
     pub(super) closed: AtomicBool,
 }
 

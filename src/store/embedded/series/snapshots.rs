@@ -7,11 +7,11 @@
 use std::sync::Arc;
 
 use super::EmbeddedSeries;
-use super::scan::Scan;
 use super::shared::Shared;
 use crate::model::selector::Selector;
 use crate::model::series::SeriesKey;
 use crate::store::embedded::blocking::off_thread;
+use crate::store::scan::Scan;
 use crate::store::{Snapshot, StoreResult};
 
 impl EmbeddedSeries {
@@ -26,17 +26,18 @@ impl EmbeddedSeries {
         // Without selectors a scan costs what it returns, and is one step.
         let at_once = selectors.is_empty();
         let _admitted = if at_once { None } else { Some(self.shared.turns.admit()?) };
-        let finish = move |shared: &Shared, scan: &mut Scan| shared.finish_snapshot(scan, limit);
+        let finish =
+            move |shared: &Shared, scan: &mut Scan<u32>| shared.finish_snapshot(scan, limit);
         Ok(self.scan(scan, at_once, finish).await?.1)
     }
 
     /// Takes steps until `finish` returns a result; it is called whenever the scan may be complete.
     pub(super) async fn scan<T: Send + 'static>(
         &self,
-        mut scan: Scan,
+        mut scan: Scan<u32>,
         at_once: bool,
-        finish: impl Fn(&Shared, &mut Scan) -> StoreResult<Option<T>> + Send + Sync + 'static,
-    ) -> StoreResult<(Scan, T)> {
+        finish: impl Fn(&Shared, &mut Scan<u32>) -> StoreResult<Option<T>> + Send + Sync + 'static,
+    ) -> StoreResult<(Scan<u32>, T)> {
         let finish = Arc::new(finish);
         loop {
             let turns = &self.shared.turns;
@@ -65,15 +66,15 @@ impl EmbeddedSeries {
 impl Shared {
     fn scan_step<T>(
         &self,
-        scan: &mut Scan,
-        finish: &impl Fn(&Self, &mut Scan) -> StoreResult<Option<T>>,
+        scan: &mut Scan<u32>,
+        finish: &impl Fn(&Self, &mut Scan<u32>) -> StoreResult<Option<T>>,
     ) -> StoreResult<Option<T>> {
         let piece = self.read(|table| scan.read_piece(table))?;
         scan.take(piece);
         if scan.is_ready() { finish(self, scan) } else { Ok(None) }
     }
 
-    fn finish_snapshot(&self, scan: &mut Scan, limit: usize) -> StoreResult<Option<Snapshot>> {
+    fn finish_snapshot(&self, scan: &mut Scan<u32>, limit: usize) -> StoreResult<Option<Snapshot>> {
         self.read(|table| {
             if !scan.finish(table) {
                 return None;

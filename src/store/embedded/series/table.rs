@@ -7,7 +7,6 @@
 //! change in the log; no batch is ever applied in part.
 
 use super::core::Core;
-use super::created::CreatedLog;
 use super::expiry::ExpiryWheel;
 use super::log::ChangeLog;
 use super::record::{BuildSlotHasher, NO_METADATA, NO_SLOT, Record, State};
@@ -16,6 +15,7 @@ use crate::model::batch::{BatchPoint, PointBatch};
 use crate::model::series::{Sample, SeriesId};
 use crate::model::time::{SteadyTime, Timestamp};
 use crate::store::embedded::buffered::DirtySet;
+use crate::store::scan::CreatedLog;
 use crate::store::{SeriesSettings, UpsertCounts, UpsertOutcome};
 
 /// A slot's number must fit 32 bits, tombstones included.
@@ -30,7 +30,7 @@ pub(super) struct SeriesTable {
     pub(super) log: ChangeLog,
     pub(super) tombstones: Tombstones,
     pub(super) dirty: DirtySet<u32, BuildSlotHasher>,
-    pub(super) created: CreatedLog,
+    pub(super) created: CreatedLog<u32>,
     /// Nothing that had ended by the last access is left to be purged.
     pub(super) is_purged: bool,
     /// How many series are live, or have ended and are not purged yet.
@@ -275,7 +275,7 @@ impl SeriesTable {
         // A sample that replaces a later one makes the series expire sooner than its entry says.
         if created || earlier {
             self.wheel.insert(slot, &mut self.core);
-            self.created.note(slot);
+            self.created.note(|| slot);
         }
         self.changed(slot, now.steady);
     }

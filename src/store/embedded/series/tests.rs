@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::purge::PURGED_AT_ONCE;
-use super::scan::{LOOKED_AT, Piece, Scan};
 use super::table::{Now, SeriesTable};
 use crate::model::batch::PointBatch;
 use crate::model::cursor::Cursor;
@@ -14,6 +13,7 @@ use crate::model::selector::Selector;
 use crate::model::series::{SeriesId, SeriesKey};
 use crate::model::time::{SteadyTime, Timestamp};
 use crate::store::embedded::EmbeddedSettings;
+use crate::store::scan::{LOOKED_AT, Piece, Scan};
 use crate::store::{
     Change, Delta, Fenced, SeriesSettings, SeriesStore, StoreSettings, UpsertCounts, UpsertOutcome,
 };
@@ -48,7 +48,7 @@ fn selectors(texts: &[&str]) -> Vec<Selector> {
 /// how many series were looked at.
 fn run(
     table: &mut SeriesTable,
-    mut scan: Scan,
+    mut scan: Scan<u32>,
     mut meanwhile: impl FnMut(&mut SeriesTable),
 ) -> (Vec<SeriesKey>, usize) {
     let mut looked_at = 0;

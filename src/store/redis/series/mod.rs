@@ -5,10 +5,12 @@
 //! into deletions before it does its own work, so that no reader ever sees what has expired.
 
 mod codec;
+mod delete;
 mod local_copy;
 mod piece_size;
 mod reader;
 mod room;
+mod scans;
 pub(super) mod scripts;
 mod signal;
 mod split;
@@ -26,21 +28,22 @@ use self::local_copy::LocalCopy;
 use self::piece_size::PieceSize;
 use self::reader::{Chunk, Position, Reader, changes_of};
 use self::room::Rooms;
-use self::scripts::{DELETE, GET, Limits, Reply};
+use self::scripts::{GET, Limits, Reply};
 use self::signal::Signal;
 use self::split::shard_of;
 use self::state::ShardState;
 use super::core::client::Traffic;
 use super::core::fences::{Pass, add_pass, pass, run_fenced};
-use super::core::replies::{ReplyReader, malformed};
+use super::core::replies::malformed;
 use super::core::script::Script;
-use super::core::shards::{Shards, in_part};
+use super::core::shards::Shards;
 use super::core::upkeep::{Report, StatusPart, Upkeep};
 use crate::model::batch::PointBatch;
 use crate::model::cursor::Cursor;
 use crate::model::leases::Fence;
 use crate::model::selector::Selector;
 use crate::model::series::{Point, SeriesId, SeriesKey};
+use crate::store::scan::ScanTurns;
 use crate::store::{
     Change, Delta, ErrorKind, Fenced, ResourceStatus, SeriesSettings, SeriesStore, Snapshot,
     StoreError, StoreResult, UpsertOutcome,
@@ -48,9 +51,6 @@ use crate::store::{
 
 /// Work on at most this many points is done on the async thread that needs it.
 const INLINE_POINTS: usize = 2_000;
-
-/// The most series that one script deletes.
-const DELETE_CHUNK: usize = 500;
 
 /// The series.
 pub(super) struct RedisSeries {
@@ -64,6 +64,7 @@ pub(super) struct Inner {
     piece_size: PieceSize,
     rooms: Rooms,
     local_copy: Arc<Mutex<LocalCopy>>,
+    turns: ScanTurns,
 }
 
 impl std::fmt::Debug for Inner {
@@ -100,6 +101,7 @@ impl RedisSeries {
                 piece_size: PieceSize::default(),
                 rooms,
                 local_copy: Arc::default(),
+                turns: ScanTurns::new(),
             }),
         }
     }
@@ -191,77 +193,6 @@ impl Inner {
         let (next, head) = (reader.position().cursor(), reader.head().cursor());
         Ok(Delta::Changes { changes, next, head, more: reader.more() })
     }
-
-    /// Deletes series, each in its shard; returns how many existed. A refusal stands only where nothing was deleted.
-    async fn delete_all(
-        &self,
-        ids: &[SeriesId],
-        pass: Option<&Arc<Pass>>,
-    ) -> StoreResult<Fenced<usize>> {
-        let mut by_shard: Vec<Vec<u8>> = vec![Vec::new(); self.shards.count()];
-        for id in ids {
-            by_shard[shard_of(*id, self.shards.count())].extend(id.to_bytes());
-        }
-        let deletes = by_shard.iter().enumerate().filter(|(_, ids)| !ids.is_empty());
-        let deletes = deletes.map(|(shard, ids)| self.delete_part(shard, ids, pass));
-        let (mut sum, mut refused, mut failed) = (0, false, None);
-        // All are waited for: what is still running when this returns could change the store later.
-        for (deleted, stopped) in futures_util::future::join_all(deletes).await {
-            sum += deleted;
-            match stopped {
-                Ok(Fenced::Done(())) => {}
-                Ok(Fenced::Refused) => refused = true,
-                Err(error) => failed = Some(error),
-            }
-        }
-        match failed {
-            Some(error) => Err(in_part(sum, error)),
-            None if refused && sum > 0 => {
-                let why = "the lease changed hands while series were deleted";
-                Err(in_part(sum, StoreError::new(ErrorKind::Unavailable, why)))
-            }
-            None if refused => Ok(Fenced::Refused),
-            None => Ok(Fenced::Done(sum)),
-        }
-    }
-
-    /// Deletes the series of one shard, chunk by chunk; returns how many it deleted, and how it ended.
-    async fn delete_part(
-        &self,
-        shard: usize,
-        ids: &[u8],
-        pass: Option<&Arc<Pass>>,
-    ) -> (usize, StoreResult<Fenced<()>>) {
-        let mut sum = 0;
-        for chunk in ids.chunks(16 * DELETE_CHUNK) {
-            match self.delete_chunk(shard, chunk, pass).await {
-                Ok(Fenced::Done(deleted)) => sum += deleted,
-                Ok(Fenced::Refused) => return (sum, Ok(Fenced::Refused)),
-                Err(error) => return (sum, Err(error)),
-            }
-        }
-        (sum, Ok(Fenced::Done(())))
-    }
-
-    async fn delete_chunk(
-        &self,
-        shard: usize,
-        ids: &[u8],
-        pass: Option<&Arc<Pass>>,
-    ) -> StoreResult<Fenced<usize>> {
-        let traffic = if ids.len() <= 16 { Traffic::Small } else { Traffic::Bulk };
-        let arguments = |command: &mut Cmd| {
-            command.arg(ids);
-        };
-        let Fenced::Done(reply) = self.write(shard, traffic, &DELETE, pass, arguments).await?
-        else {
-            return Ok(Fenced::Refused);
-        };
-        let mut reply = ReplyReader::new(reply)?;
-        let deleted = reply.number()?;
-        self.signal.changed(shard, reply.number()?);
-        Ok(Fenced::Done(deleted))
-    }
 }
 
 #[async_trait]
@@ -280,13 +211,15 @@ impl SeriesStore for RedisSeries {
         after: Option<&SeriesKey>,
         limit: usize,
     ) -> StoreResult<Snapshot> {
-        let (selectors, after) = (selectors.to_vec(), after.cloned());
+        if !selectors.is_empty() {
+            return self.scan_snapshot(selectors, after, limit).await;
+        }
+        let after = after.cloned();
         self.to_the_end(|inner| async move {
             let mut copy = Arc::clone(&inner.local_copy).lock_owned().await;
             let position = copy.sync(&inner).await?;
-            let work = limit.max(if selectors.is_empty() { 0 } else { usize::MAX });
-            let read = move || copy.snapshot(&selectors, after.as_ref(), limit);
-            let (points, more) = off_thread(work, read).await?;
+            let read = move || copy.page(after.as_ref(), limit);
+            let (points, more) = off_thread(limit, read).await?;
             Ok(Snapshot { points, cursor: position.cursor(), more })
         })
         .await
@@ -344,17 +277,17 @@ impl SeriesStore for RedisSeries {
         dry_run: bool,
         fence: Option<Fence>,
     ) -> StoreResult<Fenced<usize>> {
-        let selectors = selectors.to_vec();
+        let found = self.scan_keys(selectors).await?;
         self.to_the_end(|inner| async move {
+            // A pass is valid for a short time: not while the scan runs.
             let Fenced::Done(pass) = pass(&inner.shards, fence.as_ref()).await? else {
                 return Ok(Fenced::Refused);
             };
-            let mut copy = Arc::clone(&inner.local_copy).lock_owned().await;
-            copy.sync(&inner).await?;
-            let ids = off_thread(usize::MAX, move || copy.matching(&selectors)).await?;
             if dry_run {
-                return Ok(Fenced::Done(ids.len()));
+                return Ok(Fenced::Done(found.count()));
             }
+            let ids = move || found.found().map(|(key, ())| key.id()).collect::<Vec<_>>();
+            let ids = off_thread(usize::MAX, ids).await?;
             inner.delete_all(&ids, pass.as_ref()).await
         })
         .await

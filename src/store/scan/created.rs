@@ -1,6 +1,6 @@
 //! The series that were created while scans run.
 //!
-//! A scan reads the names' lists piece by piece, between other users of the table. What was created
+//! A scan reads the series piece by piece, between other users of the table. What was created
 //! behind its position is here, so that it misses nothing. Not a change log: updates and deletions are
 //! seen when the scan looks at its finds once more. Invariant: every series that became live after a
 //! [`Mark`] was made is listed behind the mark's position, as long as the mark lives.
@@ -22,15 +22,22 @@ impl Mark {
 }
 
 /// The log. It is empty while no scan runs.
-#[derive(Debug, Default)]
-pub(super) struct CreatedLog {
+#[derive(Debug)]
+pub(in crate::store) struct CreatedLog<T> {
     marks: Vec<Weak<Mark>>,
-    slots: VecDeque<u32>,
-    /// The position of the first of `slots`.
+    /// What tells the store which series they are.
+    series: VecDeque<T>,
+    /// The position of the first of `series`.
     first: u64,
 }
 
-impl CreatedLog {
+impl<T> Default for CreatedLog<T> {
+    fn default() -> Self {
+        Self { marks: Vec::new(), series: VecDeque::new(), first: 0 }
+    }
+}
+
+impl<T> CreatedLog<T> {
     /// Starts to keep what is created from now on, until the mark is dropped.
     pub(super) fn mark(&mut self) -> Arc<Mark> {
         self.trim();
@@ -40,14 +47,14 @@ impl CreatedLog {
     }
 
     /// Notes that a series became live.
-    pub(super) fn note(&mut self, slot: u32) {
+    pub(in crate::store) fn note(&mut self, series: impl FnOnce() -> T) {
         if !self.marks.is_empty() {
-            self.slots.push_back(slot);
+            self.series.push_back(series());
         }
     }
 
     /// Drops what no scan will read. To be called before each batch.
-    pub(super) fn trim(&mut self) {
+    pub(in crate::store) fn trim(&mut self) {
         if self.marks.is_empty() {
             return;
         }
@@ -55,23 +62,22 @@ impl CreatedLog {
         let starts = self.marks.iter().filter_map(|mark| Some(mark.upgrade()?.start));
         let keep_from = starts.min().unwrap_or_else(|| self.end());
         let dropped = usize::try_from(keep_from - self.first).unwrap_or(usize::MAX);
-        self.slots.drain(..dropped.min(self.slots.len()));
+        self.series.drain(..dropped.min(self.series.len()));
         self.first = keep_from;
-        if self.slots.is_empty() {
-            self.slots = VecDeque::new();
+        if self.series.is_empty() {
+            self.series = VecDeque::new();
         }
     }
 
     /// Returns the position behind the last series.
     pub(super) fn end(&self) -> u64 {
-        self.first + self.slots.len() as u64
+        self.first + self.series.len() as u64
     }
 
-    /// Returns the slots from `position` on, oldest first. A slot may have been freed since, or belong to
-    /// another series.
-    pub(super) fn since(&self, position: u64) -> impl Iterator<Item = u32> {
+    /// Returns the series from `position` on, oldest first. Some may have been deleted since.
+    pub(super) fn since(&self, position: u64) -> impl Iterator<Item = &T> {
         let skipped = usize::try_from(position.saturating_sub(self.first)).unwrap_or(usize::MAX);
-        self.slots.iter().skip(skipped).copied()
+        self.series.iter().skip(skipped)
     }
 }
 
@@ -82,19 +88,19 @@ mod tests {
     #[test]
     fn it_keeps_what_a_mark_needs_and_nothing_else() {
         let mut log = CreatedLog::default();
-        log.note(1);
+        log.note(|| 1);
         let first = log.mark();
-        log.note(2);
+        log.note(|| 2);
         let second = log.mark();
-        log.note(3);
-        assert_eq!(log.since(first.start()).collect::<Vec<_>>(), [2, 3]);
-        assert_eq!(log.since(second.start()).collect::<Vec<_>>(), [3]);
+        log.note(|| 3);
+        assert_eq!(log.since(first.start()).copied().collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(log.since(second.start()).copied().collect::<Vec<_>>(), [3]);
         drop(first);
         log.trim();
-        assert_eq!((log.slots.len(), log.since(second.start()).count()), (1, 1));
+        assert_eq!((log.series.len(), log.since(second.start()).count()), (1, 1));
         drop(second);
         log.trim();
-        log.note(4);
-        assert!(log.slots.is_empty());
+        log.note(|| 4);
+        assert!(log.series.is_empty());
     }
 }

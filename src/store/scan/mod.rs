@@ -1,29 +1,34 @@
 //! Scans: the live series that selectors match, in the order of their keys, read in pieces.
 //!
-//! The table is locked for one piece at a time; matching happens between the pieces, with the table
-//! free. What changed meanwhile is made up for: series that were created behind the scan's position are
-//! in the table's [`CreatedLog`](super::created::CreatedLog), and [`Scan::finish`] looks at all finds
-//! once more. Not asynchronous, and not bounded in number: [`super::snapshots`] is.
-//! Invariant: when `finish` returns true, the finds are exactly what the table has at that moment, up to
-//! the limit; and no lock is held for more than a bounded number of series.
+//! What a store keeps its series in is [`Scanned`] here. It is locked for one piece at a time; matching happens between
+//! the pieces, while it is free. What changed meanwhile is made up for: series that were created behind the scan's
+//! position are in a [`CreatedLog`], and [`Scan::finish`] looks at all finds once more. Not asynchronous, and not bounded
+//! in number: [`ScanTurns`] are for that. Invariant: when `finish` returns true, the finds are exactly what the store
+//! has at that moment, up to the limit; and no lock is held for more than a bounded number of series.
+
+mod created;
+mod scanned;
+mod turns;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::created::Mark;
-use super::table::SeriesTable;
+pub(in crate::store) use self::created::CreatedLog;
+use self::created::Mark;
+pub(in crate::store) use self::scanned::{Scanned, SeriesPiece};
+pub(in crate::store) use self::turns::ScanTurns;
 use crate::model::selector::Selector;
 use crate::model::series::SeriesKey;
 
-/// The most series and names that are looked at while the table is locked once.
-pub(super) const LOOKED_AT: usize = 1024;
+/// The most series and names that are looked at while the store is locked once.
+pub(in crate::store) const LOOKED_AT: usize = 1024;
 
-/// The most created series that [`Scan::finish`] matches while the table is locked.
+/// The most created series that [`Scan::finish`] matches while the store is locked.
 const MATCHED_AT_THE_END: usize = 32;
 
 /// A scan.
 #[derive(Debug)]
-pub(super) struct Scan {
+pub(in crate::store) struct Scan<P> {
     selectors: Vec<Selector>,
     /// Only series after this one are wanted.
     after: Option<SeriesKey>,
@@ -36,7 +41,7 @@ pub(super) struct Scan {
     reached: Option<SeriesKey>,
     /// Where the log of created series was read to; `None` before the first piece.
     created: Option<(Arc<Mark>, u64)>,
-    found: BTreeMap<SeriesKey, u32>,
+    found: BTreeMap<SeriesKey, P>,
     is_ready: bool,
 }
 
@@ -52,23 +57,27 @@ struct NamesToScan {
 enum NameSource {
     /// The selectors name all of them: all are in the queue.
     Listed,
-    /// All names of the table, after this one (or from it on).
+    /// All names of the store, after this one (or from it on).
     Table { from: Option<(Arc<str>, bool)>, at_end: bool },
 }
 
-/// What one lock of the table showed.
+/// What one lock of the store showed.
 #[derive(Debug)]
-pub(super) enum Piece {
-    /// Names of the table.
+pub(in crate::store) enum Piece<P> {
+    /// Names.
     Names(Vec<Arc<str>>),
-    /// Series with their slots, in order unless they are created ones.
-    Series(Vec<(SeriesKey, u32)>),
+    /// Series and where they are, in order unless they are created ones.
+    Series(Vec<(SeriesKey, P)>),
 }
 
-impl Scan {
+impl<P: Copy> Scan<P> {
     /// Makes a scan for the series that any of `selectors` matches (all when there is none), after `after`,
     /// that stops when more than `limit` were found.
-    pub(super) fn new(selectors: Vec<Selector>, after: Option<SeriesKey>, limit: usize) -> Self {
+    pub(in crate::store) fn new(
+        selectors: Vec<Selector>,
+        after: Option<SeriesKey>,
+        limit: usize,
+    ) -> Self {
         let from = after.as_ref().map(|after| Arc::clone(&after.name));
         let names = NamesToScan::new(&selectors, from);
         Self {
@@ -85,14 +94,14 @@ impl Scan {
     }
 
     /// Returns whether [`Self::finish`] is to be called next.
-    pub(super) fn is_ready(&self) -> bool {
+    pub(in crate::store) fn is_ready(&self) -> bool {
         self.is_ready
     }
 
-    /// Reads the next piece from the locked table. [`Self::take`] gets it when the table is free again.
-    pub(super) fn read_piece(&mut self, table: &mut SeriesTable) -> Piece {
+    /// Reads the next piece from the locked store. [`Self::take`] gets it when the store is free again.
+    pub(in crate::store) fn read_piece(&mut self, table: &mut impl Scanned<Place = P>) -> Piece<P> {
         if self.created.is_none() {
-            let mark = table.created.mark();
+            let mark = table.created_mut().mark();
             let start = mark.start();
             self.created = Some((mark, start));
         }
@@ -109,7 +118,7 @@ impl Scan {
     }
 
     /// Matches a piece.
-    pub(super) fn take(&mut self, piece: Piece) {
+    pub(in crate::store) fn take(&mut self, piece: Piece<P>) {
         match piece {
             Piece::Names(names) => {
                 let can_match = |name: &Arc<str>| {
@@ -129,32 +138,38 @@ impl Scan {
         }
     }
 
-    /// Holds the finds against the locked table; returns whether they are what it has now. Otherwise
+    /// Holds the finds against the locked store; returns whether they are what it has now. Otherwise
     /// more pieces have to be read.
-    pub(super) fn finish(&mut self, table: &SeriesTable) -> bool {
-        self.is_ready = false;
-        let created = self.created_since(table, MATCHED_AT_THE_END);
-        self.take(Piece::Series(created));
-        if !self.has_read_all_created(table) {
+    pub(in crate::store) fn finish(&mut self, table: &impl Scanned<Place = P>) -> bool {
+        if !self.has_caught_up_with(table) {
             return false;
         }
-        self.found.retain(|key, slot| table.core.is_live_as(*slot, key));
+        self.found.retain(|key, place| table.is_live_as(*place, key));
         // Deletions may have made room for series that were not reached.
         self.has_enough()
     }
 
+    /// Matches the last created series of the locked store; returns whether there are no more. Unlike [`Self::finish`],
+    /// it does not look again at what was found.
+    pub(in crate::store) fn has_caught_up_with(&mut self, table: &impl Scanned<Place = P>) -> bool {
+        self.is_ready = false;
+        let created = self.created_since(table, MATCHED_AT_THE_END);
+        self.take(Piece::Series(created));
+        self.has_read_all_created(table)
+    }
+
     /// Returns what was found, in order: one series more than the limit where more follow.
-    pub(super) fn found(&self) -> impl Iterator<Item = (&SeriesKey, u32)> {
-        self.found.iter().map(|(key, slot)| (key, *slot))
+    pub(in crate::store) fn found(&self) -> impl Iterator<Item = (&SeriesKey, P)> {
+        self.found.iter().map(|(key, place)| (key, *place))
     }
 
     /// Takes the first `limit` of what was found.
-    pub(super) fn take_found(&mut self, limit: usize) -> Vec<(SeriesKey, u32)> {
+    pub(in crate::store) fn take_found(&mut self, limit: usize) -> Vec<(SeriesKey, P)> {
         std::iter::from_fn(|| self.found.pop_first()).take(limit).collect()
     }
 
     /// Returns how many series were found.
-    pub(super) fn count(&self) -> usize {
+    pub(in crate::store) fn count(&self) -> usize {
         self.found.len()
     }
 
@@ -173,7 +188,7 @@ impl Scan {
     }
 
     /// Reads the next series in order; none where a name's list had to be sorted first.
-    fn read_series(&mut self, table: &mut SeriesTable) -> Vec<(SeriesKey, u32)> {
+    fn read_series(&mut self, table: &mut impl Scanned<Place = P>) -> Vec<(SeriesKey, P)> {
         // Without selectors everything matches, so no more are read than are wanted.
         let missing = if self.selectors.is_empty() {
             self.enough.saturating_sub(self.found.len())
@@ -185,29 +200,16 @@ impl Scan {
         let mut looked_at = 0;
         while looked_at < most {
             let Some((name, after)) = self.take_current() else { break };
-            let core = &mut table.core;
-            let Some(id) = core.names.find(&name) else {
-                looked_at += 1;
-                continue;
-            };
-            if !core.names.get_mut(id).sort_some(&core.slab) {
-                self.current = Some((name, after));
-                break;
-            }
-            let core = &table.core;
-            let slots = core.names.get(id).sorted_after(after.as_deref(), &core.slab);
-            let piece = &slots[..slots.len().min(most - looked_at)];
+            let piece = table.read_series(&name, after.as_deref(), most - looked_at);
             // A name without series counts, too.
-            looked_at += piece.len().max(1);
-            let live = piece.iter().filter(|slot| core.is_live(**slot));
-            series.extend(live.map(|slot| (core.key(*slot), *slot)));
-            let last = piece.last().map(|slot| Arc::clone(&core.slab.get(*slot).labels));
-            if let Some(labels) = &last {
-                self.reached =
-                    Some(SeriesKey { name: Arc::clone(&name), labels: Arc::clone(labels) });
+            looked_at += piece.looked_at.max(1);
+            series.extend(piece.live);
+            if let Some(labels) = &piece.last {
+                let (name, labels) = (Arc::clone(&name), Arc::clone(labels));
+                self.reached = Some(SeriesKey { name, labels });
             }
-            if piece.len() < slots.len() {
-                self.current = Some((name, last.or(after)));
+            if piece.more {
+                self.current = Some((name, piece.last.or(after)));
             }
         }
         series
@@ -223,16 +225,21 @@ impl Scan {
     }
 
     /// Reads at most `limit` series that were created since this was last called, and are live.
-    fn created_since(&mut self, table: &SeriesTable, limit: usize) -> Vec<(SeriesKey, u32)> {
+    fn created_since(
+        &mut self,
+        table: &impl Scanned<Place = P>,
+        limit: usize,
+    ) -> Vec<(SeriesKey, P)> {
         let Some((_, position)) = &mut self.created else { return Vec::new() };
-        let slots: Vec<u32> = table.created.since(*position).take(limit).collect();
-        *position += slots.len() as u64;
-        let live = slots.into_iter().filter(|slot| table.core.is_live(*slot));
-        live.map(|slot| (table.core.key(slot), slot)).collect()
+        let mut read = 0;
+        let created = table.created().since(*position).take(limit).inspect(|_| read += 1);
+        let live = created.filter_map(|series| table.find_created(series)).collect();
+        *position += read;
+        live
     }
 
-    fn has_read_all_created(&self, table: &SeriesTable) -> bool {
-        self.created.as_ref().is_none_or(|(_, position)| *position == table.created.end())
+    fn has_read_all_created(&self, table: &impl Scanned<Place = P>) -> bool {
+        self.created.as_ref().is_none_or(|(_, position)| *position == table.created().end())
     }
 }
 
@@ -256,12 +263,11 @@ impl NamesToScan {
         }
     }
 
-    /// Reads the next names of the table.
-    fn read(&mut self, table: &SeriesTable) -> Vec<Arc<str>> {
+    /// Reads the next names of the store.
+    fn read(&mut self, table: &impl Scanned) -> Vec<Arc<str>> {
         let NameSource::Table { from, at_end } = &mut self.source else { return Vec::new() };
         let start = from.as_ref().map(|(name, included)| (&**name, *included));
-        let names = table.core.names.from(start).take(LOOKED_AT);
-        let names: Vec<_> = names.map(|id| Arc::clone(&table.core.names.get(id).name)).collect();
+        let names: Vec<_> = table.names_from(start).take(LOOKED_AT).map(Arc::clone).collect();
         *at_end = names.len() < LOOKED_AT;
         if let Some(last) = names.last() {
             *from = Some((Arc::clone(last), false));
