@@ -1,6 +1,6 @@
 //! The metadata that series refer to, each kept once.
 //!
-//! Invariant: an entry lives exactly as long as something refers to it.
+//! Invariant: an entry lives exactly as long as something refers to it, in memory, and until the next flush on disk.
 
 use std::sync::Arc;
 
@@ -11,11 +11,15 @@ use super::record::NO_METADATA;
 use crate::model::series::{Metadata, MetricType};
 
 /// All metadata.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct MetadataTable {
+    /// What is in the entries of free numbers.
+    nothing: Arc<Metadata>,
     ids: HashMap<Arc<Metadata>, u32, RandomState>,
     entries: Vec<Entry>,
     free: Vec<u32>,
+    /// Numbers that were freed, and may be on disk still.
+    forgotten: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -23,6 +27,20 @@ struct Entry {
     metadata: Arc<Metadata>,
     references: usize,
     saved: bool,
+}
+
+impl Default for MetadataTable {
+    fn default() -> Self {
+        let nothing =
+            Metadata { metric_type: MetricType::Unknown, help: "".into(), unit: "".into() };
+        Self {
+            nothing: Arc::new(nothing),
+            ids: HashMap::default(),
+            entries: Vec::new(),
+            free: Vec::new(),
+            forgotten: Vec::new(),
+        }
+    }
 }
 
 impl MetadataTable {
@@ -53,7 +71,8 @@ impl MetadataTable {
     pub(super) fn load(&mut self, id: u32, metadata: Metadata) {
         while self.entries.len() < id as usize {
             self.free.extend(u32::try_from(self.entries.len()));
-            self.entries.push(Entry { metadata: nothing(), references: 0, saved: false });
+            let metadata = Arc::clone(&self.nothing);
+            self.entries.push(Entry { metadata, references: 0, saved: false });
         }
         let metadata = Arc::new(metadata);
         self.entries.push(Entry { metadata: Arc::clone(&metadata), references: 0, saved: true });
@@ -72,9 +91,30 @@ impl MetadataTable {
         let Some(entry) = self.entries.get_mut(id as usize) else { return };
         entry.references -= 1;
         if entry.references == 0 {
-            self.ids.remove(&entry.metadata);
+            // Not kept until the number is used again: nobody counts these texts any more.
+            let metadata = std::mem::replace(&mut entry.metadata, Arc::clone(&self.nothing));
+            self.ids.remove(&metadata);
             self.free.push(id);
+            if entry.saved {
+                self.forgotten.push(id);
+            }
         }
+    }
+
+    /// Takes the numbers that are to be deleted from disk.
+    pub(super) fn take_forgotten(&mut self) -> Vec<u32> {
+        let forgotten = std::mem::take(&mut self.forgotten);
+        let (used, unused): (Vec<_>, Vec<_>) =
+            forgotten.into_iter().partition(|id| self.entries[*id as usize].references > 0);
+        // A number that is used again is written over, unless it is freed before.
+        let entries = &self.entries;
+        self.forgotten.extend(used.into_iter().filter(|id| !entries[*id as usize].saved));
+        unused
+    }
+
+    /// Notes that numbers were not deleted from disk after all.
+    pub(super) fn restore_forgotten(&mut self, forgotten: Vec<u32>) {
+        self.forgotten.extend(forgotten);
     }
 
     /// Returns whether a number, read from disk, is [`NO_METADATA`] or that of an entry.
@@ -107,6 +147,36 @@ impl MetadataTable {
     }
 }
 
-fn nothing() -> Arc<Metadata> {
-    Arc::new(Metadata { metric_type: MetricType::Unknown, help: "".into(), unit: "".into() })
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metadata(help: &str) -> Metadata {
+        Metadata { metric_type: MetricType::Gauge, help: help.into(), unit: "".into() }
+    }
+
+    #[test]
+    fn what_nothing_refers_to_is_in_memory_no_more_and_goes_from_disk() {
+        let mut table = MetadataTable::default();
+        let (a, b) = (table.acquire(&metadata("a")), table.acquire(&metadata("b")));
+        assert!(!table.mark_saved(a) && !table.mark_saved(b));
+        table.release(a);
+        table.release(b);
+        assert_eq!((table.bytes(a), table.bytes(b)), (0, 0));
+        // One number is used again before the flush: its row is written over.
+        let c = table.acquire(&metadata("c"));
+        let gone = [a, b].into_iter().find(|id| *id != c).expect("two numbers");
+        let forgotten = table.take_forgotten();
+        assert_eq!(forgotten, [gone]);
+        assert_eq!(table.take_forgotten(), [0; 0]);
+        // The flush failed.
+        table.restore_forgotten(forgotten);
+        assert_eq!(table.take_forgotten(), [gone]);
+        // The other number was never written over.
+        table.release(c);
+        assert_eq!(table.take_forgotten(), [c]);
+        let d = table.acquire(&metadata("d"));
+        table.release(d);
+        assert_eq!(table.take_forgotten(), [0; 0], "it never was on disk");
+    }
 }

@@ -105,7 +105,8 @@ struct SeriesBatch {
 
 impl FlushBatch for SeriesBatch {
     fn len(&self) -> usize {
-        self.changes.samples.len() + self.changes.deleted.len()
+        let DrainedSeries { samples, deleted, forgotten_metadata, .. } = &self.changes;
+        samples.len() + deleted.len() + forgotten_metadata.len()
     }
 
     fn upsert(&self, txn: &Transaction<'_>) -> rusqlite::Result<()> {
@@ -139,6 +140,10 @@ impl FlushBatch for SeriesBatch {
             key.execute([slot])?;
             sample.execute([slot])?;
         }
+        let mut metadata = txn.prepare_cached("DELETE FROM metadata WHERE id = ?")?;
+        for id in &self.changes.forgotten_metadata {
+            metadata.execute([id])?;
+        }
         Ok(())
     }
 
@@ -162,6 +167,7 @@ pub(super) struct DrainedSeries {
     keys: Vec<(u32, u32, Arc<str>)>,
     samples: Vec<SampleRow>,
     deleted: Vec<u32>,
+    forgotten_metadata: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -187,6 +193,7 @@ impl SeriesTable {
             keys: Vec::new(),
             samples: Vec::new(),
             deleted: Vec::new(),
+            forgotten_metadata: self.core.metadata.take_forgotten(),
         };
         for slot in slots {
             let record = self.core.slab.get_mut(slot);
@@ -231,6 +238,7 @@ impl SeriesTable {
         for (id, _) in drained.metadata {
             self.core.metadata.mark_unsaved(id);
         }
+        self.core.metadata.restore_forgotten(drained.forgotten_metadata);
         drop(drained.marks);
         self.dirty.merge_back();
     }
