@@ -13,6 +13,8 @@ use crate::harness::client::push;
 use crate::harness::{DEADLINE, Launch, Server, eventually};
 
 const UPLOADS: usize = 1030;
+/// So many that a response does not fit into the buffers of a connection.
+const LISTED: usize = 40_000;
 /// A quarter of `limits.concurrent_uploads`.
 const PART_OF_UPLOADS: u64 = 256;
 const PUSH: &str = "POST /v1/series?role=leader&source=leader_scrape HTTP/1.1\r\nhost: x\r\n\
@@ -246,4 +248,45 @@ async fn good_clients_are_served_beside_abusive_ones_of_every_kind() {
     }
     eventually("no request is left", async || (server.others_in_flight().await == 0).then_some(()))
         .await;
+}
+
+/// Asks for a long list and reads no more of the response than its status.
+async fn read_status(server: SocketAddr) -> (TcpStream, String) {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a size");
+    socket.bind(([127, 0, 0, 2], 0).into()).expect("an address of loopback");
+    let mut stream = socket.connect(server).await.expect("the server listens");
+    let request = format!("GET /v1/series?limit={LISTED} HTTP/1.1\r\nhost: x\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("the request is sent");
+    let mut status = [0; 12];
+    let read = tokio::time::timeout(DEADLINE, stream.read_exact(&mut status)).await;
+    read.expect("in time").expect("a response");
+    (stream, String::from_utf8_lossy(&status).into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_readers_of_one_address_leave_memory_to_the_others() {
+    let server = Launch::new()
+        .env("HOLDALL_LIMITS__BUFFERED_BODY_BYTES", "16MiB")
+        .env("HOLDALL_LIMITS__SERIES_BODY_BYTES", "2MiB")
+        .env("HOLDALL_LIMITS__SERIES_DECODED_BYTES", "2MiB")
+        .start()
+        .await;
+    for part in 0..LISTED / 10_000 {
+        let lines: String =
+            (0..10_000).map(|i| format!("listed{{part=\"{part}\",i=\"{i:06}\"}} 1\n")).collect();
+        let path = "/v1/series?role=leader&source=leader_scrape";
+        let push = server.request(Method::POST, path).header("content-type", "text/plain");
+        assert_eq!(push.body(lines).send().await.expect("the server responds").status(), 200);
+    }
+    let mut readers = Vec::new();
+    for _ in 0..120 {
+        readers.push(read_status(server.address()).await);
+    }
+    let running = readers.iter().filter(|(_, status)| status == "HTTP/1.1 200").count();
+    // A quarter of the budget, 192 KiB for each but the first 16.
+    assert_eq!(running, 23);
+    assert!(readers.iter().all(|(_, status)| status == "HTTP/1.1 200" || status == "HTTP/1.1 503"));
+    let list = server.get(&format!("/v1/series?limit={LISTED}")).await.expect(200);
+    assert_eq!(list["points"].as_array().map(Vec::len), Some(LISTED));
 }

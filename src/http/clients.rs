@@ -1,4 +1,4 @@
-//! Clients: who counts as one, and how many permits and connections each has now.
+//! Clients: who counts as one, and how many permits and connections and how much memory each has now.
 //!
 //! Not the permits themselves: `admission` takes them. A client is the token that a request shows, or the address that
 //! it comes from where there is none. Invariant: what a client has is counted until it is dropped, and an address is
@@ -47,18 +47,37 @@ impl PermitKind {
     }
 }
 
-/// One client, and how many permits of each kind it has.
+/// One client, how many permits of each kind it has, and how much memory.
 #[derive(Debug, Default)]
-pub(crate) struct Client([AtomicUsize; PermitKind::COUNT]);
+pub(crate) struct Client {
+    permits: [AtomicUsize; PermitKind::COUNT],
+    /// In units of the budget of bytes.
+    memory: AtomicUsize,
+}
 
 impl Client {
     /// Takes one of the client's part of the permits of this kind, which are `most`; `None` when it has them all.
     pub(crate) fn take(self: &Arc<Self>, kind: PermitKind, most: usize) -> Option<ClientPart> {
-        let taken = &self.0[kind as usize];
+        let taken = &self.permits[kind as usize];
         // The counter protects no other memory: it only has to be exact.
         let more = |now: usize| (now < most).then_some(now + 1);
         taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
         Some(ClientPart { client: Arc::clone(self), kind })
+    }
+
+    /// Counts so many units of memory more; returns false when the client would have more than `most`, unless all that
+    /// it has are the `own` units of the request that takes them.
+    pub(crate) fn take_memory(&self, units: usize, most: usize, own: usize) -> bool {
+        let more = |now: usize| {
+            let sum = now.saturating_add(units);
+            (sum <= most || now == own).then_some(sum)
+        };
+        self.memory.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    /// Counts so many units of memory less.
+    pub(crate) fn return_memory(&self, units: usize) {
+        self.memory.fetch_sub(units, Ordering::Relaxed);
     }
 }
 
@@ -71,9 +90,13 @@ pub(crate) struct ClientPart {
 
 impl Drop for ClientPart {
     fn drop(&mut self) {
-        self.client.0[self.kind as usize].fetch_sub(1, Ordering::Relaxed);
+        self.client.permits[self.kind as usize].fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+/// The client that a request counts for, as a request extension set by the admission.
+#[derive(Debug, Clone)]
+pub(crate) struct CountsFor(pub(crate) Arc<Client>);
 
 /// Where a request comes from, as a request extension set by the listener.
 #[derive(Debug, Clone)]
@@ -127,7 +150,7 @@ impl Drop for Connected {
         // Under the lock, so that no new connection finds a client that is being forgotten.
         let mut known = self.addresses.0.lock();
         self.part = None;
-        if self.peer.client.0[PermitKind::Connected as usize].load(Ordering::Relaxed) == 0 {
+        if self.peer.client.permits[PermitKind::Connected as usize].load(Ordering::Relaxed) == 0 {
             known.remove(&self.network);
         }
     }

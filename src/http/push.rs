@@ -94,7 +94,7 @@ mod tests {
 
     #[tokio::test]
     async fn points_count_as_what_they_take_in_memory_while_they_live() {
-        let budget = BodyBudget::new(128 << 10);
+        let budget = BodyBudget::new(128 << 10, 128 << 10);
         let json = |count| format!("{{\"points\":[{}{{}}]}}", "{},".repeat(count));
         for (format, body) in [
             (Format::Text, "a 1\n".repeat(3000)),

@@ -90,7 +90,7 @@ pub struct LimitSettings {
     /// How many connections may be open at a time; more wait to be accepted.
     #[serde(deserialize_with = "settings::count")]
     pub connections: usize,
-    /// The most of each of these numbers that one client has, in percent.
+    /// The most of each of these numbers, and of the bytes in memory, that one client has, in percent.
     #[serde(deserialize_with = "settings::count")]
     pub client_percent: usize,
     /// The fewest bytes a second of a body that a client must send.
@@ -135,7 +135,7 @@ impl LimitSettings {
     pub const CAN_NOT_BUFFER: &str = "a compressed body, as sent and as decoded, and 8 MiB for its decoder must fit \
         into limits.buffered_body_bytes: it would always be refused";
 
-    /// Returns how many of `count` permits one client has at most: its part, rounded up.
+    /// Returns how many of `count` permits or bytes one client has at most: its part, rounded up.
     pub fn part_of_client(&self, count: usize) -> usize {
         // Divided first, so that no product overflows.
         let percent = self.client_percent.min(100);

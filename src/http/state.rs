@@ -4,8 +4,11 @@
 //! has loaded, health checks see a live server that is not ready, and all other requests get 503. It is ready from
 //! its first complete page of /metrics on, for as long as the store can serve.
 
+use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
 
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -91,13 +94,25 @@ impl AppState {
     pub(crate) fn new(parts: RouterParts) -> Self {
         let RouterParts { readiness, settings, access: _, pages, stop } = parts;
         Self(Arc::new(Shared {
-            budget: BodyBudget::new(settings.limits.buffered_body_bytes),
+            budget: {
+                let (limits, bytes) = (&settings.limits, settings.limits.buffered_body_bytes);
+                BodyBudget::new(bytes, limits.part_of_client(bytes))
+            },
             unmatched: RouteMetrics::new(pages.own(), "any", "unmatched"),
             readiness,
             pages,
             stop,
             settings,
         }))
+    }
+}
+
+/// The budget as the request takes from it.
+impl FromRequestParts<AppState> for BodyBudget {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(head: &mut Parts, state: &AppState) -> Result<Self, Infallible> {
+        Ok(state.budget.of(&head.extensions))
     }
 }
 

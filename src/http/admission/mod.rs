@@ -16,7 +16,7 @@ use axum::body::Body;
 use axum::http::Request;
 
 use super::access::{Access, Allowed, Scope};
-use super::clients::{Client, Peer};
+use super::clients::{Client, CountsFor, Peer};
 use super::head;
 use super::observe::RouteMetrics;
 use super::problem::Problem;
@@ -106,8 +106,13 @@ impl RouteAdmission {
             None => None,
         };
         let waits = peer.as_ref().map(|peer| &peer.waits);
+        // A token's client, or else the address.
         let client = client.as_ref().or_else(|| peer.as_ref().map(|peer| &peer.client));
         let permit = self.permits.acquire(self.class, client, waits)?;
+        if let Some(client) = client {
+            let counts_for = CountsFor(Arc::clone(client));
+            request.extensions_mut().insert(counts_for);
+        }
         if let Permit::Exchangeable(running) = &permit {
             request.extensions_mut().insert(running.clone());
         }

@@ -1,13 +1,17 @@
 //! The budget of bytes: how much memory request bodies, what was read from them, and responses take together.
 //!
-//! Not how they are read or sent. Invariant: memory counts from before it is allocated until it is freed, apart from
-//! the first few KiB of each request: the number of these is bounded by the permits to run.
+//! Not how they are read or sent. Each client has at most its part of it, or what a single request of it takes: a large
+//! push is possible, but not beside others. Invariant: memory counts from before it is allocated until it is freed, apart
+//! from the first few KiB of each request: the number of these is bounded by the permits to run.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use axum::http::Extensions;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::http::clients::{Client, CountsFor};
 use crate::http::problem::Problem;
 
 /// How many bytes of each share are not counted.
@@ -21,13 +25,38 @@ const UNIT_BYTES: usize = 4096;
 pub(crate) struct BodyBudget {
     units: Arc<Semaphore>,
     all_bytes: usize,
+    /// The most units that one client takes with several requests.
+    part_of_client: usize,
+    /// The request that takes from the budget; `None` where nobody knows its client.
+    request: Option<Arc<RequestMemory>>,
+}
+
+/// What one request has taken.
+#[derive(Debug)]
+struct RequestMemory {
+    client: Arc<Client>,
+    units: AtomicUsize,
 }
 
 impl BodyBudget {
-    /// Makes a budget of about `bytes`.
-    pub(crate) fn new(bytes: usize) -> Self {
+    /// Makes a budget of about `bytes`, of which each client has at most `part_of_client` bytes.
+    pub(crate) fn new(bytes: usize, part_of_client: usize) -> Self {
         let units = (bytes / UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS);
-        Self { units: Arc::new(Semaphore::new(units)), all_bytes: units * UNIT_BYTES }
+        Self {
+            units: Arc::new(Semaphore::new(units)),
+            all_bytes: units * UNIT_BYTES,
+            part_of_client: part_of_client.div_ceil(UNIT_BYTES),
+            request: None,
+        }
+    }
+
+    /// Returns the budget as the request with these extensions takes from it.
+    pub(crate) fn of(&self, extensions: &Extensions) -> Self {
+        let request = extensions.get().map(|CountsFor(client)| {
+            let client = Arc::clone(client);
+            Arc::new(RequestMemory { client, units: AtomicUsize::new(0) })
+        });
+        Self { request, ..self.clone() }
     }
 
     /// Takes the share of a response, or of a part of one, that will take about `bytes`; see [`Share::hold`]. A
@@ -45,14 +74,58 @@ impl BodyBudget {
 /// What one body or response has taken of the budget. Dropping it gives it back.
 pub(crate) struct Share {
     budget: BodyBudget,
-    permit: Option<OwnedSemaphorePermit>,
+    taken: Vec<Taken>,
     covered_bytes: usize,
+}
+
+/// Units of the budget, which also count for a client. Dropping them gives them back.
+struct Taken {
+    permit: OwnedSemaphorePermit,
+    request: Option<Arc<RequestMemory>>,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if let Some(request) = &self.request {
+            let units = self.permit.num_permits();
+            request.client.return_memory(units);
+            request.units.fetch_sub(units, Ordering::Relaxed);
+        }
+    }
+}
+
+impl BodyBudget {
+    /// Takes units, for the client first: one that has all its part can't even for a moment take what others need.
+    ///
+    /// # Errors
+    /// 503 when its part or the budget is spent.
+    fn take(&self, units: u32) -> Result<Taken, Problem> {
+        const SPENT: &str = "too many bytes of requests and responses are in memory";
+        let request = self.request.clone();
+        if let Some(RequestMemory { client, units: own }) = request.as_deref() {
+            let (more, own_now) = (units as usize, own.load(Ordering::Relaxed));
+            if !client.take_memory(more, self.part_of_client, own_now) {
+                return Err(Problem::overloaded(&format!("{SPENT} for one client")));
+            }
+            own.fetch_add(more, Ordering::Relaxed);
+        }
+        match Arc::clone(&self.units).try_acquire_many_owned(units) {
+            Ok(permit) => Ok(Taken { permit, request }),
+            Err(_) => {
+                if let Some(RequestMemory { client, units: own }) = request.as_deref() {
+                    client.return_memory(units as usize);
+                    own.fetch_sub(units as usize, Ordering::Relaxed);
+                }
+                Err(Problem::overloaded(SPENT))
+            }
+        }
+    }
 }
 
 impl Share {
     /// Makes a share that covers only what is not counted.
     pub(super) fn new(budget: &BodyBudget) -> Self {
-        Self { budget: budget.clone(), permit: None, covered_bytes: FREE_BYTES }
+        Self { budget: budget.clone(), taken: Vec::new(), covered_bytes: FREE_BYTES }
     }
 
     /// Extends the share to cover `bytes`. What it covers already is not taken again.
@@ -64,14 +137,9 @@ impl Share {
             return Ok(());
         };
         let units = u32::try_from(missing.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
-        let more = Arc::clone(&self.budget.units).try_acquire_many_owned(units).map_err(|_| {
-            Problem::overloaded("too many bytes of requests and responses are in memory")
-        })?;
+        let more = self.budget.take(units)?;
         self.covered_bytes += units as usize * UNIT_BYTES;
-        match &mut self.permit {
-            Some(permit) => permit.merge(more),
-            None => self.permit = Some(more),
-        }
+        self.taken.push(more);
         Ok(())
     }
 
@@ -140,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_part_of_a_response_counts_by_its_memory_until_its_last_byte_is_dropped() {
-        let budget = BodyBudget::new(1 << 20);
+        let budget = BodyBudget::new(1 << 20, 1 << 20);
         let mut part = Vec::with_capacity(512 << 10);
         part.extend_from_slice(b"short");
         let part = budget.cover_response(part.len()).and_then(|share| share.hold(part));
@@ -157,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_response_that_is_larger_than_the_budget_is_sent_alone() {
-        let budget = BodyBudget::new(64 << 10);
+        let budget = BodyBudget::new(64 << 10, 64 << 10);
         let large = budget.cover_response(0).and_then(|share| share.hold(vec![0; 1 << 20]));
         assert_eq!(large.as_ref().ok().map(Bytes::len), Some(1 << 20));
         assert!(budget.cover_response(17 << 10).is_err());
@@ -167,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_buffer_that_grows_counts_by_its_capacity_and_stops_at_its_limit() {
-        let budget = BodyBudget::new(1 << 20);
+        let budget = BodyBudget::new(1 << 20, 1 << 20);
         let (mut share, mut buffer) = (Share::new(&budget), Vec::new());
         let most = 300 << 10;
         while buffer.len() < most {
@@ -178,5 +246,39 @@ mod tests {
         }
         let taken = (1 << 20) - left(&budget);
         assert!((most - FREE_BYTES..most).contains(&taken), "{taken}");
+    }
+
+    /// The budget as a request of this client takes from it.
+    fn of(budget: &BodyBudget, client: &Arc<Client>) -> BodyBudget {
+        let mut extensions = Extensions::new();
+        extensions.insert(CountsFor(Arc::clone(client)));
+        budget.of(&extensions)
+    }
+
+    #[test]
+    fn a_client_takes_its_part_with_many_requests_and_more_with_one_alone() {
+        let budget = BodyBudget::new(1 << 20, 256 << 10);
+        let (one, other) = (Arc::new(Client::default()), Arc::new(Client::default()));
+        let take = |client, bytes| of(&budget, client).cover_response(bytes + FREE_BYTES);
+        let held: Vec<_> = (0..4).map(|_| take(&one, 64 << 10)).collect();
+        assert!(held.iter().all(Result::is_ok));
+        let refused = take(&one, 4 << 10).err().expect("its part is spent");
+        assert_eq!(refused.status().as_u16(), 503);
+        assert!(take(&other, 256 << 10).is_ok(), "the others have theirs");
+        drop(held);
+        assert_eq!(left(&budget), 1 << 20);
+        // A large body grows step by step, with a decoder beside it, as long as the client has nothing else.
+        let request = of(&budget, &one);
+        let mut body = Share::new(&request);
+        body.cover(300 << 10).expect("it is alone");
+        let decoder = request.cover_response(100 << 10).expect("it belongs to the same request");
+        body.cover(500 << 10).expect("it is alone");
+        assert!(take(&one, 4 << 10).is_err());
+        assert!(take(&other, 64 << 10).is_ok());
+        drop((body, decoder));
+        let small = take(&one, 64 << 10).expect("all was given back");
+        assert!(take(&one, 300 << 10).is_err(), "it is not alone");
+        drop(small);
+        assert_eq!(left(&budget), 1 << 20);
     }
 }

@@ -77,6 +77,7 @@ pub(crate) async fn read_whole(
     budget: &BodyBudget,
     pace: BodyPace,
 ) -> Result<WholeBody, Problem> {
+    let budget = &budget.of(request.extensions());
     let (encoding, sent, mut share) = collect_within(request, limit, budget, pace).await?;
     if encoding == Encoding::Identity {
         return Ok(WholeBody { bytes: sent, share });
@@ -201,7 +202,7 @@ mod tests {
     const LIMIT: BodyLimit = BodyLimit { sent_bytes: 1 << 20, decoded_bytes: 1 << 20 };
 
     async fn read(request: Request<Body>, budget: usize) -> Result<Bytes, u16> {
-        let budget = BodyBudget::new(budget);
+        let budget = BodyBudget::new(budget, budget);
         let pace = BodyPace::new(Duration::from_secs(60), Duration::from_secs(60), 1);
         read_whole(request, LIMIT, &budget, pace)
             .await

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::request::{Refusal, address, seen, stored};
 use crate::engine::cache::CacheLookup;
-use crate::http::body::LARGE_BYTES;
+use crate::http::body::{BodyBudget, LARGE_BYTES};
 use crate::http::extract::{Json, Path, json_response};
 use crate::http::offload::offload;
 use crate::http::problem::{Code, Problem};
@@ -108,6 +108,7 @@ pub(crate) struct CacheGetBatchResponse {
 pub(crate) async fn get_cached_values(
     State(state): State<AppState>,
     Path(namespace): Path<String>,
+    budget: BodyBudget,
     Json(body): Json<CacheGetBatchRequest>,
 ) -> Result<Response, Problem> {
     let namespace = field("namespace", Namespace::parse(namespace))?;
@@ -131,7 +132,7 @@ pub(crate) async fn get_cached_values(
     // large request bodies. Base64 makes four bytes of three; keys are written escaped.
     let keys: usize = body.keys.iter().map(|key| key.len() * 2 + ITEM_BYTES).sum();
     let text_bytes = bytes / 3 * 4 + keys;
-    let share = state.budget.cover_response(text_bytes)?;
+    let share = budget.cover_response(text_bytes)?;
     let items = body.keys.into_iter().zip(found);
     let values = items.map(|(key, found)| CacheGetBatchItem::new(key, found)).collect();
     let response = CacheGetBatchResponse { values };

@@ -10,7 +10,7 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::parts::{EncoderBytes, PART_SERIES, Parts, Source, respond};
+use super::parts::{PART_SERIES, Parts, ResponseBudget, Source, respond};
 use super::points::{SeriesDeltaResponse, write_change};
 use crate::engine::Engine;
 use crate::engine::series::Changes;
@@ -62,7 +62,7 @@ pub(crate) struct DeltaQuery {
     responses((status = 200, description = "The changes", body = SeriesDeltaResponse)))]
 pub(crate) async fn get_series_delta(
     State(state): State<AppState>,
-    encoder: EncoderBytes,
+    budget: ResponseBudget,
     Query(query): Query<DeltaQuery>,
     permit: RunningPermit,
 ) -> Result<Response, Problem> {
@@ -89,7 +89,7 @@ pub(crate) async fn get_series_delta(
     let source = DeltaSource { engine, next, head, left, more };
     let parts = Parts::new(source, changes, "{\"events\":[");
     // In a box, so that requests that wait don't have the room for it.
-    Box::pin(respond(parts, &state.budget, encoder)).await
+    Box::pin(respond(parts, budget)).await
 }
 
 /// What is left of a delta whose first part was read.

@@ -18,6 +18,7 @@ use futures_util::stream;
 use crate::http::body::{BodyBudget, Share};
 use crate::http::extract::json_response;
 use crate::http::problem::Problem;
+use crate::http::state::AppState;
 
 /// The most series that are read from the store at a time.
 pub(super) const PART_SERIES: usize = 512;
@@ -32,15 +33,18 @@ const SENDING_BYTES: usize = 192 << 10;
 /// What the encoders take for each response that they compress.
 const ENCODERS: [(&str, usize); 2] = [("gzip", 320 << 10), ("zstd", 1280 << 10)];
 
-/// How many bytes the encoder takes that a request asks for. Read before a request waits, so that it need not keep its
-/// headers.
-#[derive(Clone, Copy)]
-pub(super) struct EncoderBytes(usize);
+/// The budget that a response takes from, and how many bytes the encoder takes that its request asks for. Read before a
+/// request waits, so that it need not keep its headers.
+#[derive(Clone)]
+pub(super) struct ResponseBudget {
+    budget: BodyBudget,
+    encoder_bytes: usize,
+}
 
-impl<S: Sync> FromRequestParts<S> for EncoderBytes {
+impl FromRequestParts<AppState> for ResponseBudget {
     type Rejection = Infallible;
 
-    async fn from_request_parts(head: &mut Head, _: &S) -> Result<Self, Infallible> {
+    async fn from_request_parts(head: &mut Head, state: &AppState) -> Result<Self, Infallible> {
         let accepted = head.headers.get_all(ACCEPT_ENCODING).iter();
         let accepted = accepted.filter_map(|value| value.to_str().ok());
         let bytes = accepted.flat_map(|accepted| {
@@ -49,7 +53,8 @@ impl<S: Sync> FromRequestParts<S> for EncoderBytes {
                 .filter(move |(name, _)| accepted.contains(name))
                 .map(|(_, bytes)| *bytes)
         });
-        Ok(Self(bytes.max().unwrap_or(0)))
+        let encoder_bytes = bytes.max().unwrap_or(0);
+        Ok(Self { budget: state.budget.of(&head.extensions), encoder_bytes })
     }
 }
 
@@ -139,14 +144,13 @@ impl<S: Source> Parts<S> {
 /// Those of the source before the first chunk is whole, and 503 when the budget is spent.
 pub(super) async fn respond<S: Source>(
     mut parts: Parts<S>,
-    budget: &BodyBudget,
-    encoder: EncoderBytes,
+    ResponseBudget { budget, encoder_bytes }: ResponseBudget,
 ) -> Result<Response, Problem> {
     let first = parts.next().await?;
     if parts.has_ended() {
         return Ok(json_response(budget.cover_response(first.len())?.hold(first)?));
     }
-    let share = budget.cover_response(SENDING_BYTES + encoder.0)?;
+    let share = budget.cover_response(SENDING_BYTES + encoder_bytes)?;
     let sending = Sending { first: Some(first), parts, _share: share };
     let chunks = stream::try_unfold(sending, |mut sending| async move {
         let chunk = sending.next().await.map_err(|problem| Broken(problem.code().as_str()))?;
@@ -228,6 +232,10 @@ mod tests {
         }
     }
 
+    fn of(budget: &BodyBudget) -> ResponseBudget {
+        ResponseBudget { budget: budget.clone(), encoder_bytes: 0 }
+    }
+
     fn numbers(end: usize, fails_at: usize) -> Parts<Numbers> {
         Parts::new(Numbers { next: 0, end, fails_at, most_read: 0 }, Vec::new(), "{\"list\":[")
     }
@@ -235,8 +243,8 @@ mod tests {
     #[tokio::test]
     async fn a_long_response_is_made_in_chunks_of_bounded_size_and_counts_while_it_is_sent() {
         for count in [0, 1, 63, 66, 1000] {
-            let budget = BodyBudget::new(1 << 20);
-            let response = respond(numbers(count, usize::MAX), &budget, EncoderBytes(0)).await;
+            let budget = BodyBudget::new(1 << 20, 1 << 20);
+            let response = respond(numbers(count, usize::MAX), of(&budget)).await;
             let response = response.unwrap_or_else(|problem| panic!("{problem:?}"));
             if count == 1000 {
                 let more = budget.cover_response((1 << 20) - SENDING_BYTES + (64 << 10));
@@ -259,14 +267,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_failure_is_a_status_at_the_start_and_breaks_the_response_in_the_middle() {
-        let budget = BodyBudget::new(1 << 20);
-        let refused = respond(numbers(1000, 0), &budget, EncoderBytes(0)).await;
+        let budget = BodyBudget::new(1 << 20, 1 << 20);
+        let refused = respond(numbers(1000, 0), of(&budget)).await;
         assert_eq!(refused.err().map(|problem| problem.status().as_u16()), Some(503));
-        let response = respond(numbers(1000, 500), &budget, EncoderBytes(0)).await;
+        let response = respond(numbers(1000, 500), of(&budget)).await;
         let response = response.unwrap_or_else(|problem| panic!("{problem:?}"));
         assert!(to_bytes(response.into_body(), usize::MAX).await.is_err());
         let spent = budget.cover_response(1 << 20);
-        let refused = respond(numbers(1000, usize::MAX), &budget, EncoderBytes(0)).await;
+        let refused = respond(numbers(1000, usize::MAX), of(&budget)).await;
         assert_eq!(refused.err().map(|problem| problem.code()), Some(Code::Overloaded));
         drop(spent);
     }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::parse_id;
-use super::parts::{EncoderBytes, PART_SERIES, Parts, Source, respond};
+use super::parts::{PART_SERIES, Parts, ResponseBudget, Source, respond};
 use super::points::{SeriesPoint, write_point};
 use super::selectors::parse_selectors;
 use crate::engine::Engine;
@@ -60,7 +60,7 @@ pub(crate) struct SeriesPageResponse {
     responses((status = 200, description = "A page of the snapshot", body = SeriesPageResponse)))]
 pub(crate) async fn list_series(
     State(state): State<AppState>,
-    encoder: EncoderBytes,
+    budget: ResponseBudget,
     Query(query): Query<SeriesQuery>,
 ) -> Result<Response, Problem> {
     let limit = state.page_items(query.limit)?;
@@ -70,7 +70,7 @@ pub(crate) async fn list_series(
     let engine = Arc::clone(state.engine()?);
     let source = PageSource { engine, selectors, cursor, after, left: limit, more: true };
     let parts = Parts::new(source, Vec::new(), "{\"points\":[");
-    respond(parts, &state.budget, encoder).await
+    respond(parts, budget).await
 }
 
 /// The series of one page.

@@ -22,7 +22,7 @@ use super::points::write_change;
 use crate::engine::Engine;
 use crate::engine::series::Changes;
 use crate::http::admission::{RunningPermit, WaitFor};
-use crate::http::body::Share;
+use crate::http::body::{BodyBudget, Share};
 use crate::http::extract::Query;
 use crate::http::problem::Problem;
 use crate::http::state::AppState;
@@ -53,6 +53,7 @@ pub(crate) async fn stream_series(
     State(state): State<AppState>,
     headers: HeaderMap,
     Query(query): Query<StreamQuery>,
+    budget: BodyBudget,
     permit: RunningPermit,
 ) -> Result<Response, Problem> {
     let engine = Arc::clone(state.engine()?);
@@ -70,7 +71,7 @@ pub(crate) async fn stream_series(
     let limit = limit.min(PART_SERIES);
     let first = engine.series.delta(&cursor, limit, Duration::ZERO).await?;
     let first = first.ok_or_else(cursor_gone)?;
-    let mut feed = Feed { state, engine, cursor, limit, event: None, ended: false };
+    let mut feed = Feed { state, engine, budget, cursor, limit, event: None, ended: false };
     // Before the stream begins, so that a lack of memory is a status, too.
     let begin = feed.begin(first).await?;
     let events = stream::unfold((Some(begin), feed), |(begin, mut feed)| async move {
@@ -92,6 +93,7 @@ pub(crate) async fn stream_series(
 struct Feed {
     state: AppState,
     engine: Arc<Engine>,
+    budget: BodyBudget,
     cursor: Cursor,
     limit: usize,
     /// The event that is being sent, when it has more than one chunk.
@@ -145,7 +147,7 @@ impl Feed {
         let text = format!("event: change\nid: {next}\ndata: {{\"events\":[");
         let mut event = Parts::new(EventSource { next, more }, changes, text);
         let first = event.next().await?;
-        let budget = &self.state.budget;
+        let budget = &self.budget;
         if event.has_ended() {
             return budget.cover_response(first.len())?.hold(first);
         }
