@@ -1,5 +1,6 @@
 //! The refresher over a scripted store.
 
+mod real_store;
 mod scripted_store;
 
 use std::io::Read;
