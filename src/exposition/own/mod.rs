@@ -86,6 +86,8 @@ pub struct StoreMetrics {
     pub entries: GaugeFamily,
     /// The most entries, by `resource`, where their number has a limit.
     pub limits: GaugeFamily,
+    /// The most bytes, by `resource`, where they have a limit.
+    pub bytes_limits: GaugeFamily,
     /// The size of the entries, by `resource`, where it is bounded in bytes.
     pub bytes: GaugeFamily,
     /// Buffered writes that are not on disk yet.
@@ -217,6 +219,11 @@ impl StoreMetrics {
             limits: r.add(GaugeFamily::new(
                 "holdall_store_entries_limit",
                 "The most live entries that the store takes, by resource.",
+                &["resource"],
+            )?)?,
+            bytes_limits: r.add(GaugeFamily::new(
+                "holdall_store_bytes_limit",
+                "The most bytes of all entries that the store takes, by resource.",
                 &["resource"],
             )?)?,
             bytes: r.add(GaugeFamily::new(

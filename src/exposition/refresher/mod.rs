@@ -241,6 +241,11 @@ impl Refresher {
                 let bytes = status.resources.iter();
                 let bytes = bytes.filter_map(|of| Some(([of.resource], of.bytes? as f64)));
                 store.bytes.replace_all(bytes)
+            })
+            .and_then(|()| {
+                let limits = status.resources.iter();
+                let limits = limits.filter_map(|of| Some(([of.resource], of.bytes_limit? as f64)));
+                store.bytes_limits.replace_all(limits)
             });
         if let Err(error) = shown {
             tracing::error!(%error, "the metrics of the store's entries can't be set");

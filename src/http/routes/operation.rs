@@ -69,6 +69,10 @@ pub(crate) struct ResourceStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     limit: Option<i64>,
+    /// The most bytes of all entries; only for resources with a limit in bytes of their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    bytes_limit: Option<i64>,
 }
 
 impl From<&store::ResourceStatus> for ResourceStatus {
@@ -78,6 +82,7 @@ impl From<&store::ResourceStatus> for ResourceStatus {
             entries: int64(status.entries),
             bytes: status.bytes.map(int64),
             limit: status.limit.map(int64),
+            bytes_limit: status.bytes_limit.map(int64),
         }
     }
 }

@@ -88,23 +88,31 @@ pub struct ResourceStatus {
     pub bytes: Option<u64>,
     /// The most live entries, where their number has a limit.
     pub limit: Option<u64>,
+    /// The most bytes of all entries, where that has a limit.
+    pub bytes_limit: Option<u64>,
 }
 
 impl ResourceStatus {
     /// Makes the status of a resource that is counted in bytes, too.
     pub fn sized(resource: &'static str, entries: u64, bytes: u64) -> Self {
-        Self { resource, entries, bytes: Some(bytes), limit: None }
+        Self { resource, entries, bytes: Some(bytes), limit: None, bytes_limit: None }
     }
 
     /// Makes the status of a resource that is counted in entries only.
     pub fn counted(resource: &'static str, entries: u64) -> Self {
-        Self { resource, entries, bytes: None, limit: None }
+        Self { resource, entries, bytes: None, limit: None, bytes_limit: None }
     }
 
     /// Adds the most live entries that there may be.
     #[must_use]
     pub fn limited(self, limit: u64) -> Self {
         Self { limit: Some(limit), ..self }
+    }
+
+    /// Adds the most bytes that all entries may have together.
+    #[must_use]
+    pub fn limited_in_bytes(self, limit: u64) -> Self {
+        Self { bytes_limit: Some(limit), ..self }
     }
 }
 

@@ -34,6 +34,14 @@ pub struct SeriesSettings {
     pub max_tombstones: usize,
 }
 
+impl SeriesSettings {
+    /// Returns how many bytes the keys of tombstones may have: what is kept of deletions is no more than a part of what
+    /// is kept of series.
+    pub fn max_tombstone_bytes(&self) -> usize {
+        self.max_bytes / 4
+    }
+}
+
 /// Returns how many bytes a series counts as: those of its name, its canonical labels, and the help text and the unit
 /// of its metadata, as if it shared none of them with other series.
 pub fn series_bytes(name: &str, labels: &str, metadata: Option<&Metadata>) -> usize {

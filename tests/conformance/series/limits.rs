@@ -14,7 +14,7 @@ use holdall::store::{
 };
 
 use super::{counts, one, snapshot, upsert, view_of};
-use crate::conformance::fixture::{Fixture, MAX_SERIES_BYTES, MAX_TOMBSTONES};
+use crate::conformance::fixture::{Fixture, MAX_SERIES, MAX_SERIES_BYTES, MAX_TOMBSTONES};
 
 /// Deletes series one by one, and holds every cursor of that time against the low watermark: the sequence number of
 /// the newest deletion that each shard has forgotten.
@@ -153,6 +153,9 @@ fn sized(name: &str, label_bytes: usize, help: &str) -> PointBatch {
 
 async fn bytes(fixture: &Fixture) -> u64 {
     let status = fixture.stores.operation.status().await.expect("the store works");
+    let series = status.resources.iter().find(|found| found.resource == "series").expect("series");
+    assert_eq!(series.limit, Some(MAX_SERIES as u64));
+    assert_eq!(series.bytes_limit, Some(MAX_SERIES_BYTES as u64));
     status.bytes("series")
 }
 

@@ -47,7 +47,7 @@ impl EmbeddedCache {
     /// Reports how much is held.
     pub(super) fn status(&self) -> ResourceStatus {
         let Usage { values, bytes } = self.namespaces.usage();
-        ResourceStatus { resource: "cache", entries: values, bytes: Some(bytes), limit: None }
+        ResourceStatus::sized("cache", values, bytes)
     }
 
     fn look_up(&self, address: &CacheAddress) -> StoreResult<CacheRead> {

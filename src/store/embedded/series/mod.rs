@@ -103,13 +103,15 @@ impl EmbeddedSeries {
     /// async threads.
     pub(super) fn status(&self) -> [ResourceStatus; 2] {
         let table = self.shared.table.lock();
+        let settings = &table.settings;
+        let series = ResourceStatus::sized("series", table.held as u64, table.bytes as u64);
+        let tombstones = &table.tombstones;
+        let (count, bytes) = (tombstones.len() as u64, tombstones.bytes() as u64);
         [
-            ResourceStatus::sized("series", table.held as u64, table.bytes as u64),
-            ResourceStatus::sized(
-                "series_tombstones",
-                table.tombstones.len() as u64,
-                table.tombstones.bytes() as u64,
-            ),
+            series.limited(settings.max_series as u64).limited_in_bytes(settings.max_bytes as u64),
+            ResourceStatus::sized("series_tombstones", count, bytes)
+                .limited(settings.max_tombstones as u64)
+                .limited_in_bytes(settings.max_tombstone_bytes() as u64),
         ]
     }
 

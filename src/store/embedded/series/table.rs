@@ -316,7 +316,7 @@ impl SeriesTable {
     /// Forgets the oldest deletions beyond the limit.
     pub(super) fn trim(&mut self) {
         self.tombstones.sweep(|seq, slot| self.core.is_tombstone(seq, slot));
-        let most_bytes = self.settings.max_bytes / 4;
+        let most_bytes = self.settings.max_tombstone_bytes();
         while self.tombstones.len() > self.settings.max_tombstones
             || self.tombstones.bytes() > most_bytes
         {

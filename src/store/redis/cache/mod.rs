@@ -224,7 +224,6 @@ impl Upkeep for RedisCache {
             entries += more_entries;
             bytes += more_bytes;
         }
-        let bytes = Some(bytes);
-        Ok(ResourceStatus { resource: "cache", entries, bytes, limit: None }.into())
+        Ok(ResourceStatus::sized("cache", entries, bytes).into())
     }
 }

@@ -316,13 +316,20 @@ impl Upkeep for RedisSeries {
         let states = replies.into_iter().map(ShardState::read);
         let states = states.collect::<StoreResult<Vec<_>>>()?;
         let sum = |of: fn(&ShardState) -> u64| states.iter().map(of).sum();
+        let limits = &self.inner.limits;
+        let series =
+            ResourceStatus::sized("series", sum(|state| state.live), sum(|state| state.bytes));
+        let tombstones = ResourceStatus::sized(
+            "series_tombstones",
+            sum(|state| state.tombstones),
+            sum(|state| state.tombstone_bytes),
+        );
         let resources = vec![
-            ResourceStatus::sized("series", sum(|state| state.live), sum(|state| state.bytes)),
-            ResourceStatus::sized(
-                "series_tombstones",
-                sum(|state| state.tombstones),
-                sum(|state| state.tombstone_bytes),
-            ),
+            series.limited(limits.max_series as u64).limited_in_bytes(limits.max_bytes as u64),
+            // Each shard has a limit of its own.
+            tombstones
+                .limited((limits.max_tombstones * limits.shards) as u64)
+                .limited_in_bytes(limits.max_bytes as u64 / 4),
         ];
         Ok(Report { resources, newest: Some(Position::of(&states).cursor()) })
     }
