@@ -3,6 +3,7 @@
 mod harness;
 
 mod access;
+mod aggregates_crash;
 mod background;
 mod bad_input;
 mod bad_start;
