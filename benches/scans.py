@@ -9,6 +9,7 @@ python3 benches/scans.py BINARY [SERIES]
 import http.client
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import urllib.parse
 SCANS = 24
 EXPRESSIONS = 15
 SLOW_READERS = 1030
-STREAMS = 100
+STREAMS = [100, 900]
 SECONDS = 15
 RETENTION_S = 24 * 3600
 
@@ -61,10 +62,13 @@ def measure(server, port, series):
     stop.set()
     [thread.join() for thread in scans]
     print(f"memory after the scans: {(resident(server) - memory) >> 20} MiB more")
-    held(server, port, f"{SLOW_READERS} slow readers of a list", SLOW_READERS, "/v1/series?limit=30000")
+    for encoding in ["identity", "gzip", "zstd"]:
+        held(server, port, f"{SLOW_READERS} slow readers of a list ({encoding})", SLOW_READERS,
+             "/v1/series?limit=30000", encoding)
     cursor = ask(port, "GET", "/v1/series/cursor")[1]["cursor"].split("-")[0] + "-0"
-    held(server, port, f"{STREAMS} streams that are not read", STREAMS,
-         f"/v1/series/stream?limit=100000&cursor={cursor}")
+    for count in STREAMS:
+        held(server, port, f"{count} streams that are not read", count,
+             f"/v1/series/stream?limit=100000&cursor={cursor}", "identity")
     deletion = threading.Thread(target=delete_all, args=(port,))
     deletion.start()
     others("deletion of all series", port)
@@ -82,15 +86,17 @@ def delete_all(port):
     print(f"deletion: {status} {outcome}, {time.monotonic() - start:.1f} s", flush=True)
 
 
-def held(server, port, what, count, path):
+def held(server, port, what, count, path, encoding):
     """Sends requests and does not read the responses."""
     memory = resident(server)
     connections = []
-    for _ in range(count):
+    for number in range(count):
         connection = socket.socket()
+        # Several clients, and none of them the one whose calls are timed: each has a share.
+        connection.bind((f"127.0.0.{2 + number % 4}", 0))
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect(("127.0.0.1", port))
-        connection.sendall(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+        connection.sendall(f"GET {path} HTTP/1.1\r\nhost: x\r\naccept-encoding: {encoding}\r\n\r\n".encode())
         connections.append(connection)
     others(what, port)
     print(f"memory: {(resident(server) - memory) >> 20} MiB more")
@@ -127,12 +133,13 @@ def others(what, port):
     """Calls what other clients need, and prints how long the calls took."""
     body = {"holder": "bench", "ttl": "10m"}
     # A name of its own for each load: what an earlier one acquired is still held.
-    lease = f"/v1/leases/bench-{what.split()[0]}"
+    name = re.sub("[^a-z0-9]+", "-", what.lower())
+    lease = f"/v1/leases/bench-{name}"
     token = ask(port, "POST", f"{lease}/acquire", body)[1]["fencing_token"]
     push = {"role": "leader", "source": "leader_scrape", "points": [{"name": "one", "value": 1}]}
     calls = {
         "livez": lambda n: ask(port, "GET", "/livez"),
-        "lock": lambda n: ask(port, "POST", f"/v1/locks/job/{what.split()[0]}-{n}", {"ttl": "1h"}),
+        "lock": lambda n: ask(port, "POST", f"/v1/locks/job/{name}-{n}", {"ttl": "1h"}),
         "renew": lambda n: ask(port, "POST", f"{lease}/renew", {"fencing_token": token}),
         "push of one": lambda n: ask(port, "POST", "/v1/series", push),
         "named selector": lambda n: ask(port, "GET", "/v1/series?match[]=one"),
