@@ -202,11 +202,6 @@ impl Route {
         Self { compressed: true, ..self }
     }
 
-    /// Leaves the route out of the document.
-    pub(crate) fn hidden(self) -> Self {
-        Self { documented: None, ..self }
-    }
-
     /// Declares the codes of this route alone.
     pub(crate) fn fails(self, codes: &'static [Code]) -> Self {
         Self { own_codes: codes, ..self }

@@ -68,6 +68,54 @@ def test_the_shell_of_the_document_on_aggregates(aggregates, run, tmp_path):
         printed = printed[found.end() :]
 
 
+def toml(value) -> str:
+    """A value of JSON as TOML."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{name} = {toml(inner)}" for name, inner in value.items()) + " }"
+    return json.dumps(value)
+
+
+def same(found, expected) -> bool:
+    """Whether two values are the same, up to the five digits of the document."""
+    if isinstance(expected, dict):
+        return found.keys() == expected.keys() and all(same(found[name], expected[name]) for name in expected)
+    if isinstance(expected, list):
+        return len(found) == len(expected) and all(map(same, found, expected))
+    if isinstance(expected, float):
+        return abs(found - expected) <= 1e-4 * abs(expected)
+    return found == expected
+
+
+def test_the_examples_of_all_kinds(start_holdall):
+    (text,) = re.findall(r"^### Examples\n(.*?)(?=^##|\Z)", (REPOSITORY / "docs/aggregates.md").read_text(), re.M | re.S)
+    rows = re.findall(r"^\| `(\{.*?\})` \| (`.*`) \| `(.*)` \|$", text, re.M)
+    kinds = [json.loads(settings) for settings, _, _ in rows]
+    assert {kind["kind"] for kind in kinds} == {
+        *("sum", "count", "min", "max", "first", "last", "set", "hll", "topk", "bloom", "decayed_sum"),
+        *("quantiles", "map", "tuple"),
+    }
+    holdall = start_holdall(**{f"HOLDALL_PIPELINES__P{at}": toml(kind) for at, kind in enumerate(kinds)})
+    for at, (_, deltas, expected) in enumerate(rows):
+        updates = [
+            {"entity": "a", "at": "2026-01-31T12:00:00Z", "delta": json.loads(delta)}
+            for delta in re.findall(r"`([^`]*)`", deltas)
+        ]
+        request = urllib.request.Request(
+            holdall.url(f"/v1/aggregates/p{at}/merge"),
+            data=json.dumps({"updates": updates}).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request) as response:
+            assert json.load(response)["applied"] == len(updates)
+        value = json.loads(get(holdall.url(f"/v1/aggregates/p{at}/a"))[0])["value"]
+        expected = json.loads(expected)
+        if kinds[at]["kind"] == "decayed_sum":
+            # It decays until it is read, which is now.
+            assert value.keys() == expected.keys() and 0 <= value["value"] < expected["value"]
+        else:
+            assert same(value, expected), f"{kinds[at]}: {value} instead of {expected}"
+
+
 def generation(holdall, key: str) -> int:
     """The generation of a key."""
     return json.loads(get(holdall.url(f"/v1/generations/{key}"))[0])["generation"]

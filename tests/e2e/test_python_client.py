@@ -326,6 +326,10 @@ def call_aggregates(call):
     (value,) = call("listAggregates", "views", limit=10).aggregates
     assert value.entity == WEIRD
     assert call("deleteAggregate", "views", WEIRD, bucket=bucket).deleted == 1
+    update.entity, update.delta, update.event_id = "merge", 1, "two"
+    call("mergeAggregates", "views", body=merge)
+    assert call("getAggregateNamedMerge", "views").value == 1
+    assert call("deleteAggregateNamedMerge", "views").deleted == 1
     call("getAggregate", "views", WEIRD, status=404)
     seen = models.EventsSeenRequest(event_ids=["a", "a"])
     assert call("markEventsSeen", body=seen).first_seen == [True, False]

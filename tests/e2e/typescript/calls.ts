@@ -226,6 +226,10 @@ async function aggregates() {
   const listed = data(await client.GET("/v1/aggregates/{pipeline}", { params: { ...params, query: { limit: 10 } } }));
   assert.deepEqual(listed.aggregates.map((value) => value.entity), [weird]);
   assert.equal(data(await client.DELETE(one, { params: { path, query: { bucket } } })).deleted, 1);
+  const named = { entity: "merge", delta: 1 };
+  data(await client.POST(merge, { params, body: { updates: [named] } }));
+  assert.equal(data(await client.GET(merge, { params })).value, 1);
+  assert.equal(data(await client.DELETE(merge, { params })).deleted, 1);
   const seen = data(await client.POST("/v1/events/seen", { body: { event_ids: ["a", "a"] } }));
   assert.deepEqual(seen.first_seen, [true, false]);
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::keys::{AggregateState, BucketState, defect, when};
+use super::keys::{AggregateState, BucketState, check_export, defect, when};
 use super::read::PageEnd;
 use super::writer::ItemWriter;
 use crate::engine::aggregates::When;
@@ -18,6 +19,7 @@ use crate::http::state::AppState;
 use crate::http::wire::{Integer, field};
 use crate::model::Invalid;
 use crate::model::aggregates::{Aggregate, Bucket, Entity};
+use crate::model::merge::{Kind, QueryError, State as MergeState};
 use crate::model::time::Timestamp;
 use crate::store::Combined;
 
@@ -40,6 +42,10 @@ pub(crate) struct AggregateKeyItem {
     /// A time in the bucket.
     #[schema(value_type = Option<String>, format = DateTime, required = false, nullable = false)]
     at: Option<Timestamp>,
+    /// Elements (texts and numbers) that are looked up in the value. Only for sets and Bloom filters.
+    #[serde(default)]
+    #[schema(required = false)]
+    contains: Vec<Value>,
 }
 
 /// Which values to read.
@@ -48,6 +54,9 @@ pub(crate) struct AggregateKeyItem {
 pub(crate) struct AggregateGetBatchRequest {
     /// The keys.
     keys: Vec<AggregateKeyItem>,
+    /// Whether the response has the values as sketches as well; false when absent. Only for kinds that are sketches.
+    #[schema(nullable = false)]
+    export: Option<bool>,
 }
 
 /// What was found under a key.
@@ -61,6 +70,11 @@ pub(crate) struct AggregateGetBatchItem {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     aggregate: Option<AggregateState>,
+    /// For each element of the key's `contains`, in their order, whether it is in the value. (A Bloom filter may be
+    /// wrong when it says so, and never when it denies it.)
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    contains: Vec<bool>,
 }
 
 /// What was found under many keys.
@@ -88,31 +102,51 @@ pub(crate) async fn get_aggregates(
     let engine = state.engine()?;
     let pipeline = engine.aggregates.pipeline(&pipeline)?.pipeline();
     check_batch(&state, body.keys.len())?;
+    let export = check_export(pipeline, body.export)?;
+    let kind = &pipeline.kind;
     let key = |(index, item): (usize, AggregateKeyItem)| {
-        let when = when(item.at, item.bucket.map(|bucket| bucket.0));
-        let when = field(&format!("/keys/{index}/bucket"), when)?;
-        let bucket = engine.aggregates.bucket(pipeline, when);
-        let bucket = field(&format!("/keys/{index}/bucket"), bucket)?;
-        let entity = field(&format!("/keys/{index}/entity"), Entity::parse(item.entity))?;
-        Ok((entity, bucket))
+        let pointer = |field: &str| format!("/keys/{index}/{field}");
+        let when = field(&pointer("bucket"), when(item.at, item.bucket.map(|bucket| bucket.0)))?;
+        let bucket = field(&pointer("bucket"), engine.aggregates.bucket(pipeline, when))?;
+        let entity = field(&pointer("entity"), Entity::parse(item.entity))?;
+        // Elements that can't be looked up are refused, whether there is a value or not.
+        look_up(kind, &kind.empty(), &item.contains).map_err(|error| match error {
+            QueryError::Invalid(why) => Problem::invalid_at(&pointer("contains"), &why),
+            QueryError::OtherKind(error) => defect(error),
+        })?;
+        Ok(((entity, bucket), item.contains))
     };
     let keys = body.keys.into_iter().enumerate().map(key).collect::<Result<Vec<_>, Problem>>()?;
+    let (keys, mut elements): (Vec<_>, Vec<_>) = keys.into_iter().unzip();
     let now = engine.aggregates.now();
-    let mut writer = ItemWriter::new(&state, "values", pipeline.kind.max_state_bytes())?;
+    let mut writer = ItemWriter::new(&state, "values", kind.max_state_bytes())?;
     for part in keys.chunks(writer.part(keys.len()).max(1)) {
         writer.cover(part.len())?;
         let found = engine.aggregates.get_many(pipeline, part).await?;
-        let items: Vec<_> = part.iter().cloned().zip(found).collect();
+        let items = part.iter().cloned().zip(found).zip(elements.drain(..part.len()));
+        let items: Vec<_> = items.map(|((key, held), elements)| (key, held, elements)).collect();
         let shown = Arc::clone(pipeline);
-        let show = move |(key, held): ((Entity, Bucket), Option<Aggregate>)| {
+        let show = move |(key, held, elements): (Key, Option<Aggregate>, Vec<Value>)| {
             let entity = key.0.as_str().to_owned();
-            let state = |held| AggregateState::new(&shown, key, &held, now);
+            let contains = match &held {
+                Some(held) => look_up(&shown.kind, &held.state, &elements),
+                None => Ok(vec![false; elements.len()]),
+            };
+            let contains = contains.map_err(|_| Problem::internal())?;
+            let state = |held| AggregateState::new(&shown, key, &held, now, export);
             let aggregate = held.map(state).transpose()?;
-            Ok(AggregateGetBatchItem { entity, found: aggregate.is_some(), aggregate })
+            Ok(AggregateGetBatchItem { entity, found: aggregate.is_some(), aggregate, contains })
         };
         writer = writer.write(items, show).await?;
     }
     writer.finish(&Nothing {})
+}
+
+/// The key of a value.
+type Key = (Entity, Bucket);
+
+fn look_up(kind: &Kind, state: &MergeState, elements: &[Value]) -> Result<Vec<bool>, QueryError> {
+    elements.iter().map(|element| kind.contains(state, element)).collect()
 }
 
 /// Which buckets to combine, and of which entities.
@@ -142,7 +176,7 @@ pub(crate) struct AggregateWindowItem {
     /// The combined value; absent when no bucket has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
-    value: Option<serde_json::Value>,
+    value: Option<Value>,
 }
 
 /// The combined values of many entities.
@@ -292,7 +326,7 @@ pub(crate) async fn get_aggregate_range(
     let next = (found.len() > items).then(|| found.pop()).flatten();
     let (now, shown) = (engine.aggregates.now(), Arc::clone(pipeline));
     let show = move |(bucket, held): (Bucket, Aggregate)| {
-        AggregateState::new(&shown, (entity.clone(), bucket), &held, now)
+        AggregateState::new(&shown, (entity.clone(), bucket), &held, now, false)
     };
     let writer = writer.write(found, show).await?;
     writer.finish(&PageEnd { next_page: next.map(|(bucket, _)| bucket.0.to_string()) })

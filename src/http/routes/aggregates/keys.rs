@@ -5,6 +5,7 @@ use utoipa::ToSchema;
 
 use crate::engine::aggregates::When;
 use crate::http::problem::Problem;
+use crate::http::wire::Base64;
 use crate::model::Invalid;
 use crate::model::aggregates::{Aggregate, Bucket, Entity};
 use crate::model::merge::OtherKind;
@@ -64,6 +65,11 @@ pub(crate) struct AggregateState {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime, nullable = false)]
     expires_at: Option<Timestamp>,
+    /// With `export`: the value as a sketch that other programs read, and that is merged with the delta
+    /// `{"sketch": ...}`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = Byte, nullable = false)]
+    sketch: Option<Base64>,
 }
 
 impl AggregateState {
@@ -76,14 +82,32 @@ impl AggregateState {
         (entity, bucket): (Entity, Bucket),
         held: &Aggregate,
         now: Timestamp,
+        export: bool,
     ) -> Result<Self, Problem> {
+        let kind = &pipeline.kind;
+        let sketch = if export { kind.export(&held.state).map_err(defect)? } else { None };
         Ok(Self {
             entity: entity.as_str().to_owned(),
             bucket: BucketState::new(pipeline, bucket),
-            value: pipeline.kind.value(&held.state, now).map_err(defect)?,
+            value: kind.value(&held.state, now).map_err(defect)?,
             expires_at: held.expires_at,
+            sketch: sketch.map(|bytes| Base64(bytes.into())),
         })
     }
+}
+
+/// Checks that the values of a pipeline can be exported, where that is asked for.
+///
+/// # Errors
+/// 400 when its kind is no sketch.
+pub(super) fn check_export(pipeline: &Pipeline, export: Option<bool>) -> Result<bool, Problem> {
+    let export = export.unwrap_or(false);
+    let kind = &pipeline.kind;
+    if export && kind.export(&kind.empty()).map_err(defect)?.is_none() {
+        let why = Invalid::new("the kind of the pipeline is no sketch");
+        return Err(Problem::invalid_at("export", &why));
+    }
+    Ok(export)
 }
 
 /// Makes a problem of a value that is not of its pipeline's kind.

@@ -16,7 +16,7 @@ use crate::http::problem::Code;
 use crate::http::route::{Resource, read, write};
 
 /// Returns the rows of aggregates. Batches have paths outside the key space, apart from merges: so an entity that is
-/// called `merge` has rows of its own, which the document needs not show.
+/// called `merge` has rows of its own.
 pub(super) fn resource() -> Resource {
     Resource::new("aggregates", "Values that many writers merge into: totals, sketches, top lists")
         .problem_member::<SequenceGap>("gap", "With `sequence_gap`: the number that was expected.")
@@ -24,8 +24,8 @@ pub(super) fn resource() -> Resource {
         .route(write(routes!(merge::merge_aggregates)).body().fenced().fails(merge::CODES))
         .route(read(routes!(read::get_aggregate)).fails(read::CODES))
         .route(write(routes!(read::delete_aggregate)).fenced().fails(read::CODES))
-        .route(read(routes!(read::get_aggregate_merge)).fails(read::CODES).hidden())
-        .route(write(routes!(read::delete_aggregate_merge)).fenced().fails(read::CODES).hidden())
+        .route(read(routes!(read::get_aggregate_named_merge)).fails(read::CODES))
+        .route(write(routes!(read::delete_aggregate_named_merge)).fenced().fails(read::CODES))
         .route(read(routes!(read::list_aggregates)).fails(batch::CODES).compressed())
         .route(read(routes!(batch::get_aggregates)).body().fails(batch::CODES).compressed())
         .route(

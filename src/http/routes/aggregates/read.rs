@@ -7,7 +7,7 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::keys::{AggregateState, when};
+use super::keys::{AggregateState, check_export, when};
 use super::writer::ItemWriter;
 use crate::engine::Engine;
 use crate::http::extract::{FenceHeader, Json, Path, Query};
@@ -65,6 +65,9 @@ pub(crate) struct GetParams {
     #[serde(default, deserialize_with = "given")]
     #[param(value_type = Option<String>, format = DateTime, required = false, nullable = false)]
     at: Option<Timestamp>,
+    /// Whether the response has the value as a sketch as well; false when absent. Only for kinds that are sketches.
+    #[param(required = false, nullable = false)]
+    export: Option<bool>,
 }
 
 /// Reads a value. With a window, it is that of one bucket.
@@ -79,6 +82,7 @@ pub(crate) async fn get_aggregate(
 ) -> HandlerResult<AggregateState> {
     let engine = state.engine()?;
     let pipeline = engine.aggregates.pipeline(&pipeline)?.pipeline();
+    let export = check_export(pipeline, query.export)?;
     let entity = field("entity", Entity::parse(entity))?;
     let when = field("bucket", when(query.at, query.bucket.map(|bucket| bucket.0)))?;
     let key = (entity, field("bucket", engine.aggregates.bucket(pipeline, when))?);
@@ -87,13 +91,14 @@ pub(crate) async fn get_aggregate(
         return Err(Problem::not_found("there is no value under this key"));
     };
     let now = engine.aggregates.now();
-    AggregateState::new(pipeline, key, held, now).map(Json)
+    AggregateState::new(pipeline, key, held, now, export).map(Json)
 }
 
-/// Reads the value of an entity that is called `merge`.
+/// Reads the value of an entity that is called `merge`, as `getAggregate` does for all others.
 #[utoipa::path(get, path = "/v1/aggregates/{pipeline}/merge",
+    params(("pipeline" = String, Path, description = "The pipeline"), GetParams),
     responses((status = 200, description = "The value", body = AggregateState)))]
-pub(crate) async fn get_aggregate_merge(
+pub(crate) async fn get_aggregate_named_merge(
     state: State<AppState>,
     Path(pipeline): Path<String>,
     query: Query<GetParams>,
@@ -130,11 +135,12 @@ pub(crate) async fn delete_aggregate(
     Ok(Json(AggregateDeletionResponse { deleted: int64(deleted) }))
 }
 
-/// Deletes the values of an entity that is called `merge`.
+/// Deletes the values of an entity that is called `merge`, as `deleteAggregate` does for all others.
 #[utoipa::path(delete, path = "/v1/aggregates/{pipeline}/merge",
+    params(("pipeline" = String, Path, description = "The pipeline"), BucketParams, FenceParams),
     responses((status = 200, description = "The number of deleted values",
         body = AggregateDeletionResponse)))]
-pub(crate) async fn delete_aggregate_merge(
+pub(crate) async fn delete_aggregate_named_merge(
     state: State<AppState>,
     Path(pipeline): Path<String>,
     query: Query<BucketParams>,
@@ -155,6 +161,9 @@ pub(crate) struct AggregatePageParams {
     /// The `next_page` of the previous page.
     #[param(required = false, nullable = false)]
     page: Option<String>,
+    /// Whether the response has the values as sketches as well; false when absent. Only for kinds that are sketches.
+    #[param(required = false, nullable = false)]
+    export: Option<bool>,
 }
 
 /// A page of values.
@@ -186,6 +195,7 @@ pub(crate) async fn list_aggregates(
 ) -> Result<Response, Problem> {
     let engine = state.engine()?;
     let pipeline = engine.aggregates.pipeline(&pipeline)?.pipeline();
+    let export = check_export(pipeline, query.export)?;
     let limit = state.page_items(query.limit)?;
     let after = query.page.as_deref().map(parse_page).transpose()?;
     let mut writer = ItemWriter::new(&state, "aggregates", pipeline.kind.max_state_bytes())?;
@@ -195,8 +205,9 @@ pub(crate) async fn list_aggregates(
     let page = engine.aggregates.list(pipeline, after.as_ref(), items).await?;
     let now = engine.aggregates.now();
     let shown = Arc::clone(pipeline);
-    let show =
-        move |(entity, bucket, held)| AggregateState::new(&shown, (entity, bucket), &held, now);
+    let show = move |(entity, bucket, held)| {
+        AggregateState::new(&shown, (entity, bucket), &held, now, export)
+    };
     let writer = writer.write(page.values, show).await?;
     writer.finish(&PageEnd { next_page: page.next.as_ref().map(print_page) })
 }

@@ -1,5 +1,6 @@
 //! Tests of the resources, over a store in memory.
 
+mod aggregate_reads;
 mod aggregates;
 mod cache;
 mod cache_batches;
