@@ -253,7 +253,7 @@ impl DurableStore {
         })
     }
 
-    /// Does what is in the queue, compacts the journal, and closes the file. Calls afterwards fail
+    /// Does what is in the queue, compacts the journal for a moment, and closes the file. Calls afterwards fail
     /// as [`ErrorKind::Unavailable`].
     ///
     /// # Errors

@@ -1,8 +1,10 @@
 //! What a restart, a kill, a wiped or a damaged file leaves.
 
 use std::fs;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
+
+use futures_util::FutureExt as _;
 
 use super::{DAY, Fixture, MINUTE, count, files, load, open, serve, sql};
 use crate::clock::{Clock as _, ManualClock};
@@ -22,6 +24,34 @@ async fn acknowledged_writes_survive_kill_and_restart() {
     let fixture = fixture.restart().await;
     assert!(!fixture.lock("a").await.expect("responds"));
     assert_eq!(fixture.read_lease("l").await, Some(lease));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_that_has_no_time_to_compact_leaves_the_journal_to_the_next_start() {
+    let fixture = Fixture::new();
+    let (entered, has_entered) = mpsc::channel();
+    let (leave, may_leave) = mpsc::channel::<()>();
+    fixture.before_next_commit(move |file| {
+        file.close_at_once();
+        entered.send(()).expect("is awaited");
+        may_leave.recv().expect("comes");
+    });
+    // The stop is asked for while this commit runs, so that no idle moment comes in between.
+    let mut lock = Box::pin(fixture.lock("a"));
+    assert!(lock.as_mut().now_or_never().is_none());
+    tokio::task::block_in_place(|| has_entered.recv()).expect("the commit begins");
+    let mut close = Box::pin(fixture.store.close());
+    assert!(close.as_mut().now_or_never().is_none());
+    leave.send(()).expect("is awaited");
+    assert!(lock.await.expect("responds"));
+    close.await.expect("closes");
+    let folder = fixture.folder.path();
+    assert_eq!((count(folder, "journal"), count(folder, "locks")), (1, 0));
+    let (store, fences) = open(folder, &fixture.clock).expect("opens again");
+    let fixture = Fixture { store, fences, ..fixture };
+    assert!(!fixture.lock("a").await.expect("responds"));
+    fixture.store.close().await.expect("closes");
+    assert_eq!(count(fixture.folder.path(), "journal"), 0);
 }
 
 #[tokio::test]
