@@ -17,6 +17,7 @@ use holdall::model::selector::Selector;
 use holdall::store::embedded::{EmbeddedSettings, open};
 use holdall::store::{StoreSettings, Stores};
 use serde_json::json;
+use tempfile::TempDir;
 
 use self::disk::{Disk, Record};
 use self::traced::{Traced, What};
@@ -30,25 +31,34 @@ const CUTS: usize = 24;
 /// Power cuts around one moment.
 const CUTS_AROUND: usize = 24;
 
-/// Cuts the power behind each of the records at `cuts`, and says what is missing then.
-async fn lost_after(traced: &Traced, records: &[Record], cuts: &BTreeSet<usize>) -> Vec<String> {
-    let mut rng = Rng::from_environment();
-    let mut disk = Disk::default();
-    let mut lost = Vec::new();
-    for (index, record) in records.iter().enumerate() {
+/// Cuts the power behind each of the records at `cuts`: returns each folder that the next start finds.
+fn cut<'a>(
+    records: &'a [Record],
+    cuts: &'a BTreeSet<usize>,
+) -> impl Iterator<Item = (usize, TempDir)> + 'a {
+    let (mut rng, mut disk) = (Rng::from_environment(), Disk::default());
+    records.iter().enumerate().filter_map(move |(index, record)| {
         disk.follow(record);
-        if cuts.contains(&index) {
+        cuts.contains(&index).then(|| {
             let folder = tempfile::tempdir().expect("a folder");
             disk.clone().cut_power(&mut rng, folder.path());
             start_machine(folder.path());
-            let at = format!("cut behind record {index} of {}", records.len());
-            match start(folder.path()) {
-                Ok(stores) => {
-                    let missing = missing(traced, &stores, record.end as u64).await;
-                    lost.extend(missing.into_iter().map(|what| format!("{at}: {what}")));
-                }
-                Err(error) => lost.push(format!("{at}: {error}")),
+            (index, folder)
+        })
+    })
+}
+
+/// Cuts the power behind each of the records at `cuts`, and says what is missing then.
+async fn lost_after(traced: &Traced, records: &[Record], cuts: &BTreeSet<usize>) -> Vec<String> {
+    let mut lost = Vec::new();
+    for (index, folder) in cut(records, cuts) {
+        let at = format!("cut behind record {index} of {}", records.len());
+        match start(folder.path()) {
+            Ok(stores) => {
+                let missing = missing(traced, &stores, records[index].end as u64).await;
+                lost.extend(missing.into_iter().map(|what| format!("{at}: {what}")));
             }
+            Err(error) => lost.push(format!("{at}: {error}")),
         }
     }
     lost
@@ -241,6 +251,52 @@ async fn after_a_sync_that_failed_no_power_cut_takes_what_was_acknowledged() {
         let at = records.partition_point(|record| record.end < failure.end);
         cuts.extend((0..20).map(|step| (at + step * 2).min(records.len() - 1)));
     }
+    let lost = lost_after(&traced, &records, &cuts).await;
+    assert!(lost.is_empty(), "{} lost:\n{}", lost.len(), lost.join("\n"));
+}
+
+/// Returns the index of the first sync that failed.
+fn first_failed_sync(records: &[Record]) -> usize {
+    records.iter().position(Record::is_failed_sync).expect("a sync has failed")
+}
+
+/// Chooses moments from record `from` on, evenly, the last one included.
+fn from_then_on(records: &[Record], from: usize) -> BTreeSet<usize> {
+    let step = 1 + (records.len() - from) / 100;
+    (from..records.len()).step_by(step).chain([records.len() - 1]).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sync_that_fails_after_a_part_of_the_log_was_copied_takes_nothing() {
+    let traced = Traced::new("full");
+    let server = traced.launch.start().await;
+    traced.write_much(&server).await;
+    // While another program reads, the log is copied only as far as that program sees it.
+    let reader = traced.database();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM journal").expect("reads");
+    for _ in 0..2 {
+        traced.write_much(&server).await;
+    }
+    eventually("a part of the log is copied", async || {
+        let (in_log, copied) = traced.frames();
+        (0 < copied && copied < in_log).then_some(())
+    })
+    .await;
+    drop(reader);
+    traced.fail_a_sync_of("durable.db");
+    for _ in 0..2 {
+        traced.write_much(&server).await;
+    }
+    eventually("a sync of the database fails", async || traced.has_failed().then_some(())).await;
+    eventually("the log is kept for the next start", async || {
+        server.get("/readyz").await.expect_problem(503);
+        server.log().contains("restart the server to write its log").then_some(())
+    })
+    .await;
+    traced.write_until(&server, 60).await;
+    server.kill();
+    let records = traced.records();
+    let cuts = from_then_on(&records, first_failed_sync(&records));
     let lost = lost_after(&traced, &records, &cuts).await;
     assert!(lost.is_empty(), "{} lost:\n{}", lost.len(), lost.join("\n"));
 }

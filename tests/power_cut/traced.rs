@@ -41,6 +41,7 @@ pub(super) struct Traced {
     fail: PathBuf,
     acknowledged: Mutex<Vec<Acknowledged>>,
     count: AtomicU64,
+    batches: AtomicU64,
 }
 
 impl Traced {
@@ -59,7 +60,8 @@ impl Traced {
             .env("POWER_CUT_TRACE", &text(&trace))
             .env("POWER_CUT_FAIL", &text(&fail));
         let acknowledged = Mutex::default();
-        Arc::new(Self { launch, store, trace, fail, acknowledged, count: AtomicU64::new(0) })
+        let (count, batches) = (AtomicU64::new(0), AtomicU64::new(0));
+        Arc::new(Self { launch, store, trace, fail, acknowledged, count, batches })
     }
 
     pub(super) fn acknowledged(&self) -> Vec<Acknowledged> {
@@ -98,9 +100,20 @@ impl Traced {
 
     /// Reads a number from the durable database while the server runs.
     pub(super) fn query(&self, sql: &str) -> i64 {
-        rusqlite::Connection::open(self.store.join("durable.db"))
-            .and_then(|conn| conn.query_row(sql, [], |row| row.get(0)))
-            .expect("the database is readable beside the server")
+        let number = self.database().query_row(sql, [], |row| row.get(0));
+        number.expect("the database is readable beside the server")
+    }
+
+    /// Returns how many frames the log of the durable database has, and how many of them are copied into it.
+    pub(super) fn frames(&self) -> (i64, i64) {
+        let frames = |row: &rusqlite::Row<'_>| Ok((row.get(1)?, row.get(2)?));
+        let frames = self.database().query_row("PRAGMA wal_checkpoint(NOOP)", [], frames);
+        frames.expect("the log is readable beside the server")
+    }
+
+    /// Opens the durable database as another program does.
+    pub(super) fn database(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.store.join("durable.db")).expect("the database opens")
     }
 
     fn note(&self, what: What) {
@@ -150,7 +163,8 @@ impl Traced {
 
     /// Writes as much to the journal as makes a compaction due.
     pub(super) async fn write_much(&self, server: &Server) {
-        for batch in 0..14 {
+        for _ in 0..14 {
+            let batch = self.batches.fetch_add(1, Ordering::Relaxed);
             let keys: Vec<_> =
                 (0..100).map(|n| format!("{batch}-{n}-{}", "x".repeat(900))).collect();
             let body = json!({"keys": keys, "ttl": "1h"});
