@@ -23,7 +23,8 @@ use crate::model::series::SeriesKey;
 use crate::model::time::SteadyTime;
 use crate::model::{FailureEvent, LastFailure};
 use crate::store::{
-    Change, Delta, ErrorKind, Operation, SeriesStore, StoreError, StoreResult, StoreStatus,
+    Change, Delta, ErrorKind, Operation, SeriesStore, Snapshot, StoreError, StoreResult,
+    StoreStatus,
 };
 
 /// The number of series that are read at once.
@@ -194,22 +195,27 @@ impl Refresher {
     /// changes while the others were read come again with the next delta, which brings all parts to the
     /// same state.
     async fn build(&self) -> StoreResult<MirrorState> {
-        let mut state: Option<MirrorState> = None;
-        let mut after: Option<SeriesKey> = None;
+        let first = self.read_part(None).await?;
+        let mirror = Mirror::new(Arc::clone(&self.reuse));
+        let mut state = Some(MirrorState { mirror, cursor: first.cursor });
+        let (mut points, mut more) = (first.points, first.more);
         loop {
-            let read = self.series.snapshot(&[], after.as_ref(), self.batch_series);
-            let snapshot = with_timeout(read).await?;
-            state.get_or_insert_with(|| MirrorState {
-                mirror: Mirror::new(Arc::clone(&self.reuse)),
-                cursor: snapshot.cursor,
-            });
-            after = snapshot.points.last().map(|point| point.key.clone());
-            let changes = snapshot.points.into_iter().map(Change::Upserted).collect();
-            apply(&mut state, changes, None).await?;
-            if !snapshot.more || after.is_none() {
+            let after: Option<SeriesKey> =
+                points.last().filter(|_| more).map(|point| point.key.clone());
+            let changes = points.into_iter().map(Change::Upserted).collect();
+            let applied = apply(&mut state, changes, None);
+            let Some(after) = after else {
+                applied.await?;
                 return state.ok_or_else(|| StoreError::new(ErrorKind::Internal, MIRROR_LOST));
-            }
+            };
+            // The next part is read while this one is applied: a start waits for both.
+            let (next, ()) = tokio::try_join!(self.read_part(Some(&after)), applied)?;
+            (points, more) = (next.points, next.more);
         }
+    }
+
+    async fn read_part(&self, after: Option<&SeriesKey>) -> StoreResult<Snapshot> {
+        with_timeout(self.series.snapshot(&[], after, self.batch_series)).await
     }
 
     async fn publish(&self, state: &mut Option<MirrorState>) -> StoreResult<()> {

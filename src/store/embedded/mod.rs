@@ -29,7 +29,7 @@ use self::aggregates::{Aggregates, EventIds, Pipelines, Producers};
 use self::buffered::{BufferedSet, FlushSignal, Flusher};
 use self::cache::EmbeddedCache;
 use self::checkpoints::Checkpoints;
-use self::durable::{DurableStore, Tables};
+use self::durable::{DurableStore, Loaded, Tables};
 use self::fences::{FenceLatches, Fences, Leases};
 use self::generations::Generations;
 use self::locks::Locks;
@@ -116,6 +116,11 @@ impl Files {
         Ok(Self { durable: durable.named_by(lock), buffered: buffered.named_by(lock) })
     }
 
+    /// Checks the pages of both.
+    fn check_pages(&self) -> Result<(), OpenError> {
+        self.buffered.check_pages().and_then(|()| self.durable.check_pages())
+    }
+
     /// Returns the paths of all that a run needs.
     fn paths(&self) -> Vec<PathBuf> {
         [&self.durable, &self.buffered].into_iter().flat_map(CheckedFile::with_log).collect()
@@ -155,21 +160,15 @@ pub fn open_with(
         (Some(folder), Some(lock)) => Some(Files::check(folder, lock, &tables, &sets)?),
         _ => None,
     };
-    let file = files.as_ref().map(|files| &files.durable);
-    let loaded = DurableStore::load(file, settings.sync, tables)?;
-    let last_commit = loaded.last_commit();
-    let clock = start_clock(last_commit.as_ref());
-    // Of another boot, the steady time does not say how long ago that was, and the system's clock is believed.
-    let before = last_commit.filter(|last| last.boot == clock.boot()).map(|last| last.at);
-    let retention = RetentionClock::start(
-        Arc::clone(&clock),
-        store.series.retention,
-        before.unwrap_or_else(|| clock.read()),
-    );
     let signal = Arc::new(FlushSignal::new(store.flush.threshold));
-    let file = files.as_ref().map(|files| &files.buffered);
-    let (wake, now) = (Arc::clone(&signal), Arc::clone(&clock));
-    let flusher = Arc::new(Flusher::open(file, settings.sync, sets, wake, now)?);
+    let (opened, checked) = std::thread::scope(|scope| {
+        let checks = scope.spawn(|| files.as_ref().map_or(Ok(()), Files::check_pages));
+        let wake = Arc::clone(&signal);
+        let opened = read(files.as_ref(), settings.sync, store, tables, sets, wake, start_clock);
+        (opened, checks.join())
+    });
+    checked.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    let Opened { loaded, flusher, clock, retention } = opened?;
     let whole = loaded.make_whole().and_then(|whole| flusher.make_whole().map(|()| whole));
     let whole =
         whole.map_err(|error| OpenError::failed(folder.unwrap_or(Path::new("memory")), error))?;
@@ -202,4 +201,37 @@ pub fn open_with(
         operation: Arc::new(operation),
     };
     Ok((stores, clock))
+}
+
+/// What was read, before anything was changed.
+struct Opened {
+    loaded: Loaded,
+    flusher: Arc<Flusher>,
+    clock: SharedClock,
+    retention: RetentionClock,
+}
+
+/// Reads both files, and starts the clocks with what the last durable write recorded.
+fn read(
+    files: Option<&Files>,
+    sync: SyncMode,
+    store: &StoreSettings,
+    tables: Tables,
+    sets: Vec<Arc<dyn BufferedSet>>,
+    signal: Arc<FlushSignal>,
+    start_clock: impl FnOnce(Option<&LastCommit>) -> SharedClock,
+) -> Result<Opened, OpenError> {
+    let loaded = DurableStore::load(files.map(|files| &files.durable), sync, tables)?;
+    let last_commit = loaded.last_commit();
+    let clock = start_clock(last_commit.as_ref());
+    // Of another boot, the steady time does not say how long ago that was, and the system's clock is believed.
+    let before = last_commit.filter(|last| last.boot == clock.boot()).map(|last| last.at);
+    let retention = RetentionClock::start(
+        Arc::clone(&clock),
+        store.series.retention,
+        before.unwrap_or_else(|| clock.read()),
+    );
+    let file = files.map(|files| &files.buffered);
+    let flusher = Arc::new(Flusher::open(file, sync, sets, signal, Arc::clone(&clock))?);
+    Ok(Opened { loaded, flusher, clock, retention })
 }

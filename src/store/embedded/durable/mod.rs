@@ -34,9 +34,7 @@ pub(super) use self::file::DurableFile;
 pub(super) use self::paged::{KeyRange, PageLimits, PagedTable, RowKey};
 pub(super) use self::reader::TablesReader;
 pub(super) use self::shared::{PublishGuard, PublishHook};
-pub(super) use self::store::DurableStore;
-#[cfg(test)]
-pub(super) use self::store::Loaded;
+pub(super) use self::store::{DurableStore, Loaded};
 pub(super) use self::table::{Counter, DurableTable};
 pub(super) use self::tables::Tables;
 pub(super) use self::transaction::Txn;

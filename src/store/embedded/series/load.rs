@@ -13,12 +13,20 @@ use crate::model::series::{Metadata, MetricType, SeriesId};
 use crate::store::embedded::sqlite::failed_to;
 use crate::store::{ErrorKind, StoreError, StoreResult};
 
+/// How many series go from one thread to the other at once, and how often they may before the other has taken them.
+const BATCH_ROWS: usize = 1024;
+const MOST_BATCHES: usize = 8;
+
 /// Fills an empty table from disk, every number as it is there. What has expired meanwhile
 /// is loaded too: the first access turns it into deletions.
 pub(super) fn load(conn: &Connection, table: &mut SeriesTable) -> StoreResult<()> {
     load_names(conn, table)
         .and_then(|()| load_metadata(conn, table))
         .and_then(|()| load_series(conn, table))
+        .inspect(|()| {
+            table.core.names.index_loaded();
+            table.core.metadata.index_loaded();
+        })
         .map_err(|error| match error {
             Error::SqliteFailure(..) => failed_to("read the series")(error),
             // The file is sound, but its rows are not what a flush writes.
@@ -27,9 +35,7 @@ pub(super) fn load(conn: &Connection, table: &mut SeriesTable) -> StoreResult<()
 }
 
 fn load_names(conn: &Connection, table: &mut SeriesTable) -> rusqlite::Result<()> {
-    let mut statement = conn.prepare(
-        "SELECT id, name, crc FROM names WHERE id IN (SELECT DISTINCT name FROM series) ORDER BY id",
-    )?;
+    let mut statement = conn.prepare("SELECT id, name, crc FROM names ORDER BY id")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let (id, text) = (row.get(0)?, row.get_ref(1)?.as_str()?);
@@ -40,10 +46,8 @@ fn load_names(conn: &Connection, table: &mut SeriesTable) -> rusqlite::Result<()
 }
 
 fn load_metadata(conn: &Connection, table: &mut SeriesTable) -> rusqlite::Result<()> {
-    let mut statement = conn.prepare(
-        "SELECT id, type, help, unit, crc FROM metadata
-         WHERE id IN (SELECT DISTINCT metadata FROM samples) ORDER BY id",
-    )?;
+    let mut statement =
+        conn.prepare("SELECT id, type, help, unit, crc FROM metadata ORDER BY id")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let word = row.get_ref(1)?.as_str()?;
@@ -56,26 +60,42 @@ fn load_metadata(conn: &Connection, table: &mut SeriesTable) -> rusqlite::Result
     Ok(())
 }
 
+/// Reads the series on this thread, and fills the table on another one: each takes about as long.
 fn load_series(conn: &Connection, table: &mut SeriesTable) -> rusqlite::Result<()> {
+    let (send, receive) = std::sync::mpsc::sync_channel::<Batch>(MOST_BATCHES);
+    std::thread::scope(|scope| {
+        let fill = scope.spawn(move || receive.iter().try_for_each(|batch| table.load(&batch)));
+        // A batch that does not fit ends that thread, and with it the reading.
+        let read = read_series(conn, |batch| send.send(batch).is_ok());
+        drop(send);
+        fill.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).and(read)
+    })
+}
+
+/// Reads all series in the order of their slots, until `take` refuses a batch.
+fn read_series(conn: &Connection, take: impl Fn(Batch) -> bool) -> rusqlite::Result<()> {
     let mut statement = conn.prepare(
         "SELECT slot, name, labels, value_bits, updated_at_nanos, metadata, series.crc, samples.crc
          FROM series LEFT JOIN samples USING (slot) ORDER BY slot",
     )?;
     let mut rows = statement.query([])?;
+    let mut batch = Batch::default();
     while let Some(row) = rows.next()? {
-        let name: u32 = row.get(1)?;
-        let metadata: u32 = row.get(5)?;
-        if !table.core.names.holds(name) || !table.core.metadata.holds(metadata) {
-            return Err(unfit(0, "a series has a name or metadata that is missing".to_owned()));
-        }
-        let (slot, labels) = (row.get(0)?, row.get_ref(2)?.as_str()?);
+        let (slot, name, metadata) = (row.get(0)?, row.get(1)?, row.get(5)?);
+        let labels = row.get_ref(2)?.as_str()?;
         let (bits, updated_at_nanos): (i64, i64) = (row.get(3)?, row.get(4)?);
         verify("series", row.get(6)?, checksum::key(slot, name, labels))?;
         let sample = checksum::sample(slot, bits, updated_at_nanos, metadata);
         verify("samples", row.get(7)?, sample)?;
         let value = f64::from_bits(bits.cast_unsigned());
-        table.load_one(&Loaded { slot, name, labels, value, updated_at_nanos, metadata });
+        let labels_bytes = labels.len();
+        batch.labels.push_str(labels);
+        batch.rows.push(Loaded { slot, name, labels_bytes, value, updated_at_nanos, metadata });
+        if batch.rows.len() == BATCH_ROWS && !take(std::mem::take(&mut batch)) {
+            return Ok(());
+        }
     }
+    take(batch);
     Ok(())
 }
 
@@ -94,24 +114,47 @@ fn unfit(column: usize, why: String) -> Error {
     Error::FromSqlConversionFailure(column, Type::Text, why.into())
 }
 
+/// Series on their way from the disk into the table.
+#[derive(Default)]
+struct Batch {
+    rows: Vec<Loaded>,
+    /// The labels of all of them, one behind the other.
+    labels: String,
+}
+
 /// A series as it was read from disk.
-struct Loaded<'a> {
+struct Loaded {
     slot: u32,
     name: u32,
-    labels: &'a str,
+    labels_bytes: usize,
     value: f64,
     updated_at_nanos: i64,
     metadata: u32,
 }
 
 impl SeriesTable {
-    fn load_one(&mut self, loaded: &Loaded<'_>) {
+    fn load(&mut self, batch: &Batch) -> rusqlite::Result<()> {
+        let mut rest = &*batch.labels;
+        for loaded in &batch.rows {
+            let core = &self.core;
+            if !core.names.holds(loaded.name) || !core.metadata.holds(loaded.metadata) {
+                let why = "a series has a name or metadata that is missing";
+                return Err(unfit(0, why.to_owned()));
+            }
+            let (labels, behind) = rest.split_at(loaded.labels_bytes);
+            rest = behind;
+            self.load_one(loaded, labels);
+        }
+        Ok(())
+    }
+
+    fn load_one(&mut self, loaded: &Loaded, labels: &str) {
         let entry = self.core.names.get_mut(loaded.name);
         entry.add(loaded.slot);
-        let hash = SeriesId::of(&entry.name, loaded.labels).prefix();
-        let shared = self.core.labels.find(loaded.labels, &self.core.slab);
+        let hash = SeriesId::of(&entry.name, labels).prefix();
+        let shared = self.core.labels.find(labels, &self.core.slab);
         let first = shared.is_none();
-        let labels = shared.unwrap_or_else(|| loaded.labels.into());
+        let labels = shared.unwrap_or_else(|| labels.into());
         let mut record = Record::reserved(loaded.name, labels, hash);
         record.state = State::Live;
         record.value = loaded.value;

@@ -67,16 +67,29 @@ impl MetadataTable {
     }
 
     /// Takes an entry that was read from disk, under the number that it has there: above all that
-    /// were taken before. Nothing refers to it yet; a series that is loaded next must.
+    /// were taken before. [`Self::index_loaded`] follows when all series are loaded.
     pub(super) fn load(&mut self, id: u32, metadata: Metadata) {
         while self.entries.len() < id as usize {
-            self.free.extend(u32::try_from(self.entries.len()));
             let metadata = Arc::clone(&self.nothing);
             self.entries.push(Entry { metadata, references: 0, saved: false });
         }
-        let metadata = Arc::new(metadata);
-        self.entries.push(Entry { metadata: Arc::clone(&metadata), references: 0, saved: true });
-        self.ids.insert(metadata, id);
+        self.entries.push(Entry { metadata: Arc::new(metadata), references: 0, saved: true });
+    }
+
+    /// Makes the entries findable that a series refers to, and all other numbers free. The disk also has metadata
+    /// that nothing refers to any more, and some of that has come back under another number.
+    pub(super) fn index_loaded(&mut self) {
+        for (id, entry) in (0..).zip(&mut self.entries) {
+            if entry.references == 0 {
+                entry.metadata = Arc::clone(&self.nothing);
+                self.free.push(id);
+                if entry.saved {
+                    self.forgotten.push(id);
+                }
+            } else {
+                self.ids.insert(Arc::clone(&entry.metadata), id);
+            }
+        }
     }
 
     /// Counts one more reference; [`NO_METADATA`] is allowed.
@@ -178,5 +191,28 @@ mod tests {
         let d = table.acquire(&metadata("d"));
         table.release(d);
         assert_eq!(table.take_forgotten(), [0; 0], "it never was on disk");
+    }
+
+    #[test]
+    fn metadata_that_came_back_under_another_number_is_found_under_that_of_its_series() {
+        let nothing = (*MetadataTable::default().nothing).clone();
+        let metadata = |help: &str| Metadata { help: help.into(), ..nothing.clone() };
+        for (used, unused) in [(0, 3), (3, 0)] {
+            let mut table = MetadataTable::default();
+            // What stands in a gap is real metadata as well.
+            for (id, help) in [(0, "a"), (1, ""), (3, "a")] {
+                table.load(id, metadata(help));
+            }
+            table.retain(used);
+            table.retain(1);
+            table.index_loaded();
+            assert_eq!(table.acquire(&metadata("a")), used);
+            assert_eq!(table.acquire(&metadata("")), 1);
+            let mut next = ["c", "d"].map(|help| table.acquire(&metadata(help)));
+            next.sort_unstable();
+            let mut free = [2, unused];
+            free.sort_unstable();
+            assert_eq!((next, table.acquire(&metadata("f"))), (free, 4));
+        }
     }
 }

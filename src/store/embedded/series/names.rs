@@ -102,15 +102,25 @@ impl Names {
     }
 
     /// Takes a name that was read from disk, under the number that it has there: above
-    /// all that were taken before. The numbers that are skipped become free.
+    /// all that were taken before. [`Self::index_loaded`] follows when all series are loaded.
     pub(super) fn load(&mut self, id: u32, name: &str) {
         while self.entries.len() < id as usize {
-            self.free.extend(u32::try_from(self.entries.len()));
             self.entries.push(NameEntry::new("".into(), false));
         }
-        let name: Arc<str> = name.into();
-        self.entries.push(NameEntry::new(Arc::clone(&name), true));
-        self.ids.insert(name, id);
+        self.entries.push(NameEntry::new(name.into(), true));
+    }
+
+    /// Makes the names findable that have series, and all other numbers free. The disk also has names whose last
+    /// series was deleted, and some of these have come back under another number.
+    pub(super) fn index_loaded(&mut self) {
+        for (id, entry) in (0..).zip(&mut self.entries) {
+            if entry.slots.is_empty() {
+                *entry = NameEntry::new("".into(), false);
+                self.free.push(id);
+            } else {
+                self.ids.insert(Arc::clone(&entry.name), id);
+            }
+        }
     }
 
     /// Returns the numbers of the names after `first`, in the order of the names; where it is `included`,
@@ -260,6 +270,24 @@ impl NameEntry {
 mod tests {
     use super::super::record::Record;
     use super::*;
+
+    #[test]
+    fn a_name_that_came_back_under_another_number_is_found_under_that_of_its_series() {
+        for (used, unused) in [(0, 3), (3, 0)] {
+            let mut names = Names::default();
+            for (id, name) in [(0, "a"), (1, "b"), (3, "a")] {
+                names.load(id, name);
+            }
+            names.get_mut(used).add(7);
+            names.index_loaded();
+            assert_eq!((names.find("a"), names.find("b")), (Some(used), None));
+            let mut next: Vec<_> = ["c", "d", "e"].map(|name| names.intern(name)).into();
+            next.sort_unstable();
+            let mut free = vec![1, 2, unused];
+            free.sort_unstable();
+            assert_eq!((next, names.intern("f")), (free, 4));
+        }
+    }
 
     #[test]
     fn series_are_sorted_step_by_step_whatever_their_order() {

@@ -191,7 +191,8 @@ impl SeriesTable {
             names: Vec::new(),
             metadata: Vec::new(),
             keys: Vec::new(),
-            samples: Vec::new(),
+            // Growing it would copy what was copied already, while the table is locked.
+            samples: Vec::with_capacity(slots.len()),
             deleted: Vec::new(),
             forgotten_metadata: self.core.metadata.take_forgotten(),
         };

@@ -30,12 +30,15 @@ pub(in crate::store::embedded) struct CheckedFile {
     pub(super) what: &'static str,
     pub(super) parts: Vec<SchemaPart>,
     pub(super) exists: bool,
+    /// There was a log before any connection was opened. One that SQLite makes, and that stays empty, goes with the
+    /// connection that is closed last.
+    pub(super) had_log: bool,
     /// Names the file, and its log, to the next run.
     pub(super) lock: Option<Arc<FolderLock>>,
 }
 
 impl CheckedFile {
-    /// Looks at the file at `path`, whose schema is `parts`.
+    /// Looks at the file at `path`, whose schema is `parts`. Whether each page is whole is for [`Self::check_pages`].
     ///
     /// # Errors
     /// When this version can't serve the file, or when its log lacks more than `missing`.
@@ -46,7 +49,9 @@ impl CheckedFile {
         missing: Missing,
     ) -> Result<Self, OpenError> {
         let exists = path.try_exists().map_err(|error| OpenError::failed(path, error))?;
-        let this = Self { path: path.to_owned(), what, parts, exists, lock: None };
+        let had_log = with_suffix(path, "-wal").try_exists();
+        let had_log = had_log.map_err(|error| OpenError::failed(path, error))?;
+        let this = Self { path: path.to_owned(), what, parts, exists, had_log, lock: None };
         if exists {
             this.check(missing)?
         } else {
@@ -87,22 +92,43 @@ impl CheckedFile {
         wal::verify(&log, missing)
             .map_err(|error| OpenError::failed(&log, error))?
             .map_err(|why| self.damaged(why))?;
-        let had_log = log.try_exists().unwrap_or(true);
         let outcome = inspect(path, &self.parts);
-        if !had_log && fs::metadata(&log).is_ok_and(|log| log.len() == 0) {
+        if !self.had_log && fs::metadata(&log).is_ok_and(|log| log.len() == 0) {
             // SQLite makes an empty log when it opens a file in WAL mode.
             fs::remove_file(&log).map_err(|error| OpenError::failed(&log, error))?;
         }
         match outcome {
-            Ok(Inspection { newer: Some(why), .. }) => {
-                Err(OpenError::Newer { what, path: path.clone(), why })
-            }
-            Ok(Inspection { verdict, .. }) if verdict == "ok" => Ok(()),
-            Ok(Inspection { verdict, .. }) => Err(self.damaged(verdict)),
-            Err(error) if kind(&error) == ErrorKind::Corrupt => {
-                Err(self.damaged(error.to_string()))
-            }
-            Err(error) => Err(OpenError::failed(path, error)),
+            Ok(None) => Ok(()),
+            Ok(Some(why)) => Err(OpenError::Newer { what, path: path.clone(), why }),
+            Err(error) => Err(self.refused(error)),
+        }
+    }
+
+    /// Asks SQLite whether each page of the file is whole. Reads all of it, and may run while the file is loaded.
+    ///
+    /// # Errors
+    /// When one is not.
+    pub(in crate::store::embedded) fn check_pages(&self) -> Result<(), OpenError> {
+        if !self.exists {
+            return Ok(());
+        }
+        let verdict = || -> rusqlite::Result<String> {
+            let conn = Connection::open_with_flags(&self.path, open_flags())?;
+            conn.busy_timeout(BUSY_TIMEOUT)?;
+            conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, self.had_log)?;
+            conn.pragma_query_value(None, "quick_check", |row| row.get(0))
+        };
+        match verdict() {
+            Ok(verdict) if verdict == "ok" => Ok(()),
+            Ok(verdict) => Err(self.damaged(verdict)),
+            Err(error) => Err(self.refused(error)),
+        }
+    }
+
+    fn refused(&self, error: rusqlite::Error) -> OpenError {
+        match kind(&error) {
+            ErrorKind::Corrupt => self.damaged(error.to_string()),
+            _ => OpenError::failed(&self.path, error),
         }
     }
 
@@ -154,14 +180,8 @@ fn check_writable(path: &Path, what: &'static str) -> Result<(), OpenError> {
     Ok(())
 }
 
-struct Inspection {
-    newer: Option<String>,
-    /// What SQLite's own check says.
-    verdict: String,
-}
-
-/// Reads the versions of the schema, and asks SQLite whether the file is whole.
-fn inspect(path: &Path, parts: &[SchemaPart]) -> rusqlite::Result<Inspection> {
+/// Returns what in the file's schema is newer than `parts`.
+fn inspect(path: &Path, parts: &[SchemaPart]) -> rusqlite::Result<Option<String>> {
     // An exclusive connection keeps the log's index in its own memory instead of a file. Where another
     // process has the file open, that file is there already.
     match inspect_as("EXCLUSIVE", Duration::ZERO, path, parts) {
@@ -175,13 +195,11 @@ fn inspect_as(
     timeout: Duration,
     path: &Path,
     parts: &[SchemaPart],
-) -> rusqlite::Result<Inspection> {
+) -> rusqlite::Result<Option<String>> {
     let conn = Connection::open_with_flags(path, open_flags())?;
     conn.busy_timeout(timeout)?;
     // Without a WAL checkpoint at its end, it leaves both the file and the log alone.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     conn.pragma_update(None, "locking_mode", locking_mode)?;
-    let newer = schema::newer(&conn, parts)?;
-    let verdict = conn.pragma_query_value(None, "quick_check", |row| row.get(0))?;
-    Ok(Inspection { newer, verdict })
+    schema::newer(&conn, parts)
 }

@@ -14,7 +14,7 @@ use rusqlite::config::DbConfig;
 use super::check::CheckedFile;
 use super::error::OpenError;
 use super::format::{APPLICATION_ID, BUSY_TIMEOUT, open_flags, with_suffix};
-use super::schema::{self, SchemaPart};
+use super::schema;
 use super::sync::{SyncMode, sync_folder_of};
 
 /// The page cache of each connection. Data is served from memory of our own.
@@ -32,9 +32,27 @@ impl CheckedFile {
             if !self.exists {
                 create(&self.path)?;
             }
-            Ok(connect(&self.path, &self.parts, sync)?)
+            Ok(self.connect(sync)?)
         };
         open().map_err(|error| OpenError::failed(&self.path, error))
+    }
+
+    fn connect(&self, sync: SyncMode) -> rusqlite::Result<Connection> {
+        let conn = Connection::open_with_flags(&self.path, open_flags())?;
+        conn.busy_timeout(BUSY_TIMEOUT)?;
+        // Until the file is served, closing the connection must not write what an earlier process left in the
+        // log. A log that is made here goes with the connection.
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, self.had_log)?;
+        conn.pragma_update(None, "journal_mode", "WAL")?;
+        conn.pragma_update(None, "synchronous", sync.pragma())?;
+        // The engines decide when, see `WalCheckpoints`: SQLite would do it within a commit.
+        conn.pragma_update(None, "wal_autocheckpoint", 0)?;
+        conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
+        conn.pragma_update(None, "mmap_size", 0)?;
+        conn.pragma_update(None, "foreign_keys", true)?;
+        conn.set_prepared_statement_cache_capacity(64);
+        schema::migrate(&conn, &self.parts)?;
+        Ok(conn)
     }
 }
 
@@ -53,23 +71,4 @@ fn create(path: &Path) -> Result<(), Box<dyn Error + Send + Sync>> {
     File::open(&draft)?.sync_all()?;
     fs::rename(&draft, path)?;
     Ok(sync_folder_of(path)?)
-}
-
-fn connect(path: &Path, parts: &[SchemaPart], sync: SyncMode) -> rusqlite::Result<Connection> {
-    let conn = Connection::open_with_flags(path, open_flags())?;
-    conn.busy_timeout(BUSY_TIMEOUT)?;
-    // Until the file is served, closing the connection must not write what an earlier process left in the
-    // log. A log that is made here goes with the connection.
-    let has_log = with_suffix(path, "-wal").try_exists().unwrap_or(true);
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_log)?;
-    conn.pragma_update(None, "journal_mode", "WAL")?;
-    conn.pragma_update(None, "synchronous", sync.pragma())?;
-    // The engines decide when, see `WalCheckpoints`: SQLite would do it within a commit.
-    conn.pragma_update(None, "wal_autocheckpoint", 0)?;
-    conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
-    conn.pragma_update(None, "mmap_size", 0)?;
-    conn.pragma_update(None, "foreign_keys", true)?;
-    conn.set_prepared_statement_cache_capacity(64);
-    schema::migrate(&conn, parts)?;
-    Ok(conn)
 }

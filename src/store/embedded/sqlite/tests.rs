@@ -31,8 +31,9 @@ fn open(path: &Path, parts: &[SchemaPart]) -> Result<Connection, OpenError> {
 }
 
 fn open_uncommitted(path: &Path, parts: &[SchemaPart]) -> Result<Connection, OpenError> {
-    CheckedFile::look_at(path, "test database", parts.to_vec(), Missing::Nothing)?
-        .open(SyncMode::Normal)
+    let file = CheckedFile::look_at(path, "test database", parts.to_vec(), Missing::Nothing)?;
+    file.check_pages()?;
+    file.open(SyncMode::Normal)
 }
 
 fn fill(conn: &Connection) {

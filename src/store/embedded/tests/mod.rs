@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use super::durable::{DurableFile, DurableStore, Loaded};
 use super::durable_tables;
 use super::fences::{FenceLatches, Fences};
-use super::sqlite::{Missing, OpenError, SyncMode};
+use super::sqlite::{CheckedFile, Missing, OpenError, SyncMode};
 use crate::clock::ManualClock;
 use crate::model::leases::{Claimant, Holder, Lease, LeaseName};
 use crate::model::locks::{LockKey, LockKind, ReleaseToken};
@@ -121,6 +121,7 @@ fn load(folder: Option<&Path>) -> Result<Loaded, OpenError> {
     let tables = durable_tables(&settings);
     let check = |path| DurableStore::check(path, &tables, Missing::Nothing);
     let file = path.as_deref().map(check).transpose()?;
+    file.as_ref().map_or(Ok(()), CheckedFile::check_pages)?;
     DurableStore::load(file.as_ref(), SyncMode::Normal, tables)
 }
 
