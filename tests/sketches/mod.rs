@@ -101,9 +101,9 @@ fn distinct_counts_are_exchanged_with_python() {
         let last = merged(kind, &parts[1..]);
         assert_eq!(kind.import(&sketch(&reply["part"])), Ok(last), "{case}, part");
         let exported = sorted(export(kind, state));
-        assert_eq!(sorted(sketch(&reply["rewritten"])), exported, "{case}, rewritten");
+        assert!(sorted(sketch(&reply["rewritten"])) == exported, "{case}: not what was exported");
         if request["type"] == json!("HLL_8") {
-            assert_eq!(sorted(sketch(&reply["sketches"][0])), exported, "{case}, merged");
+            assert!(sorted(sketch(&reply["sketches"][0])) == exported, "{case}: other bytes");
         }
         let value = kind.value(state, NOW).expect("its kind");
         for name in ["estimate", "lower", "upper"] {

@@ -129,6 +129,11 @@ impl<'a> Reader<'a> {
         Ok(items)
     }
 
+    /// Returns the number of bytes that are left.
+    pub(super) fn len(&self) -> usize {
+        self.rest.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }

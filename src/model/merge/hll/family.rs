@@ -67,8 +67,10 @@ fn write_registers(lg_k: u8, values: &[u8]) -> Vec<u8> {
     let mode = MODE_HLL | TARGET_HLL_8 << 2;
     // The sums of the inverse powers below and from 2^-32 on: each is exact, since no more than 2^21 are added.
     let inverse = |value: u8| f64::from_bits((1023 - u64::from(value)) << 52);
+    // A sum of no floats is -0 in Rust.
     let sum_of = |is_low: bool| -> f64 {
-        values.iter().filter(|value| (**value < 32) == is_low).map(|value| inverse(*value)).sum()
+        let values = values.iter().filter(|value| (**value < 32) == is_low);
+        values.map(|value| inverse(*value)).sum::<f64>() + 0.0
     };
     let zeros = values.iter().filter(|value| **value == 0).count();
     let mut out = Vec::with_capacity(40 + values.len());
@@ -87,7 +89,7 @@ fn write_registers(lg_k: u8, values: &[u8]) -> Vec<u8> {
 /// # Errors
 /// When the bytes are not an HLL sketch, or one with another lg_k.
 pub(super) fn read(lg_k: u8, bytes: &[u8]) -> Result<Registers, Invalid> {
-    let Some(([preamble, version, family, its_lg_k, lg_room, flags, state, mode], body)) =
+    let Some(([preamble, version, family, its_lg_k, _, flags, state, mode], body)) =
         bytes.split_first_chunk::<8>()
     else {
         return Err(Invalid::new("not an HLL sketch of DataSketches: it is cut off"));
@@ -101,11 +103,9 @@ pub(super) fn read(lg_k: u8, bytes: &[u8]) -> Result<Registers, Invalid> {
     let input = Reader::new(body);
     let is_compact = flags & FLAG_COMPACT != 0;
     let read = match (mode & 3, *preamble, mode >> 2 & 3) {
-        (MODE_LIST, LIST_PREAMBLE, _) => read_list(lg_k, input, *state, is_compact),
-        (MODE_SET, SET_PREAMBLE, _) => read_set(lg_k, input, *lg_room, is_compact),
-        (MODE_HLL, HLL_PREAMBLE, TARGET_HLL_4) => {
-            read_4_bits(lg_k, input, *state, (!is_compact).then_some(*lg_room))
-        }
+        (MODE_LIST, LIST_PREAMBLE, _) => read_coupons(lg_k, input, u32::from(*state), is_compact),
+        (MODE_SET, SET_PREAMBLE, _) => read_set(lg_k, input, is_compact),
+        (MODE_HLL, HLL_PREAMBLE, TARGET_HLL_4) => read_4_bits(lg_k, input, *state, is_compact),
         (MODE_HLL, HLL_PREAMBLE, TARGET_HLL_6) => read_6_bits(lg_k, input),
         (MODE_HLL, HLL_PREAMBLE, TARGET_HLL_8) => read_8_bits(lg_k, input),
         _ => Err(DecodeError::Damaged("its mode is none that there is")),
@@ -113,46 +113,35 @@ pub(super) fn read(lg_k: u8, bytes: &[u8]) -> Result<Registers, Invalid> {
     read.map_err(|error| sketch::not_readable("an HLL sketch", &error))
 }
 
-fn read_list(
-    lg_k: u8,
-    input: Reader<'_>,
-    count: u8,
-    is_compact: bool,
-) -> Result<Registers, DecodeError> {
-    if count > 1 << LG_LIST {
-        return Err(DecodeError::Damaged("its list has too many coupons"));
-    }
-    let room = if is_compact || count == 0 { u32::from(count) } else { 1 << LG_LIST };
-    read_coupons(lg_k, input, u32::from(count), room)
-}
-
-fn read_set(
-    lg_k: u8,
-    mut input: Reader<'_>,
-    lg_room: u8,
-    is_compact: bool,
-) -> Result<Registers, DecodeError> {
+fn read_set(lg_k: u8, mut input: Reader<'_>, is_compact: bool) -> Result<Registers, DecodeError> {
     let count = input.u32()?;
-    if !(LG_SET..lg_k).contains(&lg_room) || count > 1 << lg_room {
-        return Err(DecodeError::Damaged("its set has too many coupons"));
-    }
-    read_coupons(lg_k, input, count, if is_compact { count } else { 1 << lg_room })
+    read_coupons(lg_k, input, count, is_compact)
 }
 
-/// Reads as many coupons as there are among `room` numbers, the others of which are 0.
 fn read_coupons(
     lg_k: u8,
-    mut input: Reader<'_>,
+    input: Reader<'_>,
     count: u32,
-    room: u32,
+    is_compact: bool,
 ) -> Result<Registers, DecodeError> {
-    let numbers = input.numbers(room as usize)?;
-    input.finish()?;
-    let coupons: Vec<_> = numbers.filter(|number| *number != 0).collect();
-    if coupons.len() != count as usize || !coupons.iter().all(|number| is_coupon(*number)) {
+    let coupons = rest(input, count, is_compact)?;
+    if !coupons.iter().all(|coupon| is_coupon(*coupon)) {
         return Err(DecodeError::Damaged("its coupons are not valid"));
     }
     Ok(Registers::from_coupons(lg_k, coupons))
+}
+
+/// Reads as many coupons as there must be from the rest. If the form is not compact, there are also empty places, which
+/// are 0.
+fn rest(mut input: Reader<'_>, count: u32, is_compact: bool) -> Result<Vec<u32>, DecodeError> {
+    let places = if is_compact { count as usize } else { input.len() / size_of::<u32>() };
+    let numbers = input.numbers(places)?;
+    input.finish()?;
+    let coupons: Vec<_> = numbers.filter(|number| *number != 0).collect();
+    if coupons.len() != count as usize {
+        return Err(DecodeError::Damaged("it has more or fewer coupons than it says"));
+    }
+    Ok(coupons)
 }
 
 /// Skips what is computed from the registers, and returns the number of exceptions.
@@ -183,46 +172,32 @@ fn read_6_bits(lg_k: u8, mut input: Reader<'_>) -> Result<Registers, DecodeError
     Ok(Registers::Dense((0..slots).map(value).collect()))
 }
 
-/// Reads a sketch that has the difference to the least value of all registers in 4 bits. Exceptions are in a list of
-/// coupons; `lg_room` is the logarithm of its length if there are also empty places in it.
+/// Reads a sketch that has the difference to the least value of all registers in 4 bits. Exceptions follow as coupons.
 fn read_4_bits(
     lg_k: u8,
     mut input: Reader<'_>,
     least: u8,
-    lg_room: Option<u8>,
+    is_compact: bool,
 ) -> Result<Registers, DecodeError> {
     let count = read_summary(&mut input)?;
     let slots = 1_usize << lg_k;
     let packed = input.take(slots / 2)?;
-    let room = match lg_room {
-        Some(lg_room) if count > 0 => 1_u32
-            .checked_shl(u32::from(lg_room))
-            .ok_or(DecodeError::Damaged("its list of exceptions is too long"))?,
-        _ => count,
-    };
-    let exceptions = input.numbers(room as usize)?;
-    input.finish()?;
+    let exceptions = rest(input, count, is_compact)?;
     if least > MAX_VALUE - EXCEPTION + 1 {
         return Err(DecodeError::Damaged("its least value is too large"));
     }
-    let mut values: Box<[u8]> = packed
-        .iter()
-        .flat_map(|byte| [byte & 0xF, byte >> 4])
-        .map(|value| if value == EXCEPTION { 0 } else { least + value })
-        .collect();
-    let mut expected = packed.iter().flat_map(|byte| [byte & 0xF, byte >> 4]);
-    let expected = expected.by_ref().filter(|value| *value == EXCEPTION).count();
-    let mut found = 0;
-    for number in exceptions.filter(|number| *number != 0) {
-        let (slot, [value, ..]) = (number as usize & (slots - 1), (number >> 26).to_le_bytes());
-        let is_marked = packed[slot / 2] >> (slot % 2 * 4) & 0xF == EXCEPTION;
-        if !is_marked || values[slot] != 0 || value == 0 {
+    let packed = || packed.iter().flat_map(|byte| [byte & 0xF, byte >> 4]);
+    let is_exception: Vec<_> = packed().map(|value| value == EXCEPTION).collect();
+    let mut values: Box<[u8]> =
+        packed().map(|value| if value == EXCEPTION { 0 } else { least + value }).collect();
+    for coupon in &exceptions {
+        let (slot, [value, ..]) = (*coupon as usize & (slots - 1), (coupon >> 26).to_le_bytes());
+        if !is_exception[slot] || values[slot] != 0 || value == 0 {
             return Err(DecodeError::Damaged("its exceptions are not valid"));
         }
         values[slot] = value;
-        found += 1;
     }
-    if found != expected || found != count as usize {
+    if is_exception.iter().filter(|is_exception| **is_exception).count() != exceptions.len() {
         return Err(DecodeError::Damaged("its exceptions are not complete"));
     }
     Ok(Registers::Dense(values))
