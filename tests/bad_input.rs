@@ -218,9 +218,8 @@ async fn a_client_that_sends_its_body_too_slowly_is_let_go() {
 async fn a_head_that_is_too_large_is_refused() {
     let server = Launch::new().env("HOLDALL_LIMITS__HEAD_BYTES", "8KiB").start().await;
     let request = server.request(Method::GET, "/livez").header("x-long", "x".repeat(64 << 10));
-    if let Some(response) = server.try_send(request).await {
-        assert_eq!(response.status, 431, "{}", response.text());
-    }
+    let response = server.send(request).await;
+    assert_eq!(response.expect_problem(431), "head_too_large");
     assert_eq!(server.get("/livez").await.status, 200);
 }
 
@@ -265,6 +264,33 @@ async fn a_head_that_two_programs_could_read_differently_is_a_problem() {
 }
 
 #[tokio::test]
+async fn a_header_that_is_no_list_and_occurs_twice_is_a_problem() {
+    let server = Server::start().await;
+    let push = "/v1/series?role=leader&source=leader_scrape";
+    let lock = "/v1/locks/job/x";
+    let value = "/v1/cache/n/k?generation=0";
+    let checkpoint = "/v1/checkpoints/a/b";
+    for (method, path, header, text, body) in [
+        (Method::POST, lock, "content-type", "application/json", "{\"ttl\":\"1s\"}"),
+        (Method::POST, push, "content-type", "text/plain", "x 1\n"),
+        (Method::PUT, value, "content-type", "text/plain", "x"),
+        (Method::DELETE, lock, "holdall-release-token", "00", ""),
+        (Method::DELETE, checkpoint, "holdall-lease", "x", ""),
+        (Method::DELETE, checkpoint, "holdall-fencing-token", "1", ""),
+        (Method::GET, "/v1/series/stream", "last-event-id", "x", ""),
+    ] {
+        let request = server.request(method.clone(), path).body(body);
+        let twice = request.header(header, text).header(header, text);
+        let response = server.send(twice).await;
+        assert_eq!(response.expect_problem(400), "invalid_request", "{method} {path} {header}");
+        assert!(response.text().contains("occurs twice"), "{header}: {}", response.text());
+    }
+    let twice = server.request(Method::POST, push).header("content-type", "text/plain");
+    let twice = twice.header("content-encoding", "identity").header("content-encoding", "gzip");
+    server.send(twice.body("x 1\n")).await.expect_problem(415);
+}
+
+#[tokio::test]
 async fn a_query_that_contradicts_the_body_is_refused() {
     let server = Server::start().await;
     let push = push("x", 1.0);
@@ -302,13 +328,15 @@ async fn what_follows_a_request_does_not_hold_back_its_answer() {
 }
 
 #[tokio::test]
-async fn garbage_instead_of_http_hurts_nobody() {
+async fn garbage_instead_of_http_is_a_problem_and_hurts_nobody() {
     let server = Server::start().await;
     for garbage in [&b"\x16\x03\x01\x02\x00\x01\x00"[..], b"\0\0\0\0\r\n\r\n", b"GET\r\n\r\n"] {
         let mut stream = TcpStream::connect(server.address()).await.expect("the server listens");
         stream.write_all(garbage).await.expect("garbage is sent");
         stream.shutdown().await.expect("the sending half closes");
-        read_to_close(&mut stream).await;
+        let response = read_to_close(&mut stream).await;
+        assert!(response.starts_with("HTTP/1.1 400"), "{response}");
+        assert!(response.contains("application/problem+json"), "{response}");
     }
     assert_eq!(server.get("/livez").await.status, 200);
 }

@@ -176,16 +176,19 @@ async fn one_address_leaves_connections_to_the_others() {
     }
     let mut third = connect_from(2, server.address()).await;
     let mut end = Vec::new();
+    third.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
     let closed = tokio::time::timeout(DEADLINE, third.read_to_end(&mut end)).await;
-    let _ = closed.expect("it is closed");
-    assert!(end.is_empty());
+    closed.expect("it is closed").expect("in order");
+    let end = String::from_utf8_lossy(&end);
+    assert!(end.starts_with("HTTP/1.1 503") && end.contains("\"overloaded\""), "{end}");
     assert_eq!(server.send(server.request(Method::GET, "/livez")).await.status, 200);
     drop(held);
     eventually("there is room again", async || {
         let mut stream = connect_from(2, server.address()).await;
         stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.ok()?;
         let mut head = [0; 12];
-        stream.read_exact(&mut head).await.ok()
+        stream.read_exact(&mut head).await.ok()?;
+        (&head == b"HTTP/1.1 200").then_some(())
     })
     .await;
 }

@@ -20,5 +20,8 @@ pub use self::own::OwnMetrics;
 pub use self::own::aggregates::UpdateCollector;
 pub use self::own::totals::{CacheRegistry, CacheTotal, CacheTotals};
 pub use self::refresher::Refresher;
-pub use self::scrape::{Format, Pages, RenderFailed, ScrapeBody, accepts_gzip, negotiate};
+pub use self::scrape::{
+    FILTERING_BYTES, FilteredScrape, Format, Pages, RenderFailed, ScrapeBody, accepts_gzip,
+    negotiate,
+};
 pub use self::settings::{ExpositionSettings, RefreshSettings};

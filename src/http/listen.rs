@@ -3,6 +3,7 @@
 //! Not what is served on them. Invariant: a client that neither sends nor receives loses its connection, so that no
 //! number of such clients keeps the server's connections for ever.
 
+use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,9 +27,13 @@ use tower::Service;
 use super::clients::{Addresses, Peer};
 use super::linger::Lingering;
 use super::settings::HttpSettings;
+use super::unrouted::{Exchange, ProblemsOfParser, RespondingBody, refuse_connection};
 
 /// How long to wait before accepting again after the system refused, for lack of files or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How many connections that are one too many get a response at a time; more are closed without one.
+const REFUSALS: usize = 64;
 
 /// Serves `router` on `listener` until `stop` is cancelled; then accepts no more connections, and lets the running
 /// requests finish for up to the configured time before it closes their connections.
@@ -41,6 +46,7 @@ pub async fn serve(
     let addresses = Arc::new(Addresses::default());
     let most_of_address = settings.limits.part_of_client(settings.limits.connections);
     let slots = Arc::new(Semaphore::new(settings.limits.connections.min(Semaphore::MAX_PERMITS)));
+    let refusals = Arc::new(Semaphore::new(REFUSALS));
     let builder = connections(settings);
     let graceful = GracefulShutdown::new();
     let cut = CancellationToken::new();
@@ -64,12 +70,22 @@ pub async fn serve(
             }
         };
         let Some(connected) = addresses.connect(peer.ip(), most_of_address) else {
-            tracing::debug!(%peer, "a connection was closed: its address has its part of them");
+            tracing::debug!(%peer, "a connection was refused: its address has its part of them");
+            // It takes no slot of the others, and ends within a second.
+            if let Ok(refusal) = Arc::clone(&refusals).try_acquire_owned() {
+                tokio::spawn(async move {
+                    refuse_connection(stream).await;
+                    drop(refusal);
+                });
+            }
             continue;
         };
         let peer = connected.peer().clone();
+        let exchange = Arc::<Exchange>::default();
         let io = StallLimited::new(stream, settings.timeouts.write, Arc::clone(&peer.waits));
-        let connection = builder.serve_connection(TokioIo::new(io), service(router.clone(), peer));
+        let io = ProblemsOfParser::new(io, Arc::clone(&exchange));
+        let service = service(router.clone(), peer, exchange);
+        let connection = builder.serve_connection(TokioIo::new(io), service);
         let connection = graceful.watch(connection);
         let cut = cut.clone();
         tokio::spawn(async move {
@@ -105,23 +121,24 @@ fn connections(settings: &HttpSettings) -> http1::Builder {
     builder
 }
 
-type RouterFuture = <Router as Service<hyper::Request<Body>>>::Future;
-
 fn service(
     router: Router,
     peer: Peer,
+    exchange: Arc<Exchange>,
 ) -> impl hyper::service::Service<
     hyper::Request<Incoming>,
-    Response = axum::response::Response,
-    Error = std::convert::Infallible,
-    Future = RouterFuture,
+    Response = hyper::Response<RespondingBody>,
+    Error = Infallible,
+    Future = impl Future<Output = Result<hyper::Response<RespondingBody>, Infallible>> + Send,
 > {
     hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+        let responding = exchange.begin();
         let mut request = request.map(|body| Body::new(Lingering::new(body)));
         peer.waits.store(false, Ordering::Relaxed);
         request.extensions_mut().insert(peer.clone());
         // A router is always ready.
-        router.clone().call(request)
+        let response = router.clone().call(request);
+        async move { Ok(response.await?.map(|body| RespondingBody::new(body, responding))) }
     })
 }
 

@@ -19,10 +19,12 @@ mod push;
 mod route;
 mod router;
 mod routes;
+mod selectors;
 mod settings;
 mod state;
 #[cfg(test)]
 mod tests;
+mod unrouted;
 mod wire;
 
 pub use self::access::{Access, AccessSettings, HostPattern, Scope, TokenSettings};

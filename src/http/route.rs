@@ -6,7 +6,7 @@
 use axum::routing::MethodRouter;
 use utoipa::ToSchema;
 use utoipa::openapi::RefOr;
-use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::path::{Operation, Parameter, ParameterIn, PathItem};
 use utoipa::openapi::schema::Schema;
 use utoipa_axum::router::UtoipaMethodRouter;
 
@@ -108,6 +108,8 @@ pub(crate) struct Route {
     pub(crate) class: RequestClass,
     pub(crate) compressed: bool,
     pub(crate) takes_body: bool,
+    /// Whether its handler reads the query. Any query of another route with a scope is refused.
+    pub(crate) takes_query: bool,
     pub(crate) fenced: bool,
     /// The codes of this route alone; see [`Self::codes`] for all.
     pub(crate) own_codes: &'static [Code],
@@ -158,6 +160,7 @@ impl Route {
             class: RequestClass::Prompt,
             compressed: false,
             takes_body: false,
+            takes_query: true,
             fenced: false,
             own_codes: &[],
             uses_store: false,
@@ -173,8 +176,10 @@ impl Route {
         let (Some((method, path, operation)), None) = (found.next(), found.next()) else {
             unreachable!("`routes!` was given one handler, which has one path and one method");
         };
+        let parameters = operation.parameters.iter().flatten();
+        let takes_query = parameters.into_iter().any(is_in_query);
         let documented = Some(Documented { operation, schemas });
-        Self { documented, scope, ..Self::new(method, path, handler) }
+        Self { documented, scope, takes_query, ..Self::new(method, path, handler) }
     }
 
     /// Lets tokens with `scope` alone use the route.
@@ -228,6 +233,10 @@ impl Route {
         codes.dedup();
         codes
     }
+}
+
+fn is_in_query(parameter: &RefOr<Parameter>) -> bool {
+    matches!(parameter, RefOr::T(Parameter { parameter_in: ParameterIn::Query, .. }))
 }
 
 fn operations(item: PathItem) -> impl Iterator<Item = (&'static str, Operation)> {

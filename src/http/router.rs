@@ -65,7 +65,9 @@ fn resources() -> Vec<Resource> {
 /// Puts the layers of a route around its handler.
 fn served(route: Route, admission: &Admission) -> MethodRouter<AppState> {
     let codes = route.codes();
-    let layer = admission.layer(route.scope, route.class, route.method, &route.path);
+    // Some orchestrators and browsers add parameters of their own to what is open to everybody.
+    let takes_query = route.takes_query || route.scope.is_none();
+    let layer = admission.layer(route.scope, route.class, route.method, &route.path, takes_query);
     let mut handler = route.handler;
     if route.compressed {
         handler = handler.layer(compression());

@@ -16,6 +16,7 @@ use utoipa::ToSchema;
 use super::problem::Problem;
 use crate::model::Invalid;
 use crate::model::generations::Generation;
+use crate::model::number::parse_whole;
 use crate::model::time::{parse_duration, parse_ttl};
 
 /// A duration such as `"30s"`.
@@ -99,9 +100,9 @@ impl<'de> Deserialize<'de> for Count {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let digits = text.strip_suffix(".0").unwrap_or(&text);
-        match digits.parse() {
-            Ok(0) | Err(_) => Err(Error::custom("not a whole number from 1")),
-            Ok(count) => Ok(Self(count)),
+        match parse_whole(digits).and_then(|count| usize::try_from(count).ok()) {
+            None | Some(0) => Err(Error::custom("not a whole number from 1")),
+            Some(count) => Ok(Self(count)),
         }
     }
 }
@@ -114,10 +115,7 @@ impl<'de> Deserialize<'de> for Number {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let digits = text.strip_suffix(".0").unwrap_or(&text);
-        match digits.parse() {
-            Ok(number @ 0..) => Ok(Self(number)),
-            Ok(_) | Err(_) => Err(Error::custom("not an int64 from 0")),
-        }
+        parse_whole(digits).map(Self).ok_or_else(|| Error::custom("not an int64 from 0"))
     }
 }
 

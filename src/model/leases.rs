@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Invalid;
 use super::keys::check_key;
+use super::number::parse_whole;
 use super::time::Timestamp;
 
 /// The name of a lease.
@@ -82,6 +83,19 @@ impl Claimant {
 /// A number that grows each time a lease is granted, for ever. From 1, within int64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FencingToken(pub i64);
+
+impl FencingToken {
+    /// Reads a token as it is printed: digits, without a sign, blanks or leading zeros.
+    ///
+    /// # Errors
+    /// For any other text.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        match parse_whole(text) {
+            Some(token @ 1..) => Ok(Self(token)),
+            _ => Err(Invalid::new("not an integer from 1")),
+        }
+    }
+}
 
 /// A lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -24,6 +24,13 @@ pub fn parse_float(text: &str) -> Option<f64> {
     allowed.then_some(value)
 }
 
+/// Reads an integer from 0 as it is printed: digits, without a sign, blanks or leading zeros.
+pub fn parse_whole(text: &str) -> Option<i64> {
+    let plain = text == "0" || !text.starts_with('0');
+    let digits = plain && text.bytes().all(|byte| byte.is_ascii_digit());
+    if digits { text.parse().ok() } else { None }
+}
+
 /// Reads up to 19 digits, which fit into 64 bits, and rounds once.
 fn parse_integer(digits: &[u8]) -> Option<f64> {
     if digits.is_empty() || digits.len() > 19 {
@@ -111,6 +118,16 @@ mod tests {
         let mut out = Vec::new();
         write_float(value, &mut out);
         String::from_utf8(out).expect("digits")
+    }
+
+    #[test]
+    fn a_whole_number_is_read_only_as_it_is_printed() {
+        assert_eq!(parse_whole("0"), Some(0));
+        assert_eq!(parse_whole("105"), Some(105));
+        assert_eq!(parse_whole("9223372036854775807"), Some(i64::MAX));
+        for text in ["", "+5", "-5", "05", "00", " 5", "5 ", "5.0", "x", "9223372036854775808"] {
+            assert_eq!(parse_whole(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -61,14 +61,23 @@ impl Timestamp {
         Duration::from_nanos(nanos.unsigned_abs())
     }
 
-    /// Reads RFC 3339 with any offset.
+    /// Reads RFC 3339 with any offset. What is accepted is kept exactly.
     ///
     /// # Errors
-    /// When the text is not RFC 3339, or outside the years 1678 to 2261.
+    /// When the text is not RFC 3339, outside the years 1678 to 2261, a leap second, or more exact than a nanosecond.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         let wrong = || Invalid::new("not an RFC 3339 time such as 2026-01-31T12:00:00Z");
         if !looks_like_rfc_3339(text.as_bytes()) {
             return Err(wrong());
+        }
+        // jiff would read a leap second as the second before it.
+        if text.get(17..19) == Some("60") {
+            return Err(Invalid::new(
+                "a leap second, which can't be kept: send the second after it",
+            ));
+        }
+        if text[19..].bytes().take_while(|byte| !b"Zz+-".contains(byte)).count() > 10 {
+            return Err(Invalid::new("a time of more than nine digits behind the second"));
         }
         // The last hours of the year 9999 are RFC 3339, but beyond what jiff can represent: they are out
         // of our range, not malformed.
@@ -251,6 +260,13 @@ mod tests {
         ] {
             assert!(Timestamp::parse(text).is_err(), "{text}");
         }
+        let refused = |text| Timestamp::parse(text).expect_err(text).0;
+        for text in ["2016-12-31T23:59:60Z", "2016-12-31T23:59:60.5+00:00", "2026-11-21T10:00:60Z"]
+        {
+            assert!(refused(text).contains("leap second"), "{text}");
+        }
+        assert!(refused("2026-11-21T10:00:00.1234567890Z").contains("nine digits"));
+        assert!(refused("2026-11-21T10:00:61Z").contains("RFC 3339"));
         let outside = Timestamp::parse("9999-12-31T23:59:59Z").expect_err("too far");
         assert!(outside.0.contains("outside"), "{outside}");
     }

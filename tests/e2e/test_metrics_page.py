@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import subprocess
+import urllib.parse
 import urllib.request
 from random import Random
 
@@ -182,7 +183,7 @@ def test_any_changes_lead_to_pages_that_strict_readers_read(start_holdall, seed)
         expositions.wait_for(holdall, marker)
         text, _ = get(holdall.url("/metrics"), Accept=TEXT)
         shown = expositions.read(text.decode()).samples
-        pushed = {s: v for s, v in shown.items() if not dict(s)["__name__"].startswith("holdall_")}
+        pushed = own_removed(shown)
         assert pushed.keys() == held.keys()
         assert all(is_same(pushed[series], value) for series, value in held.items())
         assert promtool(text).returncode in (0, 3), text.decode()
@@ -195,6 +196,36 @@ def test_any_changes_lead_to_pages_that_strict_readers_read(start_holdall, seed)
             if not family.name.startswith("holdall_")
         ]
         assert sorted(values) == sorted(map(str, held.values()))
+        assert_filtered_pages_show_what_matches(holdall, random.choice(NAMES), held)
+
+
+def assert_filtered_pages_show_what_matches(holdall, name: str, held: dict) -> None:
+    """Checks the pages of what has a name, and of what has the label `a`, as strict readers see them."""
+    for selector, wanted in {
+        name: lambda labels: labels["__name__"] == name,
+        '{a="1"}': lambda labels: labels.get("a") == "1",
+        '{le!=""}': lambda labels: "le" in labels and not labels["__name__"].startswith("holdall_"),
+    }.items():
+        query = "?match[]=" + urllib.parse.quote(selector)
+        expected = {series: value for series, value in held.items() if wanted(dict(series))}
+        text, _ = get(holdall.url("/metrics" + query), Accept=TEXT)
+        shown = own_removed(expositions.read(text.decode()).samples)
+        assert shown.keys() == expected.keys(), selector
+        assert all(is_same(shown[series], value) for series, value in expected.items())
+        openmetrics, _ = get(holdall.url("/metrics" + query), Accept=OPENMETRICS)
+        families = list(read_openmetrics(openmetrics.decode()))
+        values = [
+            str(float(sample.value))
+            for family in families
+            for sample in family.samples
+            if not family.name.startswith("holdall_")
+        ]
+        assert sorted(values) == sorted(map(str, expected.values())), openmetrics.decode()
+
+
+def own_removed(samples: dict) -> dict:
+    """The samples without holdall's own."""
+    return {s: v for s, v in samples.items() if not dict(s)["__name__"].startswith("holdall_")}
 
 
 def delete(holdall, selector: str) -> None:

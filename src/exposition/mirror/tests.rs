@@ -187,7 +187,7 @@ fn check(mirror: &mut Mirror, state: &State) {
     assert_eq!(page.exposition.text_bytes, text.len() as u64);
 }
 
-fn any_change() -> impl Strategy<Value = Change> {
+pub(crate) fn any_change() -> impl Strategy<Value = Change> {
     let name = prop_oneof![
         Just("x"),
         Just("x_bucket"),

@@ -7,9 +7,14 @@
 //! Invariant: a response has the state of one refresh; a refresh in between does not mix two.
 
 mod body;
+mod filter;
 mod negotiate;
+#[cfg(test)]
+mod tests;
+mod text;
 
 pub use self::body::ScrapeBody;
+pub use self::filter::{FILTERING_BYTES, FilteredScrape};
 pub use self::negotiate::{Format, accepts_gzip, negotiate};
 
 use std::sync::Arc;
@@ -18,15 +23,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
+use self::text::Text;
 use super::chunks::Exposition;
 use super::chunks::gzip::{Checksum, Compressor, HEADER};
 use super::family::Family;
 use super::mirror::MirroredPages;
-use super::openmetrics::{EOF_LINE, OpenMetrics};
+use super::openmetrics::OpenMetrics;
 use super::own::{OwnMetrics, export};
 use crate::clock::SharedClock;
+use crate::model::selector::Selector;
 use crate::model::time::SteadyTime;
 
 /// How long refreshes render OpenMetrics after the last request for it.
@@ -47,6 +54,8 @@ pub struct Pages {
     openmetrics: Mutex<OpenMetrics>,
     /// The last request for OpenMetrics.
     openmetrics_requested: Mutex<Option<SteadyTime>>,
+    /// Steps of filtered scrapes may run on half of the processors.
+    filter_turns: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Pages {
@@ -78,6 +87,7 @@ impl Pages {
             complete: watch::Sender::new(false),
             openmetrics: Mutex::default(),
             openmetrics_requested: Mutex::new(None),
+            filter_turns: Arc::new(Semaphore::new(half_of_processors())),
         }
     }
 
@@ -117,21 +127,43 @@ impl Pages {
         format: Format,
         gzip: bool,
     ) -> Result<ScrapeBody, RenderFailed> {
-        let exposition = match format {
-            Format::Text => self.state.read().text.clone(),
-            Format::OpenMetrics => self.openmetrics().await?,
-        };
-        self.own.page_age.set(self.age().as_secs_f64());
-        let own = render_own(&self.own, format);
-        let tail = match format {
-            Format::Text => &b""[..],
-            Format::OpenMetrics => EOF_LINE,
-        };
+        let exposition = self.exposition(format).await?;
+        let own = self.render_own(format);
+        let tail = format.last_line();
         Ok(if gzip {
             gzip_body(&own, &exposition, tail)
         } else {
             text_body(own, &exposition, tail)
         })
+    }
+
+    /// Returns the response to a scrape of the samples that any of `selectors` matches, the own metrics among them. As
+    /// in the whole page, bounds and quantiles are canonical in OpenMetrics (`1.0`), and as pushed in text.
+    ///
+    /// # Errors
+    /// When OpenMetrics could not be rendered for the first time.
+    pub async fn filtered(
+        self: &Arc<Self>,
+        format: Format,
+        gzip: bool,
+        selectors: Vec<Selector>,
+    ) -> Result<FilteredScrape, RenderFailed> {
+        let exposition = self.exposition(format).await?;
+        let text = Text::new(self.render_own(format), exposition.text);
+        let turns = Arc::clone(&self.filter_turns);
+        Ok(FilteredScrape::new(turns, selectors, text, format, gzip))
+    }
+
+    async fn exposition(self: &Arc<Self>, format: Format) -> Result<Exposition, RenderFailed> {
+        match format {
+            Format::Text => Ok(self.state.read().text.clone()),
+            Format::OpenMetrics => self.openmetrics().await,
+        }
+    }
+
+    fn render_own(&self, format: Format) -> Bytes {
+        self.own.page_age.set(self.age().as_secs_f64());
+        render_own(&self.own, format)
     }
 
     async fn openmetrics(self: &Arc<Self>) -> Result<Exposition, RenderFailed> {
@@ -193,6 +225,10 @@ impl Pages {
     pub(super) fn now(&self) -> SteadyTime {
         self.clock.steady()
     }
+}
+
+fn half_of_processors() -> usize {
+    std::thread::available_parallelism().map_or(1, |processors| processors.get().div_ceil(2))
 }
 
 fn render_own(own: &OwnMetrics, format: Format) -> Bytes {

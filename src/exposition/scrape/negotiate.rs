@@ -7,6 +7,8 @@
 //! representations. A client that wants OpenMetrics does not name the text format, except in `*/*`.
 //! Invariant: every request gets a format, and gzip only if it accepts gzip.
 
+use crate::exposition::openmetrics::EOF_LINE;
+
 /// A format of /metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
@@ -27,6 +29,14 @@ impl Format {
         match self {
             Self::Text => "text/plain; version=0.0.4; charset=utf-8",
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+
+    /// Returns the last line of a page in the format; empty where it has none.
+    pub(super) fn last_line(self) -> &'static [u8] {
+        match self {
+            Self::Text => b"",
+            Self::OpenMetrics => EOF_LINE,
         }
     }
 }

@@ -54,18 +54,20 @@ impl Admission {
     }
 
     /// Returns the layer of one route. `scope` is what a token must allow; `None` for routes that are open to
-    /// everybody. `path` is the route's template.
+    /// everybody. `path` is the route's template. Unless the handler `takes_query`, any query is refused.
     pub(crate) fn layer(
         &self,
         scope: Option<Scope>,
         class: RequestClass,
         method: &str,
         path: &str,
+        takes_query: bool,
     ) -> AdmissionLayer {
         AdmissionLayer::new(RouteAdmission {
             access: scope.map(|scope| (Arc::clone(&self.access), scope)),
             permits: Arc::clone(&self.permits),
             class,
+            takes_query,
             time_limit: class.time_limit(&self.timeouts),
             head_bytes: self.head_bytes,
             metrics: RouteMetrics::new(&self.own, method, path),
@@ -80,6 +82,7 @@ struct RouteAdmission {
     access: Option<(Arc<Access>, Scope)>,
     permits: Arc<Permits>,
     class: RequestClass,
+    takes_query: bool,
     time_limit: Duration,
     head_bytes: usize,
     metrics: RouteMetrics,
@@ -92,8 +95,8 @@ impl RouteAdmission {
     /// and the permit where it can be exchanged.
     ///
     /// # Errors
-    /// 400 or 431 for a bad head, 401 or 403 when the client has no access, 503 `overloaded` when there is no permit
-    /// for this client.
+    /// 400 or 431 for a bad head or query, 401 or 403 when the client has no access, 503 `overloaded` when there is no
+    /// permit for this client.
     fn admit(&self, request: &mut Request<Body>) -> Result<Permit, Problem> {
         let peer = request.extensions().get::<Peer>().cloned();
         // What another program sends to the router itself need not be a whole head.
@@ -105,6 +108,9 @@ impl RouteAdmission {
             Some((access, scope)) => check_access(access, *scope, request)?,
             None => None,
         };
+        if !self.takes_query && request.uri().query().is_some_and(|query| !query.is_empty()) {
+            return Err(Problem::invalid("the query: this route has no parameters there"));
+        }
         let waits = peer.as_ref().map(|peer| &peer.waits);
         // A token's client, or else the address.
         let client = client.as_ref().or_else(|| peer.as_ref().map(|peer| &peer.client));

@@ -25,7 +25,7 @@ where
         let response = handler(request);
         async move { Ok(response.await) }
     });
-    let service = admission.layer(None, class, "GET", "/test").layer(inner);
+    let service = admission.layer(None, class, "GET", "/test", true).layer(inner);
     service.oneshot(Request::new(Body::empty())).await.expect("infallible")
 }
 

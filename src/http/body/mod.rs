@@ -57,7 +57,11 @@ enum Encoding {
 }
 
 fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
-    let Some(value) = headers.get(CONTENT_ENCODING) else { return Ok(Encoding::Identity) };
+    let mut values = headers.get_all(CONTENT_ENCODING).iter();
+    let Some(value) = values.next() else { return Ok(Encoding::Identity) };
+    if values.next().is_some() {
+        return Err(Problem::unsupported_media("Content-Encoding must be one encoding"));
+    }
     match value.to_str().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
         "" | "identity" => Ok(Encoding::Identity),
         "gzip" | "x-gzip" => Ok(Encoding::Gzip),
@@ -228,6 +232,9 @@ mod tests {
         let zstd = zstd::encode_all(&text[..], 3).expect("to memory");
         assert_eq!(read(encoded("zstd", zstd), 1 << 20).await.expect("valid"), text);
         assert_eq!(read(encoded("br", text.clone()), 1 << 20).await, Err(415));
+        let twice = Request::builder().header(CONTENT_ENCODING, "gzip");
+        let twice = twice.header(CONTENT_ENCODING, "gzip").body(Body::from(gzip(&text)));
+        assert_eq!(read(twice.expect("a request"), 1 << 20).await, Err(415));
         assert_eq!(read(encoded("gzip", text), 1 << 20).await, Err(400));
     }
 

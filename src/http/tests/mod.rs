@@ -1,8 +1,10 @@
 //! Tests of the whole router, and of the listener, without a store.
 
 mod api;
+mod filtered;
 mod hung_up;
 mod not_ready;
+mod unrouted;
 
 use std::sync::Arc;
 use std::time::Duration;

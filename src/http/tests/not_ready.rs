@@ -69,7 +69,7 @@ async fn a_server_is_ready_with_its_first_complete_page() {
     let parts = RouterParts { pages: Arc::clone(&pages), ..parts(for_tests()) };
     parts.readiness.set_engine(Arc::new(Engine::new(stores, EngineSettings::default(), clock)));
     let router = router(parts);
-    let paths = ["/readyz", "/-/ready", "/metrics"];
+    let paths = ["/readyz", "/-/ready", "/metrics", "/metrics?match[]=x"];
     for path in paths {
         is_problem(&ask(&router, get(path)).await, 503, "starting");
     }

@@ -10,6 +10,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 use super::point::{PointSeed, Scratch};
+use super::value::describe;
 use crate::ingest::batch_builder::{BatchBuilder, InputLimits, ParseError, ParsedPush};
 use crate::model::batch::Position;
 
@@ -34,7 +35,10 @@ pub(in crate::ingest) fn parse_json(
         .and_then(|members| json.end().map(|()| members));
     // Too many points end the parse with an error of serde, which says less.
     builder.check_count()?;
-    let (role, source) = read.map_err(|error| ParseError::Malformed(error.to_string()))?;
+    let (role, source) = read.map_err(|error| {
+        let (what, line, column) = (describe(&error, text), error.line(), error.column());
+        ParseError::Malformed(format!("{what} at line {line} column {column}"))
+    })?;
     Ok(ParsedPush { role, source, parsed: builder.finish()? })
 }
 
@@ -127,6 +131,14 @@ mod tests {
             Err(ParseError::Malformed(why)) => why,
             other => panic!("{other:?}: {}", String::from_utf8_lossy(body)),
         }
+    }
+
+    #[test]
+    fn a_word_for_a_number_that_json_lacks_is_named_with_its_line() {
+        let why = malformed(b"{\"points\":[\n{\"name\":\"up\",\"value\":-Infinity}]}");
+        let expected =
+            "JSON has no -Infinity; write \"value\": null, \"special\": \"-Inf\" at line 2";
+        assert!(why.starts_with(expected), "{why}");
     }
 
     const VALID_POINTS: [&str; 5] = [

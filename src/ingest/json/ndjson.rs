@@ -5,6 +5,7 @@
 use serde::de::DeserializeSeed;
 
 use super::point::{PointSeed, Scratch};
+use super::value::describe;
 use crate::ingest::batch_builder::{BatchBuilder, InputLimits, ParseError, ParsedBatch};
 use crate::ingest::lines::Lines;
 use crate::model::Invalid;
@@ -37,17 +38,14 @@ pub(in crate::ingest) fn parse_ndjson(
         builder.check_count()?;
         match read {
             Ok(()) => builder.parsed.positions.add_line(index, number),
-            Err(error) => builder.add_error(position, malformed(&error)),
+            // The parser takes the line for line 1, which would mislead.
+            Err(error) => {
+                let (what, column) = (describe(&error, line), error.column());
+                builder.add_error(position, Invalid::new(format!("{what} at column {column}")));
+            }
         }
     }
     builder.finish()
-}
-
-/// Describes an error in the JSON of a line. The parser takes that line for line 1, which would mislead.
-fn malformed(error: &serde_json::Error) -> Invalid {
-    let text = error.to_string();
-    let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
-    Invalid::new(format!("{what} at column {}", error.column()))
 }
 
 #[cfg(test)]
@@ -79,5 +77,39 @@ mod tests {
         let positions: Vec<_> = errors.reported.iter().map(|error| error.position).collect();
         assert_eq!(positions, [2, 4, 6, 7, 8, 9].map(Position::Line), "{errors:?}");
         assert!(errors.reported[0].detail.ends_with("at column 1"), "{errors:?}");
+    }
+
+    #[test]
+    fn words_for_numbers_that_json_lacks_are_named_with_what_to_write() {
+        let limits = InputLimits { points: 100, point: PointLimits::default() };
+        for (word, special) in [
+            ("NaN", "NaN"),
+            ("nan", "NaN"),
+            ("-NaN", "NaN"),
+            ("Infinity", "+Inf"),
+            ("+Infinity", "+Inf"),
+            ("-Infinity", "-Inf"),
+            ("Inf", "+Inf"),
+            ("inf", "+Inf"),
+            ("-inf", "-Inf"),
+        ] {
+            for line in [
+                format!("{{\"value\":{word},\"name\":\"up\"}}"),
+                format!("{{\"name\":\"up\",\"value\": {word} }}"),
+                format!("{{\"name\":\"up\",\"value\":\"{word}\"}}"),
+                format!("{{\"name\":\"up\",\"value\":{word}"),
+            ] {
+                let Err(ParseError::Points(errors)) = parse_ndjson(line.as_bytes(), &limits) else {
+                    panic!("{line} was accepted")
+                };
+                let detail = &errors.reported[0].detail;
+                let write = format!("write \"value\": null, \"special\": \"{special}\"");
+                assert!(detail.contains(word) && detail.contains(&write), "{line}: {detail}");
+            }
+        }
+        let Err(ParseError::Points(errors)) = parse_ndjson(b"{\"value\":nul}", &limits) else {
+            panic!("it was accepted")
+        };
+        assert!(!errors.reported[0].detail.contains("special"), "{errors:?}");
     }
 }

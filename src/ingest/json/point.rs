@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess};
 
-use super::value::{AnyValue, ReadAny, ReadScalar, Scalar};
+use super::value::{AnyValue, ReadAny, ReadScalar, Scalar, special_of, use_special};
 use crate::ingest::batch_builder::BatchBuilder;
 use crate::model::Invalid;
 use crate::model::batch::{MetadataIndex, Position};
@@ -178,6 +178,9 @@ fn value_of(value: Scalar<'_>, special: Option<&str>) -> Result<f64, Invalid> {
             parse_special(special).ok_or_else(|| Invalid::new("special is one of NaN, +Inf, -Inf"))
         }
         (Scalar::Null, None) => Err(Invalid::new("a point has either a value or special")),
+        (Scalar::Text(ref text), None) if let Some((word, special)) = special_of(text) => {
+            Err(Invalid::new(format!("value is not {word}; {}", use_special(special))))
+        }
         (other, _) => Err(other.expected("value", "a number or null")),
     }
 }

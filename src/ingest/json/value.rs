@@ -35,6 +35,43 @@ impl Scalar<'_> {
     }
 }
 
+/// Describes an error of the JSON parser in `text`: in particular the words that some programs write for numbers that
+/// JSON does not have. The position is not included.
+pub(super) fn describe(error: &serde_json::Error, text: &str) -> String {
+    let full = error.to_string();
+    let what = full.rsplit_once(" at line ").map_or(full.as_str(), |(what, _)| what);
+    match word_at(text.as_bytes(), error.line(), error.column()).and_then(special_of) {
+        Some((word, special)) => format!("JSON has no {word}; {}", use_special(special)),
+        None => what.to_owned(),
+    }
+}
+
+/// Says how a value that is no number in JSON is written.
+pub(super) fn use_special(special: &str) -> String {
+    format!("write \"value\": null, \"special\": {special:?}")
+}
+
+/// Returns `word` and the special value that it means, if it means one.
+pub(super) fn special_of(word: &str) -> Option<(&str, &'static str)> {
+    let unsigned = word.strip_prefix(['+', '-']).unwrap_or(word);
+    let is = |text: &str| unsigned.eq_ignore_ascii_case(text);
+    match word.starts_with('-') {
+        _ if is("nan") => Some((word, "NaN")),
+        minus if is("inf") || is("infinity") => Some((word, if minus { "-Inf" } else { "+Inf" })),
+        _ => None,
+    }
+}
+
+/// Returns the letters and signs around a position, of which the parser has read one or two.
+fn word_at(text: &[u8], line: usize, column: usize) -> Option<&str> {
+    let line = text.split(|&byte| byte == b'\n').nth(line.checked_sub(1)?)?;
+    let in_word = |byte: &u8| byte.is_ascii_alphabetic() || b"+-".contains(byte);
+    let at = column.checked_sub(1)?.min(line.len());
+    let start = line[..at].iter().rposition(|byte| !in_word(byte)).map_or(0, |before| before + 1);
+    let length = line[start..].iter().take_while(|byte| in_word(byte)).count();
+    std::str::from_utf8(&line[start..start + length]).ok()
+}
+
 /// Turns any JSON value into a result: an object through its members, everything else as a scalar.
 pub(super) trait AnyValue<'de>: Sized {
     type Out;

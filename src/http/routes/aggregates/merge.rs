@@ -118,7 +118,7 @@ pub(crate) async fn merge_aggregates(
     FenceHeader(fence): FenceHeader,
     request: Request<Body>,
 ) -> HandlerResult<MergeResponse> {
-    let format = UpdateFormat::of(media_type(request.headers()))?;
+    let format = UpdateFormat::of(media_type(request.headers())?)?;
     // Before the body is read, so that no client uploads in vain.
     let engine = Arc::clone(state.engine()?);
     let declared = Arc::clone(engine.aggregates.pipeline(&pipeline)?);

@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::lookup::RawBytes;
 use super::request::{Refusal, address, seen, stored};
 use crate::http::body::{BodyLimit, read_whole};
-use crate::http::extract::{Json, Path, Query};
+use crate::http::extract::{Json, Path, Query, one};
 use crate::http::problem::{Code, Problem};
 use crate::http::routes::shared::{DeletedResponse, HandlerResult, deleted};
 use crate::http::state::AppState;
@@ -113,7 +113,9 @@ pub(crate) async fn put_cached_value(
 }
 
 fn content_type(headers: &HeaderMap) -> Result<ContentType, Problem> {
-    let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(ContentType::default()) };
+    let Some(value) = one(headers, CONTENT_TYPE.as_str())? else {
+        return Ok(ContentType::default());
+    };
     let text = String::from_utf8_lossy(value.as_bytes());
     field("Content-Type", ContentType::parse(&text))
 }

@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::parse_id;
-use super::selectors::parse_selectors;
 use crate::http::extract::{FenceHeader, Json, Path, Role};
 use crate::http::problem::Code;
 use crate::http::routes::shared::{DeletedResponse, FenceParams, HandlerResult, deleted};
+use crate::http::selectors::parse_selectors;
 use crate::http::state::AppState;
 
 /// The codes of deleting one series.

@@ -6,7 +6,6 @@ mod parts;
 mod points;
 mod push;
 mod read;
-mod selectors;
 mod stream;
 
 use utoipa_axum::routes;

@@ -115,7 +115,7 @@ pub(crate) async fn push_series(
     Role(bound): Role,
     request: Request<Body>,
 ) -> HandlerResult<SeriesPushResponse> {
-    let format = format_of(media_type(request.headers()))?;
+    let format = format_of(media_type(request.headers())?)?;
     // Before the body is read, so that no client uploads in vain.
     let engine = Arc::clone(state.engine()?);
     let pace = state.body_pace();

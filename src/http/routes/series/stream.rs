@@ -23,7 +23,7 @@ use crate::engine::Engine;
 use crate::engine::series::Changes;
 use crate::http::admission::{RunningPermit, WaitFor};
 use crate::http::body::{BodyBudget, Share};
-use crate::http::extract::Query;
+use crate::http::extract::{Query, one};
 use crate::http::problem::Problem;
 use crate::http::state::AppState;
 use crate::http::wire::{Count, given};
@@ -59,7 +59,7 @@ pub(crate) async fn stream_series(
     let engine = Arc::clone(state.engine()?);
     let limit = state.page_items(query.limit)?;
     // A client that connects again sends both: the header is the newer one.
-    let last = headers.get("last-event-id").filter(|value| !value.is_empty());
+    let last = one(&headers, "last-event-id")?.filter(|value| !value.is_empty());
     let text = match last {
         Some(value) => value.to_str().unwrap_or("not a cursor"),
         // Without a cursor the request is refused: to begin now would lose changes silently.

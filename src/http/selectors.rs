@@ -2,9 +2,9 @@
 //!
 //! Invariant: regular expressions are compiled off the threads that serve connections.
 
-use crate::http::offload::offload;
-use crate::http::problem::Problem;
-use crate::http::state::AppState;
+use super::offload::offload;
+use super::problem::Problem;
+use super::state::AppState;
 use crate::model::Invalid;
 use crate::model::selector::{Selector, SelectorText};
 
@@ -12,7 +12,7 @@ use crate::model::selector::{Selector, SelectorText};
 ///
 /// # Errors
 /// 400 for invalid ones, and for too many selectors or expressions.
-pub(super) async fn parse_selectors(
+pub(crate) async fn parse_selectors(
     texts: &[String],
     pointer: &'static str,
     state: &AppState,

@@ -3,23 +3,24 @@
 //! Invariant: a part of a request that is not understood is refused, never ignored: an unknown query parameter, a
 //! lease without its fencing token, bytes that are not UTF-8.
 
+mod headers;
+
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, FromRequestParts};
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Request, Uri};
+use axum::http::{Request, Uri};
 use axum::response::{IntoResponse, Response};
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::headers::{FenceHeader, ReleaseTokenHeader, media_type, one};
 use super::access::{BoundRole, Caller};
 use super::body::read_whole;
 use super::problem::{Code, Problem};
 use super::state::AppState;
-use crate::model::leases::{Fence, FencingToken, LeaseName};
-use crate::model::locks::ReleaseToken;
 
 /// A JSON body, of a request or of a response.
 pub(crate) struct Json<T>(pub(crate) T);
@@ -29,21 +30,13 @@ impl<T: DeserializeOwned> FromRequest<AppState> for Json<T> {
 
     async fn from_request(request: Request<Body>, state: &AppState) -> Result<Self, Problem> {
         // Not even a missing one passes for JSON: a web page can send that to any server.
-        if !media_type(request.headers()).is_some_and(is_json) {
+        if !media_type(request.headers())?.is_some_and(is_json) {
             return Err(Problem::unsupported_media("Content-Type must be application/json"));
         }
         let pace = state.body_pace();
         let body = read_whole(request, state.body_limit(), &state.budget, pace).await?;
         read_json(&body.bytes).map(Self)
     }
-}
-
-/// Returns the media type of a body, without parameters; `None` when the request names none.
-pub(crate) fn media_type(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(CONTENT_TYPE)?;
-    let text = value.to_str().unwrap_or("not a media type");
-    let media = text.split_once(';').map_or(text, |(media, _)| media).trim();
-    (!media.is_empty()).then_some(media)
 }
 
 /// Returns whether a media type is JSON.
@@ -179,68 +172,6 @@ fn read_query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
     })
 }
 
-/// The fence that a write carries in `Holdall-Lease` and `Holdall-Fencing-Token`.
-pub(crate) struct FenceHeader(pub(crate) Option<Fence>);
-
-impl FromRequestParts<AppState> for FenceHeader {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _state: &AppState) -> Result<Self, Problem> {
-        read_fence(&parts.headers).map(Self)
-    }
-}
-
-const LEASE: &str = "holdall-lease";
-const FENCING_TOKEN: &str = "holdall-fencing-token";
-const RELEASE_TOKEN: &str = "holdall-release-token";
-
-fn read_fence(headers: &HeaderMap) -> Result<Option<Fence>, Problem> {
-    let (lease, token) = match (one(headers, LEASE)?, one(headers, FENCING_TOKEN)?) {
-        (None, None) => return Ok(None),
-        (Some(lease), Some(token)) => (lease, token),
-        _ => {
-            return Err(Problem::invalid(
-                "Holdall-Lease and Holdall-Fencing-Token need each other",
-            ));
-        }
-    };
-    if !is_percent_encoded(lease.as_bytes()) {
-        return Err(Problem::invalid("Holdall-Lease has a % without two hexadecimal digits"));
-    }
-    let lease = percent_encoding::percent_decode(lease.as_bytes())
-        .decode_utf8()
-        .map_err(|_| Problem::invalid("Holdall-Lease is not UTF-8"))?;
-    let lease =
-        LeaseName::parse(lease).map_err(|why| Problem::invalid(format!("Holdall-Lease: {why}")))?;
-    let token: Option<i64> = token.to_str().ok().and_then(|text| text.trim().parse().ok());
-    match token {
-        Some(token) if token > 0 => Ok(Some(Fence { lease, token: FencingToken(token) })),
-        _ => Err(Problem::invalid("Holdall-Fencing-Token must be an integer from 1")),
-    }
-}
-
-/// The token that the release of a lock carries in `Holdall-Release-Token`.
-pub(crate) struct ReleaseTokenHeader(pub(crate) Option<ReleaseToken>);
-
-impl FromRequestParts<AppState> for ReleaseTokenHeader {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _state: &AppState) -> Result<Self, Problem> {
-        let Some(value) = one(&parts.headers, RELEASE_TOKEN)? else { return Ok(Self(None)) };
-        let token = ReleaseToken::parse(value.to_str().unwrap_or_default())
-            .map_err(|why| Problem::invalid(format!("Holdall-Release-Token: {why}")))?;
-        Ok(Self(Some(token)))
-    }
-}
-
-fn one<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a HeaderValue>, Problem> {
-    let mut values = headers.get_all(name).iter();
-    match (values.next(), values.next()) {
-        (value, None) => Ok(value),
-        _ => Err(Problem::invalid(format!("the header {name} occurs twice"))),
-    }
-}
-
 /// The role that the request's token is bound to.
 pub(crate) struct Role(pub(crate) Option<BoundRole>);
 
@@ -303,6 +234,9 @@ mod tests {
         for query in [
             "limit=0",
             "limit=-1",
+            "limit=%2B5",
+            "limit=05",
+            "limit=%205",
             "limit=x",
             "unknown=1",
             "match[]=%ff",
@@ -351,42 +285,5 @@ mod tests {
         assert_eq!(json("").map_err(|e| e.0), Err(400));
         assert_eq!(json(r#" {"ttl": "1s"}"#), Ok(()));
         assert_eq!(json(r#"["1s", 7, []]"#), Err((400, String::new())));
-    }
-
-    fn fence(pairs: &[(&'static str, &str)]) -> Result<Option<Fence>, u16> {
-        let mut headers = HeaderMap::new();
-        for (name, value) in pairs {
-            headers.append(*name, value.parse().expect("a header"));
-        }
-        read_fence(&headers).map_err(|problem| problem.status().as_u16())
-    }
-
-    #[test]
-    fn a_fence_is_whole_or_absent() {
-        assert_eq!(fence(&[]), Ok(None));
-        let whole = fence(&[(LEASE, "a%2Fb"), (FENCING_TOKEN, "7")]).expect("valid");
-        let whole = whole.expect("a fence");
-        assert_eq!((whole.lease.as_str(), whole.token), ("a/b", FencingToken(7)));
-        assert_eq!(fence(&[(LEASE, "a")]), Err(400));
-        assert_eq!(fence(&[(LEASE, "a%zz"), (FENCING_TOKEN, "7")]), Err(400));
-        assert_eq!(fence(&[(FENCING_TOKEN, "7")]), Err(400));
-        for token in ["0", "-1", "x", "", "7.5", "99999999999999999999"] {
-            assert_eq!(fence(&[(LEASE, "a"), (FENCING_TOKEN, token)]), Err(400), "{token}");
-        }
-        let twice = [(LEASE, "a"), (FENCING_TOKEN, "7"), (FENCING_TOKEN, "8")];
-        assert_eq!(fence(&twice), Err(400));
-    }
-
-    #[test]
-    fn media_types_have_parameters_and_cases() {
-        let of = |text: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(CONTENT_TYPE, text.parse().expect("a header"));
-            media_type(&headers).map(is_json)
-        };
-        assert_eq!(of("Application/JSON; charset=utf-8"), Some(true));
-        assert_eq!(of("application/vnd.x+json"), Some(true));
-        assert_eq!(of("text/plain"), Some(false));
-        assert_eq!(of(""), None);
     }
 }
