@@ -13,6 +13,7 @@ use holdall::model::series::{Metadata, MetricType, Point, SeriesId};
 use holdall::model::time::Timestamp;
 use holdall::store::embedded::{EmbeddedSettings, open_with};
 use holdall::store::{Delta, StoreSettings, Stores};
+use rusqlite::Connection;
 
 use crate::conformance::fixture::Random;
 
@@ -99,6 +100,55 @@ async fn a_killed_server_finds_the_state_of_its_last_flush() {
                 _ => {}
             }
         }
+    }
+}
+
+/// Makes every flush that writes samples fail, or work again.
+fn let_flushes_fail(folder: &Path, fail: bool) {
+    let sql = if fail {
+        "CREATE TRIGGER fail BEFORE INSERT ON samples
+         BEGIN SELECT RAISE(ABORT, 'as the test wants'); END"
+    } else {
+        "DROP TRIGGER fail"
+    };
+    let file = Connection::open(folder.join("buffered.db")).expect("opens");
+    file.execute_batch(sql).expect("runs");
+}
+
+#[tokio::test]
+async fn a_failed_flush_loses_no_series() {
+    let clock = clock();
+    for seed in 0..20 {
+        let mut random = Random::from(seed);
+        let folder = tempfile::tempdir().expect("a folder");
+        let stores = open(folder.path(), &clock);
+        let change = async |random: &mut Random| {
+            for _ in 0..1 + random.below(20) {
+                change_anything(&stores, random).await;
+                clock.advance(Duration::from_millis(1));
+            }
+        };
+        change(&mut random).await;
+        stores.operation.flush().await.expect("works");
+        let_flushes_fail(folder.path(), true);
+        for _ in 0..1 + random.below(3) {
+            change(&mut random).await;
+            // So that there is something to write.
+            let mut batch = PointBatch::default();
+            batch.push("m0", "", 1.0, None, None);
+            stores.series.upsert(batch, None).await.expect("works");
+            stores.operation.flush().await.expect_err("fails");
+        }
+        if random.below(2) == 0 {
+            change(&mut random).await;
+        }
+        let_flushes_fail(folder.path(), false);
+        stores.operation.flush().await.expect("works again");
+        // As kill -9 leaves the files.
+        let copy = tempfile::tempdir().expect("a folder");
+        copy_files(folder.path(), copy.path());
+        let expected = view(&stores).await;
+        assert_eq!(view(&open(copy.path(), &clock)).await, expected, "seed {seed}");
     }
 }
 

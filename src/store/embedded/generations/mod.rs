@@ -120,3 +120,37 @@ impl GenerationStore for DurableStore {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::{Clock, ManualClock};
+    use crate::model::time::Timestamp;
+    use crate::store::embedded::fences::FenceLatches;
+    use crate::store::embedded::sqlite::SyncMode;
+
+    #[tokio::test]
+    async fn a_key_that_is_bumped_after_a_cleanup_has_found_it_stays() {
+        let clock = Arc::new(ManualClock::at(Timestamp::from_nanos(1_000_000_000)));
+        let tables = Tables::new().with(Generations { max: 10 });
+        let loaded = DurableStore::load(None, SyncMode::Normal, tables).expect("opens");
+        let latches = Arc::new(FenceLatches::default());
+        let whole = loaded.make_whole().expect("commits");
+        let store = whole.serve(Arc::clone(&clock) as _, latches).expect("a thread");
+        let key = GenerationKey::parse("a").expect("valid");
+        let cutoff = clock.steady();
+        store.bump(vec![key.clone()]).await.expect("responds");
+        // What a cleanup has found is forgotten later, in a command of its own.
+        let found = vec![key.clone()];
+        clock.advance(Duration::from_secs(1));
+        store.bump(vec![key.clone()]).await.expect("responds");
+        let forgotten = store.write(move |txn| forget(txn, found, cutoff)).await;
+        assert_eq!(forgotten.expect("responds"), 0);
+        let found = vec![key];
+        let cutoff = clock.steady();
+        let forgotten = store.write(move |txn| forget(txn, found, cutoff)).await;
+        assert_eq!(forgotten.expect("responds"), 1);
+    }
+}

@@ -1,15 +1,19 @@
 //! Fenced writes, and leases that change hands meanwhile.
 
 use std::fs;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, Weak, mpsc};
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use tokio::sync::oneshot;
 
-use super::{Fixture, MINUTE, files, lease_name, open};
+use super::{Fixture, MINUTE, files, lease_name, load, open};
+use crate::clock::ManualClock;
 use crate::model::checkpoints::CheckpointKey;
-use crate::model::leases::Fence;
+use crate::model::leases::{Claimant, Fence, Holder};
 use crate::model::time::Timestamp;
+use crate::store::embedded::durable::{Changes, DurableStore, PublishGuard, PublishHook, Tables};
+use crate::store::embedded::fences::Leases;
 use crate::store::{CheckpointStore, Fenced, LeaseStore};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -89,6 +93,51 @@ impl Fixture {
         let (store, _) = open(folder.path(), &self.clock).expect("recovers");
         LeaseStore::get(&*store, &lease_name("l")).await.expect("responds").is_none()
     }
+}
+
+/// Tells of each group, when its guard is dropped, whether it is visible.
+struct Watching {
+    store: OnceLock<Weak<DurableStore>>,
+    visible: mpsc::Sender<bool>,
+}
+
+impl PublishHook for Watching {
+    fn before_publish<'a>(
+        &'a self,
+        _: &Changes,
+        _: &RwLock<Tables>,
+    ) -> Option<Box<dyn PublishGuard + 'a>> {
+        Some(Box::new(WatchingGuard(self)))
+    }
+}
+
+struct WatchingGuard<'a>(&'a Watching);
+
+impl PublishGuard for WatchingGuard<'_> {}
+
+impl Drop for WatchingGuard<'_> {
+    fn drop(&mut self) {
+        let store = self.0.store.get().and_then(Weak::upgrade).expect("the store lives");
+        let (tables, _) = store.read().expect("the store is open");
+        let visible = tables.rows::<Leases>().get_unpurged(&lease_name("l")).is_some();
+        self.0.visible.send(visible).expect("is awaited");
+    }
+}
+
+#[tokio::test]
+async fn latches_open_only_when_the_new_holder_is_visible() {
+    let folder = tempfile::tempdir().expect("tempdir");
+    let (visible, seen) = mpsc::channel();
+    let hook = Arc::new(Watching { store: OnceLock::new(), visible });
+    let clock = Arc::new(ManualClock::at(Timestamp::from_nanos(1_000_000_000)));
+    let loaded = load(Some(folder.path())).expect("opens");
+    let whole = loaded.make_whole().expect("commits");
+    let store = whole.serve(clock, Arc::clone(&hook) as _).expect("a thread");
+    hook.store.set(Arc::downgrade(&store)).expect("once");
+    let claimant = Claimant::anonymous(Holder::parse("me").expect("valid"));
+    let lease = lease_name("l");
+    LeaseStore::acquire(&*store, &lease, &claimant, MINUTE).await.expect("responds");
+    assert_eq!(seen.recv(), Ok(true));
 }
 
 #[tokio::test]
