@@ -273,6 +273,7 @@ async fn slow_readers_of_one_address_leave_memory_to_the_others() {
         .env("HOLDALL_LIMITS__BUFFERED_BODY_BYTES", "16MiB")
         .env("HOLDALL_LIMITS__SERIES_BODY_BYTES", "2MiB")
         .env("HOLDALL_LIMITS__SERIES_DECODED_BYTES", "2MiB")
+        .env("HOLDALL_LIMITS__MERGE_BODY_BYTES", "2MiB")
         // No reader is let go while others begin, however slowly.
         .env("HOLDALL_TIMEOUTS__WRITE", "1h")
         .start()
