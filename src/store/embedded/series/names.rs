@@ -316,4 +316,34 @@ mod tests {
         let after = expected[100].clone();
         assert_eq!(entry.sorted_after(Some(&after), &slab).len(), expected.len() - 101);
     }
+
+    #[test]
+    fn a_long_list_is_purged_step_by_step_and_stays_sorted() {
+        const MANY: usize = 3 * PURGED_AT_ONCE;
+        let (mut slab, mut names) = (Slab::default(), Names::default());
+        let id = names.intern("m");
+        for n in 0..MANY {
+            let labels = format!("{n:06}");
+            let slot = slab.insert(Record::reserved(id, labels.into(), 0)).expect("room");
+            names.get_mut(id).add(slot);
+        }
+        while !names.get_mut(id).sort_some(&slab) {}
+        let forgotten = (0..MANY).filter(|n| n % 3 > 0);
+        for slot in forgotten.map(|n| u32::try_from(n).expect("few")) {
+            slab.get_mut(slot).state = State::Forgotten;
+            if names.get_mut(id).forget(6) {
+                let before = names.get(id).slots.len();
+                names.purge(id, &mut slab);
+                assert!(before - names.get(id).slots.len() <= PURGED_AT_ONCE);
+                assert!(names.get_mut(id).sort_some(&slab), "nothing has to be sorted again");
+            }
+        }
+        let kept = |slots: &[u32]| slots.iter().all(|slot| slab.get(*slot).state != State::Free);
+        let entry = names.get(id);
+        assert!(kept(&entry.slots));
+        assert!(entry.slots.len() < MANY / 3 + MANY / 2, "{}", entry.slots.len());
+        let labels: Vec<_> =
+            entry.sorted_after(None, &slab).iter().map(|slot| &slab.get(*slot).labels).collect();
+        assert!(labels.is_sorted() && labels.len() == entry.slots.len());
+    }
 }

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use super::purge::PURGED_AT_ONCE;
 use super::table::{Now, SeriesTable};
+use crate::clock::{ManualClock, SharedClock};
 use crate::model::batch::PointBatch;
 use crate::model::cursor::Cursor;
 use crate::model::selector::Selector;
 use crate::model::series::{SeriesId, SeriesKey};
 use crate::model::time::{SteadyTime, Timestamp};
-use crate::store::embedded::EmbeddedSettings;
+use crate::store::embedded::{EmbeddedSettings, open_with};
 use crate::store::scan::{LOOKED_AT, Piece, Scan};
 use crate::store::{
     Change, Delta, Fenced, SeriesSettings, SeriesStore, StoreSettings, UpsertCounts, UpsertOutcome,
@@ -323,6 +324,21 @@ async fn a_reader_never_sees_a_part_of_a_deletion_by_selector() {
         let deleted = deletion.await.expect("no panic").expect("the store works");
         assert_eq!(deleted, Fenced::Done(matching));
     }
+}
+
+#[tokio::test]
+async fn a_delta_has_all_that_expired_however_much_it_is() {
+    let settings = StoreSettings::for_tests();
+    let clock = Arc::new(ManualClock::at(now().stamp));
+    let shared = Arc::clone(&clock) as SharedClock;
+    let (stores, _) =
+        open_with(&EmbeddedSettings::in_memory(), &settings, |_| shared).expect("the store opens");
+    let mut batch = PointBatch::default();
+    keys(MANY).for_each(|(name, labels)| batch.push(&name, &labels, 1.0, None, None));
+    stores.series.upsert(batch, None).await.expect("the store works");
+    let cursor = stores.series.cursor().await.expect("the store works");
+    clock.advance(settings.series.retention);
+    assert_eq!(changes_of(&stores.series, &cursor).await, MANY);
 }
 
 /// Returns how many deletions a delta after `cursor` has.
