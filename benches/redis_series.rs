@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 
 use holdall::model::batch::PointBatch;
 use holdall::store::redis::{RedisSettings, open};
-use holdall::store::{Delta, Fenced, SeriesSettings, StoreSettings, Stores, UpsertOutcome};
+use holdall::store::{
+    Delta, Fenced, SeriesSettings, SeriesWriter, StoreSettings, Stores, UpsertOutcome,
+};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -84,7 +86,8 @@ async fn near_budget() {
             let mut next = BUDGET * (writer + 1);
             while refused.len() < REFUSALS {
                 let start = Instant::now();
-                let outcome = stores.series.upsert(batch(next, SMALL, 1.0), None).await;
+                let outcome =
+                    stores.series.upsert(batch(next, SMALL, 1.0), SeriesWriter::anybody()).await;
                 match outcome {
                     Ok(Fenced::Done(UpsertOutcome::Applied(_))) => accepted.push(start.elapsed()),
                     Ok(_) => refused.push(start.elapsed()),
@@ -139,7 +142,7 @@ async fn ours(stores: &Stores, redis: &Redis, size: usize, rounds: usize) -> (Co
     let processor = redis.processor_us();
     let start = Instant::now();
     for batch in batches {
-        stores.series.upsert(batch, None).await.expect("works");
+        stores.series.upsert(batch, SeriesWriter::anybody()).await.expect("works");
     }
     let seconds = start.elapsed().as_secs_f64();
     let points = (rounds * size) as f64;
@@ -218,7 +221,7 @@ fn trips(stores: &Stores) -> u64 {
 }
 
 async fn push(stores: &Stores, from: usize, count: usize, value: f64) {
-    stores.series.upsert(batch(from, count, value), None).await.expect("works");
+    stores.series.upsert(batch(from, count, value), SeriesWriter::anybody()).await.expect("works");
 }
 
 fn batch(from: usize, count: usize, value: f64) -> PointBatch {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use holdall::model::batch::PointBatch;
 use holdall::store::embedded::{EmbeddedSettings, SyncMode, open};
-use holdall::store::{SeriesSettings, StoreSettings};
+use holdall::store::{SeriesSettings, SeriesWriter, StoreSettings};
 use holdall::store::{SeriesStore, Stores};
 
 #[global_allocator]
@@ -52,10 +52,14 @@ fn main() {
 async fn measure(stores: &Stores, count: usize) {
     let series = &stores.series;
     let small = one_by_one(series, 1_000).await;
-    report("push of new", count, time(series.upsert(batch(count, 1.0), None)).await);
+    report(
+        "push of new",
+        count,
+        time(series.upsert(batch(count, 1.0), SeriesWriter::anybody())).await,
+    );
     for value in 2..5 {
         let known = batch(count, f64::from(value));
-        report("push of known", count, time(series.upsert(known, None)).await);
+        report("push of known", count, time(series.upsert(known, SeriesWriter::anybody())).await);
     }
     let large = one_by_one(series, 1_000).await;
     println!("push of one, p99: {small:?} with few held, {large:?} with {count} held");
@@ -65,7 +69,7 @@ async fn one_by_one(series: &Arc<dyn SeriesStore>, pushes: usize) -> Duration {
     let mut times = Vec::new();
     for value in 0..pushes {
         let value = f64::from(u32::try_from(value).expect("small"));
-        times.push(time(series.upsert(batch(1, value), None)).await);
+        times.push(time(series.upsert(batch(1, value), SeriesWriter::anybody())).await);
     }
     times.sort();
     times[pushes * 99 / 100]

@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 use crate::harness::{Client, Launch, Server};
 
 const READER: &str = "reader-token-1234567==";
-const WRITER: &str = "writer=token=with=equals";
-const FOLLOWER: &str = "follower-token-123456";
-const LEADER: &str = "leader-token-12345678";
-const OPERATOR: &str = "operator-token-123456";
+pub(crate) const WRITER: &str = "writer=token=with=equals";
+pub(crate) const FOLLOWER: &str = "follower-token-123456";
+pub(crate) const LEADER: &str = "leader-token-12345678";
+pub(crate) const OPERATOR: &str = "operator-token-123456";
 const SCRAPER: &str = "scraper-token-1234567";
 
-fn settings() -> String {
+pub(crate) fn settings() -> String {
     format!(
         r#"
         [[access.tokens]]
@@ -278,75 +278,4 @@ async fn where_a_leader_lease_is_named_leaders_write_under_its_token() {
     push(Some(&second["fencing_token"])).await.expect(200);
     // Followers are no leaders.
     server.post("/v1/series", &write("follower", "worker_backfill")).await.expect(200);
-}
-
-#[tokio::test]
-async fn series_are_deleted_by_operators_and_by_the_leader_under_its_fence() {
-    use reqwest::Method;
-    let server = Launch::new()
-        .config(&settings())
-        .env("HOLDALL_SERIES__LEADER_LEASE", "the leader")
-        .start()
-        .await;
-    let writer = server.with_token(WRITER);
-    let mut ids = Vec::new();
-    for name in ["a", "b", "c"] {
-        let body = json!({"role": "follower", "source": "worker_backfill",
-            "points": [{"name": name, "labels": {}, "value": 1}]});
-        writer.post("/v1/series", &body).await.expect(200);
-    }
-    for point in writer.get("/v1/series").await.expect(200)["points"].as_array().expect("points") {
-        ids.push(point["id"].as_str().expect("an id").to_owned());
-    }
-    let delete = async |token: &str, fence: Option<&Value>, id: Option<&str>| {
-        let client = server.with_token(token);
-        let mut request = match id {
-            Some(id) => client.request(Method::DELETE, &format!("/v1/series/{id}")),
-            None => client
-                .request(Method::POST, "/v1/series/delete")
-                .json(&json!({"match": ["{__name__=~\".+\"}"]})),
-        };
-        if let Some(fence) = fence {
-            request = request
-                .header("holdall-lease", "the leader")
-                .header("holdall-fencing-token", fence.to_string());
-        }
-        client.send(request).await
-    };
-    let lease = json!({"holder": "first", "ttl": "1h"});
-    let path = "/v1/leases/the%20leader/acquire";
-    let fence = &writer.post(path, &lease).await.expect(200)["fencing_token"];
-    let wrong = json!(fence.as_i64().expect("a number") + 1);
-    for id in [Some(&*ids[0]), None] {
-        for fence in [None, Some(fence)] {
-            let refused = delete(FOLLOWER, fence, id).await;
-            assert_eq!(refused.expect_problem(403), "guard_refused");
-        }
-        assert_eq!(delete(LEADER, None, id).await.expect_problem(428), "fence_required");
-        for token in [LEADER, WRITER] {
-            let refused = delete(token, Some(&wrong), id).await;
-            assert_eq!(refused.expect_problem(412), "fence_refused");
-        }
-    }
-    assert_eq!(writer.get("/v1/series").await.expect(200)["points"][2]["name"], "c");
-    delete(LEADER, Some(fence), Some(&ids[0])).await.expect(200);
-    delete(WRITER, None, Some(&ids[1])).await.expect(200);
-    assert_eq!(delete(LEADER, Some(fence), None).await.expect(200)["deleted"], 1);
-}
-
-#[tokio::test]
-async fn only_who_may_lead_takes_the_leader_lease() {
-    let server = Launch::new()
-        .config(&settings())
-        .env("HOLDALL_SERIES__LEADER_LEASE", "the leader")
-        .start()
-        .await;
-    let body = json!({"holder": "somebody", "ttl": "1h"});
-    let path = "/v1/leases/the%20leader/acquire";
-    let refused = server.with_token(FOLLOWER).post(path, &body).await;
-    assert_eq!(refused.expect_problem(403), "guard_refused");
-    let other = server.with_token(FOLLOWER).post("/v1/leases/another/acquire", &body).await;
-    assert_eq!(other.expect(200)["acquired"], true);
-    let taken = server.with_token(LEADER).post(path, &body).await;
-    assert_eq!(taken.expect(200)["acquired"], true);
 }

@@ -28,6 +28,7 @@ mod redis_histories;
 mod redis_replicas;
 mod redis_series;
 mod redis_store;
+mod roles;
 mod series_on_disk;
 mod series_readers;
 mod set_clock;

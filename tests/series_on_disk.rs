@@ -12,7 +12,7 @@ use holdall::model::selector::Selector;
 use holdall::model::series::{Metadata, MetricType, Point, SeriesId};
 use holdall::model::time::Timestamp;
 use holdall::store::embedded::{EmbeddedSettings, open_with};
-use holdall::store::{Delta, StoreSettings, Stores};
+use holdall::store::{Delta, SeriesWriter, StoreSettings, Stores};
 use rusqlite::Connection;
 
 use crate::conformance::fixture::Random;
@@ -43,14 +43,18 @@ async fn change_anything(stores: &Stores, random: &mut Random) {
         0 => {
             let name = format!("m{}", random.below(12));
             let selector = [Selector::parse(&name).expect("valid")];
-            stores.series.delete_matching(&selector, false, None).await.expect("works");
+            stores
+                .series
+                .delete_matching(&selector, false, SeriesWriter::anybody())
+                .await
+                .expect("works");
         }
         1 => {
             let id = SeriesId::of(
                 &format!("m{}", random.below(12)),
                 &format!("i=\"{}\"", random.below(5)),
             );
-            stores.series.delete(id, None).await.expect("works");
+            stores.series.delete(id, SeriesWriter::anybody()).await.expect("works");
         }
         _ => {
             let mut batch = PointBatch::default();
@@ -67,7 +71,7 @@ async fn change_anything(stores: &Stores, random: &mut Random) {
                 let metadata = (random.below(2) == 0).then_some(metadata);
                 batch.push(&name, &labels, value, None, metadata);
             }
-            stores.series.upsert(batch, None).await.expect("works");
+            stores.series.upsert(batch, SeriesWriter::anybody()).await.expect("works");
         }
     }
 }
@@ -136,7 +140,7 @@ async fn a_failed_flush_loses_no_series() {
             // So that there is something to write.
             let mut batch = PointBatch::default();
             batch.push("m0", "", 1.0, None, None);
-            stores.series.upsert(batch, None).await.expect("works");
+            stores.series.upsert(batch, SeriesWriter::anybody()).await.expect("works");
             stores.operation.flush().await.expect_err("fails");
         }
         if random.below(2) == 0 {
@@ -168,7 +172,7 @@ async fn closing_loses_nothing_and_a_new_life_has_a_new_epoch() {
     for i in 0..10_000 {
         batch.push("m", &format!("i=\"{i}\""), f64::from(i), None, None);
     }
-    stores.series.upsert(batch, None).await.expect("works");
+    stores.series.upsert(batch, SeriesWriter::anybody()).await.expect("works");
     let cursor = stores.series.cursor().await.expect("works");
     let before = view(&stores).await;
     stores.operation.close().await.expect("closes");
@@ -187,7 +191,7 @@ async fn what_expired_while_the_server_was_down_is_not_served() {
     let mut batch = PointBatch::default();
     batch.push("old", "", 1.0, Some(clock.now().saturating_sub(Duration::from_secs(3600))), None);
     batch.push("new", "", 1.0, None, None);
-    stores.series.upsert(batch, None).await.expect("works");
+    stores.series.upsert(batch, SeriesWriter::anybody()).await.expect("works");
     stores.operation.close().await.expect("closes");
     drop(stores);
     clock.advance(Duration::from_secs(86_400 - 3600));
@@ -210,7 +214,7 @@ async fn setting_the_clock_forward_expires_no_series_that_is_held_for_less_than_
     stores.locks.acquire(vec![lock], DAY, ReleaseToken([0; 16])).await.expect("responds");
     let mut batch = PointBatch::default();
     batch.push("m", "", 1.0, None, None);
-    stores.series.upsert(batch, None).await.expect("applies");
+    stores.series.upsert(batch, SeriesWriter::anybody()).await.expect("applies");
     clock.set_system(clock.now().saturating_add(40 * DAY));
     assert_eq!(view(&stores).await.len(), 1);
     stores.operation.close().await.expect("closes");

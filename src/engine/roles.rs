@@ -1,18 +1,29 @@
 //! What a role may do: write, delete, or take the leader lease.
 //!
 //! Not who has which role: the access token says that, or the request where tokens are not bound to roles.
-//! Invariant: every decision about a role is made here.
+//! Invariant: every decision about a role is made here. The store only compares the roles of series with those that
+//! are named to it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::error::{EngineError, EngineResult};
 use crate::model::leases::{Fence, LeaseName};
+use crate::model::roles::RoleName;
+use crate::store::SeriesWriter;
 
 /// The rules of roles.
 pub(super) struct Roles {
-    guards: BTreeMap<String, Vec<String>>,
+    guards: BTreeMap<RoleName, Guard>,
     leader_role: String,
     leader_lease: Option<String>,
+}
+
+/// What one role may do.
+struct Guard {
+    sources: Vec<String>,
+    /// The roles whose series it may change: its own, and those that may write nothing that it may not write.
+    may_change: Arc<[RoleName]>,
 }
 
 /// What a request says about its writer.
@@ -34,50 +45,72 @@ impl Roles {
         leader_role: String,
         leader_lease: Option<String>,
     ) -> Self {
-        Self { guards, leader_role, leader_lease }
+        // Settings that were checked have valid names only.
+        let named = guards.into_iter();
+        let named =
+            named.filter_map(|(role, sources)| Some((RoleName::parse(&role).ok()?, sources)));
+        let sources: BTreeMap<RoleName, Vec<String>> = named.collect();
+        let may_change = |own: &Vec<String>| {
+            let covers = |other: &Vec<String>| other.iter().all(|source| own.contains(source));
+            let others = sources.iter().filter(|(_, other)| covers(other));
+            others.map(|(role, _)| role.clone()).collect()
+        };
+        let guard = |(role, own): (&RoleName, &Vec<String>)| {
+            (role.clone(), Guard { sources: own.clone(), may_change: may_change(own) })
+        };
+        Self { guards: sources.iter().map(guard).collect(), leader_role, leader_lease }
     }
 
-    /// Checks that `writer` may write series, with the fence of its request.
+    /// Checks that `writer` may write series with the fence of its request, and returns it as the store knows it.
     ///
     /// # Errors
     /// [`EngineError::GuardRefused`] or [`EngineError::FenceRequired`].
     pub(super) fn check_write(
         &self,
         writer: &Writer<'_>,
-        fence: Option<&Fence>,
-    ) -> EngineResult<()> {
+        fence: Option<Fence>,
+    ) -> EngineResult<SeriesWriter> {
         let Writer { role, source, bound_role } = *writer;
         if let Some(bound) = bound_role.filter(|bound| *bound != role) {
             return refuse(format!("this token writes as {bound:?} only"));
         }
-        let Some(sources) = self.guards.get(role) else {
-            let known: Vec<&str> = self.guards.keys().map(String::as_str).collect();
+        let Some((name, guard)) = self.guards.get_key_value(role) else {
+            let known: Vec<&str> = self.guards.keys().map(RoleName::as_str).collect();
             return refuse(format!("the role is not known; there are {}", known.join(", ")));
         };
+        let sources = &guard.sources;
         if !sources.iter().any(|allowed| allowed == source) {
-            let known = self.guards.values().flatten().any(|known| known == source);
+            let known =
+                self.guards.values().any(|guard| guard.sources.iter().any(|known| known == source));
             let why = if known { "may not be written by this role" } else { "is not known" };
             let allowed = sources.join(", ");
             return refuse(format!("the source {why}; {role:?} may write {allowed}"));
         }
-        if role == self.leader_role { self.check_leader_fence(fence) } else { Ok(()) }
+        if role == self.leader_role {
+            self.check_leader_fence(fence.as_ref())?;
+        }
+        let may_change = bound_role.map(|_| Arc::clone(&guard.may_change));
+        Ok(SeriesWriter { role: Some(name.clone()), may_change, fence })
     }
 
-    /// Checks that a caller whose access token is bound to `bound_role` may delete series, with the fence of its
-    /// request. A token that is bound to no role is an operator's, and may.
+    /// Checks that a caller whose access token is bound to `bound_role` may delete series with the fence of its
+    /// request, and returns it as the store knows it. A token that is bound to no role is an operator's, and may delete
+    /// the series of all roles.
     ///
     /// # Errors
-    /// [`EngineError::GuardRefused`] or [`EngineError::FenceRequired`].
+    /// [`EngineError::FenceRequired`].
     pub(super) fn check_delete(
         &self,
         bound_role: Option<&str>,
-        fence: Option<&Fence>,
-    ) -> EngineResult<()> {
-        let Some(role) = bound_role else { return Ok(()) };
-        if role != self.leader_role {
-            return refuse(format!("the role {role:?} may not delete series"));
+        fence: Option<Fence>,
+    ) -> EngineResult<SeriesWriter> {
+        if bound_role == Some(&self.leader_role) {
+            self.check_leader_fence(fence.as_ref())?;
         }
-        self.check_leader_fence(fence)
+        // A role that is not in the table has written nothing.
+        let of = |role| self.guards.get(role).map(|guard| Arc::clone(&guard.may_change));
+        let may_change = bound_role.map(|role| of(role).unwrap_or_default());
+        Ok(SeriesWriter { role: None, may_change, fence })
     }
 
     /// Checks that a caller whose access token is bound to `bound_role` may acquire `lease`. Only the leader's role
@@ -108,7 +141,7 @@ impl Roles {
     }
 }
 
-fn refuse(why: String) -> EngineResult<()> {
+fn refuse<T>(why: String) -> EngineResult<T> {
     Err(EngineError::GuardRefused(why))
 }
 
@@ -134,7 +167,7 @@ mod tests {
     #[test]
     fn a_role_writes_its_own_sources_and_the_leader_is_fenced() {
         let check = |role, source, bound_role, fence: Option<&Fence>| {
-            roles().check_write(&Writer { role, source, bound_role }, fence)
+            roles().check_write(&Writer { role, source, bound_role }, fence.cloned())
         };
         assert!(check("follower", "backfill", None, None).is_ok());
         assert!(check("follower", "backfill", Some("follower"), None).is_ok());
@@ -155,12 +188,36 @@ mod tests {
     }
 
     #[test]
-    fn only_operators_and_the_fenced_leader_delete() {
-        let check = |role, fence: Option<&Fence>| roles().check_delete(role, fence);
+    fn the_leader_deletes_with_its_fence() {
+        let check = |role, fence: Option<&Fence>| roles().check_delete(role, fence.cloned());
         assert!(check(None, None).is_ok());
         assert!(check(Some("leader"), Some(&fence("lead"))).is_ok());
+        assert!(check(Some("follower"), None).is_ok());
         assert!(matches!(check(Some("leader"), None), Err(EngineError::FenceRequired { .. })));
-        assert!(matches!(check(Some("follower"), None), Err(EngineError::GuardRefused(_))));
+    }
+
+    #[test]
+    fn a_bound_role_changes_its_series_and_those_of_roles_that_it_covers() {
+        let guard = |role: &str, sources: &[&str]| {
+            (role.to_owned(), sources.iter().map(|source| (*source).to_owned()).collect())
+        };
+        let guards = [guard("all", &["a", "b"]), guard("one", &["a"]), guard("two", &["b", "c"])];
+        let roles = Roles::new(guards.into(), "none".to_owned(), None);
+        let changed_by = |bound_role, role, source| {
+            let push = roles.check_write(&Writer { role, source, bound_role }, None);
+            let push = push.unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(push.role.as_ref().map(RoleName::as_str), Some(role));
+            let deletion = roles.check_delete(bound_role, None).expect("needs no fence");
+            assert_eq!(push.may_change, deletion.may_change);
+            let names = |roles: Arc<[RoleName]>| roles.iter().map(RoleName::to_string).collect();
+            push.may_change.map(names).map(|names: Vec<String>| names.join(" "))
+        };
+        assert_eq!(changed_by(None, "one", "a"), None);
+        assert_eq!(changed_by(Some("all"), "all", "a").as_deref(), Some("all one"));
+        assert_eq!(changed_by(Some("one"), "one", "a").as_deref(), Some("one"));
+        assert_eq!(changed_by(Some("two"), "two", "c").as_deref(), Some("two"));
+        let stranger = roles.check_delete(Some("stranger"), None).expect("needs no fence");
+        assert_eq!(stranger.may_change.as_deref(), Some(&[][..]), "no series of any role");
     }
 
     #[test]

@@ -14,13 +14,19 @@ use super::error::{EngineError, EngineResult, unfence};
 use super::roles::Roles;
 pub use super::roles::Writer;
 use crate::clock::SharedClock;
-use crate::model::batch::{PointBatch, PointErrors, Position};
+use crate::model::batch::{PointBatch, PointError, PointErrors, Position};
 use crate::model::cursor::Cursor;
 use crate::model::leases::{Fence, LeaseName};
+use crate::model::roles::RoleName;
 use crate::model::selector::Selector;
 use crate::model::series::{Point, SeriesId, SeriesKey};
 use crate::model::settings::{self, List, Settings, Violations};
-use crate::store::{Change, Delta, SeriesStore, Snapshot, UpsertCounts, UpsertOutcome};
+use crate::store::{
+    Change, DeleteOutcome, Delta, OthersSeries, SeriesStore, Snapshot, UpsertCounts, UpsertOutcome,
+};
+
+/// The most roles: a byte says which role a series has, also while the series of earlier settings live.
+const MAX_ROLES: usize = 100;
 
 /// `[series]`, as far as the rules need it: who may write series, and how.
 #[derive(Debug, Clone, Deserialize)]
@@ -51,6 +57,17 @@ impl Settings for SeriesRules {
         violations.require(!self.guards.is_empty(), &["series.guards"], || {
             "names no role, so all writes would be refused".to_owned()
         });
+        violations.require(
+            self.guards.len() <= MAX_ROLES
+                && self.guards.keys().all(|role| RoleName::parse(role).is_ok()),
+            &["series.guards"],
+            || {
+                let most = RoleName::MAX_BYTES;
+                format!(
+                    "has more than {MAX_ROLES} roles, or one whose name has not 1 to {most} bytes"
+                )
+            },
+        );
         let Some(lease) = &self.leader_lease else { return };
         violations.require(LeaseName::parse(lease).is_ok(), &["series.leader_lease"], || {
             "is too long for a lease's name".to_owned()
@@ -83,6 +100,8 @@ pub enum PushOutcome {
     Applied(UpsertCounts),
     /// Points are too far in the future; nothing was changed.
     InvalidPoints(PointErrors),
+    /// Points are of series of roles whose series the writer may not change; nothing was changed.
+    OthersSeries(PointErrors),
     /// The batch would create more series than there is room for; nothing was changed.
     OverBudget {
         /// How many of the batch's series are new.
@@ -147,13 +166,16 @@ impl SeriesEngine {
         writer: &Writer<'_>,
         fence: Option<Fence>,
     ) -> EngineResult<PushOutcome> {
-        self.roles.check_write(writer, fence.as_ref())?;
-        let early = self.points_too_far_ahead(&batch, position_of);
+        let writer = self.roles.check_write(writer, fence)?;
+        let early = self.points_too_far_ahead(&batch, &position_of);
         if !early.is_empty() {
             return Ok(PushOutcome::InvalidPoints(early));
         }
-        Ok(match unfence(self.store.upsert(batch, fence).await?)? {
+        Ok(match unfence(self.store.upsert(batch, writer).await?)? {
             UpsertOutcome::Applied(counts) => PushOutcome::Applied(counts),
+            UpsertOutcome::OthersSeries(others) => {
+                PushOutcome::OthersSeries(point_errors(&others, position_of))
+            }
             UpsertOutcome::OverBudget { new, room } => PushOutcome::OverBudget { new, room },
             UpsertOutcome::OverBytes { more, room } => PushOutcome::OverBytes { more, room },
         })
@@ -261,26 +283,25 @@ impl SeriesEngine {
     /// Deletes one series.
     ///
     /// # Errors
-    /// [`EngineError::GuardRefused`], [`EngineError::FenceRequired`], [`EngineError::NotFound`],
-    /// [`EngineError::FenceRefused`], and failures of the store.
+    /// [`EngineError::FenceRequired`], [`EngineError::NotFound`], [`EngineError::FenceRefused`], and failures of the
+    /// store.
     pub async fn delete(
         &self,
         id: SeriesId,
         bound_role: Option<&str>,
         fence: Option<Fence>,
-    ) -> EngineResult<()> {
-        self.roles.check_delete(bound_role, fence.as_ref())?;
-        if unfence(self.store.delete(id, fence).await?)? {
-            Ok(())
-        } else {
-            Err(EngineError::NotFound("series"))
+    ) -> EngineResult<DeleteOutcome> {
+        let writer = self.roles.check_delete(bound_role, fence)?;
+        match unfence(self.store.delete(id, writer).await?)? {
+            DeleteOutcome::Deleted(0) => Err(EngineError::NotFound("series")),
+            outcome => Ok(outcome),
         }
     }
 
-    /// Deletes what any of `selectors` matches, or with `dry_run` only counts it. Returns how many series match.
+    /// Deletes what any of `selectors` matches, or with `dry_run` only counts it.
     ///
     /// # Errors
-    /// [`EngineError::GuardRefused`] and [`EngineError::FenceRequired`], also in a dry run;
+    /// [`EngineError::FenceRequired`], also in a dry run;
     /// [`EngineError::Invalid`] when there is no selector, since deleting everything must be explicit;
     /// [`EngineError::FenceRefused`], and failures of the store.
     pub async fn delete_matching(
@@ -289,13 +310,25 @@ impl SeriesEngine {
         dry_run: bool,
         bound_role: Option<&str>,
         fence: Option<Fence>,
-    ) -> EngineResult<usize> {
-        self.roles.check_delete(bound_role, fence.as_ref())?;
+    ) -> EngineResult<DeleteOutcome> {
+        let writer = self.roles.check_delete(bound_role, fence)?;
         if selectors.is_empty() {
             return Err(crate::model::Invalid::new("match must hold at least one selector").into());
         }
-        unfence(self.store.delete_matching(selectors, dry_run, fence).await?)
+        unfence(self.store.delete_matching(selectors, dry_run, writer).await?)
     }
+}
+
+/// Points at the points of others' series.
+fn point_errors(
+    others: &OthersSeries<usize>,
+    position_of: impl Fn(usize) -> Position,
+) -> PointErrors {
+    let error = |(index, role): &(usize, RoleName)| PointError {
+        position: position_of(*index),
+        detail: format!("the series was written by the role {role}"),
+    };
+    PointErrors { reported: others.first.iter().map(error).collect(), total: others.total }
 }
 
 /// Returns whether there is something that a waiting request must be told.

@@ -66,7 +66,7 @@ fn parse(
     }
     parsed.map(|push| (push, share)).map_err(|error| match error {
         ParseError::Malformed(why) => Problem::new(Code::MalformedBody).detail(why),
-        ParseError::Points(points) => invalid_points(points),
+        ParseError::Points(points) => invalid_points(&points),
         ParseError::TooManyPoints { limit } => {
             Problem::new(Code::TooManyPoints).detail(format!("a push has at most {limit} points"))
         }
@@ -74,13 +74,18 @@ fn parse(
 }
 
 /// The problem of a push with invalid points.
-pub(crate) fn invalid_points(points: PointErrors) -> Problem {
-    let parts = points.reported.into_iter();
-    let parts =
-        parts.map(|e| ProblemPart { pointer: e.position.to_string(), detail: e.detail }).collect();
+pub(crate) fn invalid_points(points: &PointErrors) -> Problem {
     Problem::new(Code::InvalidPoints)
         .detail(format!("{} points are invalid; nothing was changed", points.total))
-        .parts(parts, points.total)
+        .parts(point_parts(points), points.total)
+}
+
+/// Returns what a problem says about points.
+pub(crate) fn point_parts(points: &PointErrors) -> Vec<ProblemPart> {
+    let parts = points.reported.iter();
+    parts
+        .map(|e| ProblemPart { pointer: e.position.to_string(), detail: e.detail.clone() })
+        .collect()
 }
 
 #[cfg(test)]
@@ -134,7 +139,7 @@ mod tests {
         let mut points = PointErrors::default();
         points.add(crate::model::batch::Position::Index(3), "bad name");
         let json: serde_json::Value =
-            serde_json::from_slice(&invalid_points(points).to_json()).expect("JSON");
+            serde_json::from_slice(&invalid_points(&points).to_json()).expect("JSON");
         assert_eq!(json["errors"][0]["pointer"], "/points/3");
         assert_eq!(json["total_errors"], 1);
         assert_eq!(json["title"], "Unprocessable Entity");

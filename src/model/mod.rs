@@ -18,6 +18,7 @@ pub mod locks;
 pub mod merge;
 pub mod number;
 pub mod pipelines;
+pub mod roles;
 pub mod selector;
 pub mod series;
 pub mod settings;

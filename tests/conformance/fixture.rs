@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use holdall::clock::{Clock, ManualClock, SharedClock};
 use holdall::model::time::Timestamp;
-use holdall::store::{CacheSettings, CheckpointSettings, SeriesSettings, StoreSettings, Stores};
+use holdall::store::{
+    CacheSettings, CheckpointSettings, DeleteOutcome, Fenced, SeriesSettings, StoreSettings, Stores,
+};
 
 use super::backends::Backend;
 
@@ -28,6 +30,12 @@ pub(crate) const CACHE_BYTES: usize = 1 << 20;
 pub(crate) const CACHE_NAMESPACE_BYTES: usize = CACHE_BYTES / 2;
 /// The most namespaces.
 pub(crate) const CACHE_NAMESPACES: usize = 8;
+
+/// Returns the outcome of a deletion of so many series.
+pub(crate) fn did_delete(count: usize) -> Fenced<DeleteOutcome> {
+    Fenced::Done(DeleteOutcome::Deleted(count))
+}
+
 /// Returns the settings of every store under test.
 fn settings() -> StoreSettings {
     StoreSettings {

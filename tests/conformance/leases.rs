@@ -7,7 +7,7 @@ use std::time::Duration;
 use holdall::model::batch::PointBatch;
 use holdall::model::leases::{Claimant, Fence, FencingToken, Holder, Lease, LeaseName};
 use holdall::model::series::SeriesId;
-use holdall::store::{AcquireOutcome, Fenced, LeaseStore};
+use holdall::store::{AcquireOutcome, Fenced, LeaseStore, SeriesWriter};
 
 use super::fixture::Fixture;
 
@@ -153,7 +153,7 @@ pub(super) async fn a_takeover_is_exact_under_racing_fenced_pushes(fixture: Fixt
                         #[expect(clippy::cast_precision_loss, reason = "it is small")]
                         let next = value.fetch_add(1, Ordering::SeqCst) as f64;
                         batch.push("m", "", next, None, None);
-                        match series.upsert(batch, Some(fence.clone())).await {
+                        match series.upsert(batch, SeriesWriter::fenced(fence.clone())).await {
                             Ok(Fenced::Done(_)) => pushed += 1,
                             Ok(Fenced::Refused) => return pushed,
                             Err(error) => panic!("{error}"),

@@ -1,9 +1,10 @@
 //! What a store of series on Redis does about lost scripts, lost keys, lost writes, and a full Redis.
 
 use holdall::model::series::SeriesId;
-use holdall::store::{Delta, Fenced};
+use holdall::store::{Delta, SeriesWriter};
 
 use super::{MAX_SERIES, RETENTION, clock, fill, live, names, push, replica, spread, try_push};
+use crate::conformance::fixture::did_delete;
 use crate::harness::eventually;
 use crate::harness::redis::Redis;
 
@@ -29,7 +30,10 @@ async fn a_key_that_is_lost_alone_takes_its_shards_series_along_and_no_others() 
         let cursor = one.series.cursor().await.expect("the store works");
         assert_eq!(live(&two).await, 60);
         for name in spread("old", 60).into_iter().step_by(2) {
-            one.series.delete(SeriesId::of(&name, ""), None).await.expect("the store works");
+            one.series
+                .delete(SeriesId::of(&name, ""), SeriesWriter::anybody())
+                .await
+                .expect("the store works");
         }
         assert_eq!(server.cli(&["del", &format!("{{{lost}:1}}:{lost}")]).trim(), "1", "{lost}");
         assert_eq!(
@@ -60,8 +64,9 @@ async fn a_full_redis_is_read_and_purges_what_has_expired() {
     server.cli(&["config", "set", "maxmemory", "1"]);
     clock.advance(RETENTION - RETENTION / 16);
     assert_eq!(live(&stores).await, 40);
-    let deleted = stores.series.delete(SeriesId::of(&spread("a", 1)[0], ""), None).await;
-    assert_eq!(deleted.expect("room is made"), Fenced::Done(true));
+    let deleted =
+        stores.series.delete(SeriesId::of(&spread("a", 1)[0], ""), SeriesWriter::anybody()).await;
+    assert_eq!(deleted.expect("room is made"), did_delete(1));
     assert_eq!(live(&stores).await, 39);
     clock.advance(RETENTION);
     assert_eq!(live(&stores).await, 0);

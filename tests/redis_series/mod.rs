@@ -14,10 +14,11 @@ use holdall::model::series::SeriesId;
 use holdall::model::time::Timestamp;
 use holdall::store::redis::{RedisSettings, open_with};
 use holdall::store::{
-    AcquireOutcome, Change, Delta, ErrorKind, Fenced, SeriesSettings, StoreResult, StoreSettings,
-    Stores, UpsertCounts, UpsertOutcome,
+    AcquireOutcome, Change, Delta, ErrorKind, Fenced, SeriesSettings, SeriesWriter, StoreResult,
+    StoreSettings, Stores, UpsertCounts, UpsertOutcome,
 };
 
+use crate::conformance::fixture::did_delete;
 use crate::harness::eventually;
 use crate::harness::proxy::{Line, Proxy};
 use crate::harness::redis::{self, Redis};
@@ -67,7 +68,7 @@ fn names(prefix: &str, count: usize) -> Vec<String> {
 
 async fn try_push(stores: &Stores, names: &[String]) -> StoreResult<UpsertOutcome> {
     let batch = batch(names.iter().map(String::as_str));
-    stores.series.upsert(batch, None).await.map(|done| match done {
+    stores.series.upsert(batch, SeriesWriter::anybody()).await.map(|done| match done {
         Fenced::Done(outcome) => outcome,
         Fenced::Refused => panic!("there was no fence"),
     })
@@ -143,8 +144,12 @@ async fn what_one_replica_writes_all_read_and_are_notified_of() {
     let Delta::Changes { changes, more: false, .. } = delta else { panic!("{delta:?}") };
     assert_eq!(changes.len(), 3);
     signal.mark_unchanged();
-    let gone = one.series.delete(SeriesId::of("m_0", ""), None).await.expect("the store works");
-    assert_eq!(gone, Fenced::Done(true));
+    let gone = one
+        .series
+        .delete(SeriesId::of("m_0", ""), SeriesWriter::anybody())
+        .await
+        .expect("the store works");
+    assert_eq!(gone, did_delete(1));
     eventually("the other replica is told", async || {
         signal.has_changed().expect("the store lives").then_some(())
     })
@@ -216,7 +221,10 @@ async fn a_batch_with_a_full_shard_is_refused_and_changes_nothing_in_any_shard()
         [0, 2, 3].into_iter().flat_map(|shard| of_shard(shard, "other", QUOTA)).collect();
     assert_eq!(push(&two, &others).await.created, MAX_SERIES - QUOTA);
     for name in &full[..3] {
-        one.series.delete(SeriesId::of(name, ""), None).await.expect("the store works");
+        one.series
+            .delete(SeriesId::of(name, ""), SeriesWriter::anybody())
+            .await
+            .expect("the store works");
     }
     let outcome = try_push(&one, &of_shard(1, "new", 4)).await.expect("the store works");
     assert_eq!(outcome, UpsertOutcome::OverBudget { new: 4, room: 3 });
@@ -239,7 +247,8 @@ async fn a_batch_counts_only_its_new_series_and_no_stale_points() {
     for name in spread("stale", MAX_SERIES) {
         batch.push(&name, "", 1.0, Some(past), None);
     }
-    let outcome = stores.series.upsert(batch, None).await.expect("the store works");
+    let outcome =
+        stores.series.upsert(batch, SeriesWriter::anybody()).await.expect("the store works");
     let counts = UpsertCounts { created: SHARDS, updated: MAX_SERIES - SHARDS, stale: MAX_SERIES };
     assert_eq!(outcome, Fenced::Done(UpsertOutcome::Applied(counts)));
 }
@@ -357,7 +366,11 @@ async fn a_former_leader_changes_nothing_in_any_shard() {
     let some = names("m", 20);
     let write = async |stores: &Stores, fence: &Fence, count: usize| {
         let batch = batch(some[..count].iter().map(String::as_str));
-        stores.series.upsert(batch, Some(fence.clone())).await.expect("the store works")
+        stores
+            .series
+            .upsert(batch, SeriesWriter::fenced(fence.clone()))
+            .await
+            .expect("the store works")
     };
     let first = lead(&one, "one").await;
     for count in [1, 20] {
@@ -371,15 +384,17 @@ async fn a_former_leader_changes_nothing_in_any_shard() {
         assert_eq!(write(&one, &first, count).await, Fenced::Refused);
     }
     let id = SeriesId::of("m_0", "");
-    let deleted = one.series.delete(id, Some(first.clone())).await.expect("the store works");
+    let deleted =
+        one.series.delete(id, SeriesWriter::fenced(first.clone())).await.expect("the store works");
     assert_eq!(deleted, Fenced::Refused);
     let all = [Selector::parse("{__name__=~\"m.*\"}").expect("valid")];
     for dry_run in [true, false] {
-        let deleted = one.series.delete_matching(&all, dry_run, Some(first.clone())).await;
+        let deleted =
+            one.series.delete_matching(&all, dry_run, SeriesWriter::fenced(first.clone())).await;
         assert_eq!(deleted.expect("the store works"), Fenced::Refused);
     }
     assert_eq!(two.series.cursor().await.expect("the store works"), before);
     assert!(matches!(write(&two, &second, 20).await, Fenced::Done(_)));
-    let deleted = two.series.delete_matching(&all, false, Some(second)).await;
-    assert_eq!(deleted.expect("the store works"), Fenced::Done(20));
+    let deleted = two.series.delete_matching(&all, false, SeriesWriter::fenced(second)).await;
+    assert_eq!(deleted.expect("the store works"), did_delete(20));
 }

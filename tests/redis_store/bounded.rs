@@ -13,7 +13,9 @@ use holdall::model::locks::{LockKey, LockKind, ReleaseToken};
 use holdall::model::selector::Selector;
 use holdall::model::time::Timestamp;
 use holdall::store::redis::{RedisSettings, open_with};
-use holdall::store::{CacheSettings, Fenced, SeriesSettings, StoreSettings, Stores, UpsertOutcome};
+use holdall::store::{
+    CacheSettings, Fenced, SeriesSettings, SeriesWriter, StoreSettings, Stores, UpsertOutcome,
+};
 
 use super::cache::{address, put, snapshot};
 use super::replica::name;
@@ -52,7 +54,7 @@ pub(super) async fn trips<T>(stores: &Stores, work: impl Future<Output = T>) -> 
 }
 
 pub(super) async fn push(stores: &Stores, batch: PointBatch) -> usize {
-    match stores.series.upsert(batch, None).await.expect("the store works") {
+    match stores.series.upsert(batch, SeriesWriter::anybody()).await.expect("the store works") {
         Fenced::Done(UpsertOutcome::Applied(counts)) => counts.created,
         other => panic!("{other:?}"),
     }
@@ -100,7 +102,8 @@ async fn what_a_push_would_create_is_counted_in_steps() {
         batch
     };
     assert_eq!(push(&stores, batch(KNOWN)).await, KNOWN);
-    let (steps, outcome) = trips(&stores, stores.series.upsert(batch(KNOWN + 501), None)).await;
+    let (steps, outcome) =
+        trips(&stores, stores.series.upsert(batch(KNOWN + 501), SeriesWriter::anybody())).await;
     let refused = Fenced::Done(UpsertOutcome::OverBudget { new: 501, room: 500 });
     assert_eq!(outcome.expect("the store works"), refused);
     assert!(steps > KNOWN as u64 / 2_000, "{steps} round trips");
@@ -175,7 +178,10 @@ async fn what_a_lowered_limit_leaves_of_tombstones_is_trimmed_in_steps() {
     (0..MANY).for_each(|n| batch.push("m", &format!("n=\"{n}\""), 1.0, None, None));
     push(&many, batch).await;
     let all = [Selector::parse("m").expect("valid")];
-    many.series.delete_matching(&all, false, None).await.expect("the store works");
+    many.series
+        .delete_matching(&all, false, SeriesWriter::anybody())
+        .await
+        .expect("the store works");
     let held = async |stores: &Stores| {
         stores.operation.status().await.expect("the store works").entries("series_tombstones")
     };

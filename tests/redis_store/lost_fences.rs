@@ -8,7 +8,7 @@ use holdall::clock::{ManualClock, SharedClock};
 use holdall::model::batch::PointBatch;
 use holdall::model::leases::Fence;
 use holdall::model::time::Timestamp;
-use holdall::store::{Fenced, UpsertOutcome};
+use holdall::store::{Fenced, SeriesWriter, UpsertOutcome};
 
 use super::replica::{Pausing, Place, Replica, SHARDS, orgs};
 use crate::harness::DEADLINE;
@@ -109,7 +109,7 @@ impl Apart {
         let (before, mut n) = (count(), 0);
         while count() == before {
             n += 1;
-            let pushed = replica.0.series.upsert(series(n, 1.0), None).await;
+            let pushed = replica.0.series.upsert(series(n, 1.0), SeriesWriter::anybody()).await;
             pushed.expect("the store works");
         }
         let (lease, org) = (names(elsewhere, "lease_names"), org.expect("it is one of ours"));
@@ -146,7 +146,7 @@ async fn a_former_holder_does_not_push_to_a_shard_that_forgot_its_successor() {
     let mut stand = Stand::start().await;
     let former = stand.sleeper.lead(&stand.apart.lease, "me").await;
     let (stores, batch) = (stand.sleeper.0.clone(), series(stand.apart.series, 2.0));
-    let push = async move { stores.series.upsert(batch, Some(former)).await };
+    let push = async move { stores.series.upsert(batch, SeriesWriter::fenced(former)).await };
     let pushed = stand.write_around(true, push).await.expect("the store works");
     assert_eq!(pushed, Fenced::Refused);
     let found = stand.other.0.series.snapshot(&[], None, 100).await.expect("the store works");
@@ -162,7 +162,7 @@ async fn a_holder_goes_on_writing_in_a_shard_of_a_new_epoch() {
     let (stores, batch) = (stand.sleeper.0.clone(), series(stand.apart.series, 2.0));
     stand.apart.node = stand.nodes.len() - 1;
     let fence = holder.clone();
-    let push = async move { stores.series.upsert(batch, Some(fence)).await };
+    let push = async move { stores.series.upsert(batch, SeriesWriter::fenced(fence)).await };
     match stand.write_around(false, push).await.expect("the store works") {
         Fenced::Done(UpsertOutcome::Applied(counts)) => assert_eq!(counts.updated, 1),
         other => panic!("{other:?}"),

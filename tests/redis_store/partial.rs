@@ -8,10 +8,11 @@ use holdall::model::leases::Fence;
 use holdall::model::locks::{LockKey, LockKind, ReleaseToken};
 use holdall::model::selector::Selector;
 use holdall::model::time::Timestamp;
-use holdall::store::{ErrorKind, Fenced, StoreError, UpsertOutcome};
+use holdall::store::{ErrorKind, Fenced, SeriesWriter, StoreError, UpsertOutcome};
 
 use super::cache::generation_key;
 use super::replica::{Pausing, Place, Replica, SHARDS, TTL};
+use crate::conformance::fixture::did_delete;
 use crate::harness::redis::Redis;
 
 /// Enough items that every shard has some.
@@ -39,7 +40,7 @@ impl Stand {
         for n in 0..ITEMS {
             batch.push(&format!("m_{n}"), "", 1.0, None, None);
         }
-        self.replica.0.series.upsert(batch, Some(fence.clone())).await
+        self.replica.0.series.upsert(batch, SeriesWriter::fenced(fence.clone())).await
     }
 
     async fn live(&self) -> usize {
@@ -75,8 +76,9 @@ async fn a_push_that_one_shard_refuses_says_what_the_others_applied() {
     let fence = stand.replica.lead("leader", "me").await;
     assert!(matches!(stand.push(&fence).await, Ok(Fenced::Done(_))));
     let all = [Selector::parse("{__name__=~\"m_.*\"}").expect("valid")];
-    let deleted = stand.replica.0.series.delete_matching(&all, false, None).await;
-    assert_eq!(deleted.expect("the store works"), Fenced::Done(ITEMS));
+    let deleted =
+        stand.replica.0.series.delete_matching(&all, false, SeriesWriter::anybody()).await;
+    assert_eq!(deleted.expect("the store works"), did_delete(ITEMS));
     let command = stand.later_holder(&fence);
     let port = stand.redis.port();
     // After the pass was issued and all shards have checked the push: they have too little room to go without.
@@ -102,10 +104,11 @@ async fn a_deletion_that_one_shard_refuses_says_what_the_others_deleted() {
     stand.redis.cli(&command);
     let all = [Selector::parse("{__name__=~\"m_.*\"}").expect("valid")];
     let series = &stand.replica.0.series;
-    let deleted = applied(series.delete_matching(&all, false, Some(fence.clone())).await);
+    let deleted =
+        applied(series.delete_matching(&all, false, SeriesWriter::fenced(fence.clone())).await);
     assert_eq!(deleted, ITEMS - stand.live().await);
     assert!(deleted > 0 && deleted < ITEMS, "{deleted}");
-    let again = series.delete_matching(&all, false, Some(fence)).await;
+    let again = series.delete_matching(&all, false, SeriesWriter::fenced(fence)).await;
     assert_eq!(again.expect("the store works"), Fenced::Refused, "nothing was deleted now");
 }
 

@@ -9,7 +9,7 @@ use holdall::model::batch::PointBatch;
 use holdall::model::leases::{Claimant, Fence, Holder};
 use holdall::model::locks::{LockKey, LockKind, ReleaseToken};
 use holdall::store::redis::{RedisSettings, open};
-use holdall::store::{AcquireOutcome, Fenced, StoreResult, Stores};
+use holdall::store::{AcquireOutcome, Fenced, SeriesWriter, StoreResult, Stores};
 
 use super::replica::{SHARDS, name};
 use super::store_settings;
@@ -148,7 +148,8 @@ async fn rounds(stores: Stores, over: Arc<AtomicBool>) -> (usize, Duration) {
         let mut batch = PointBatch::default();
         (0..20).for_each(|n| batch.push("m", &format!("n=\"{n}\""), 1.0, None, None));
         let fence = Fence { lease, token: held.token };
-        let pushed = stores.series.upsert(batch, Some(fence)).await.expect("it waits");
+        let pushed =
+            stores.series.upsert(batch, SeriesWriter::fenced(fence)).await.expect("it waits");
         assert!(matches!(pushed, Fenced::Done(_)), "{pushed:?}");
         let found = stores.series.snapshot(&[], None, 100).await.expect("it waits");
         assert_eq!(found.points.len(), 20);

@@ -76,7 +76,7 @@ impl Stand {
     async fn push(&self, value: f64) {
         let mut batch = PointBatch::default();
         batch.push("m", "", value, None, None);
-        let pushed = self.holdall.0.series.upsert(batch, None).await;
+        let pushed = self.holdall.0.series.upsert(batch, SeriesWriter::anybody()).await;
         assert!(matches!(pushed, Ok(Fenced::Done(_))), "{pushed:?}");
     }
 

@@ -12,7 +12,9 @@ use holdall::model::leases::{Claimant, Fence, Holder};
 use holdall::model::locks::{LockKey, LockKind, ReleaseToken};
 use holdall::model::selector::Selector;
 use holdall::model::time::Timestamp;
-use holdall::store::{AcquireOutcome, CacheSettings, SeriesSettings, StoreSettings, Stores};
+use holdall::store::{
+    AcquireOutcome, CacheSettings, SeriesSettings, SeriesWriter, StoreSettings, Stores,
+};
 
 use super::bounded::{clock, open, push, trips};
 use super::cache::{address, generation_key, put, snapshot};
@@ -98,7 +100,7 @@ async fn much_of_everything(redis: &Redis, clock: &Arc<ManualClock>) {
     }
     stores.series.snapshot(&[], None, BATCH).await.expect(works);
     let before = stores.series.cursor().await.expect(works);
-    stores.series.delete_matching(&all, false, None).await.expect(works);
+    stores.series.delete_matching(&all, false, SeriesWriter::anybody()).await.expect(works);
     stores.series.delta(&before, None, BATCH).await.expect(works);
     push(&stores, points(BATCH)).await;
     // What is left by lowered limits, and what has expired.
@@ -190,7 +192,13 @@ async fn each_operation_makes_as_many_calls_as_the_document_says() {
         row(m, s, "a bump", s.generations.bump(vec![generation_key("key")])).await,
         row(m, s, "a cached value: put", s.cache.put(put_value)).await,
         row(m, s, "a cached value: look up", s.cache.get(std::slice::from_ref(&value))).await,
-        row(m, s, "a push of 1,000 known series", s.series.upsert(points(1_000), None)).await,
+        row(
+            m,
+            s,
+            "a push of 1,000 known series",
+            s.series.upsert(points(1_000), SeriesWriter::anybody()),
+        )
+        .await,
         row(m, s, "a snapshot of 1,000 series that change", s.series.snapshot(&[], None, 10)).await,
         row(m, s, "an idle second", s.operation.status()).await,
         row(m, s, "a lease: release", s.leases.release(&warm, warm_token)).await,

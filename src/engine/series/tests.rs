@@ -12,13 +12,13 @@ use crate::clock::{Clock as _, ManualClock, SharedClock};
 use crate::engine::{Engine, EngineSettings};
 use crate::model::batch::{PointBatch, Position};
 use crate::model::cursor::Cursor;
-use crate::model::leases::Fence;
 use crate::model::selector::Selector;
 use crate::model::series::{Point, SeriesId, SeriesKey};
 use crate::model::time::Timestamp;
 use crate::store::embedded::{EmbeddedSettings, open, open_with};
 use crate::store::{
-    Delta, Fenced, SeriesStore, Snapshot, StoreResult, StoreSettings, Stores, UpsertOutcome,
+    DeleteOutcome, Delta, Fenced, SeriesStore, SeriesWriter, Snapshot, StoreResult, StoreSettings,
+    Stores, UpsertOutcome,
 };
 
 /// A store in which a series is created right after the first delta was read.
@@ -32,9 +32,9 @@ impl SeriesStore for ChangesAfterTheFirstRead {
     async fn upsert(
         &self,
         batch: PointBatch,
-        fence: Option<Fence>,
+        writer: SeriesWriter,
     ) -> StoreResult<Fenced<UpsertOutcome>> {
-        self.inner.upsert(batch, fence).await
+        self.inner.upsert(batch, writer).await
     }
 
     async fn snapshot(
@@ -60,7 +60,7 @@ impl SeriesStore for ChangesAfterTheFirstRead {
         if !self.was_read.swap(true, Ordering::AcqRel) {
             let mut batch = PointBatch::default();
             batch.push("m", "", 1.0, None, None);
-            self.inner.upsert(batch, None).await?;
+            self.inner.upsert(batch, SeriesWriter::anybody()).await?;
         }
         found
     }
@@ -73,17 +73,21 @@ impl SeriesStore for ChangesAfterTheFirstRead {
         self.inner.get(id).await
     }
 
-    async fn delete(&self, id: SeriesId, fence: Option<Fence>) -> StoreResult<Fenced<bool>> {
-        self.inner.delete(id, fence).await
+    async fn delete(
+        &self,
+        id: SeriesId,
+        writer: SeriesWriter,
+    ) -> StoreResult<Fenced<DeleteOutcome>> {
+        self.inner.delete(id, writer).await
     }
 
     async fn delete_matching(
         &self,
         selectors: &[Selector],
         dry_run: bool,
-        fence: Option<Fence>,
-    ) -> StoreResult<Fenced<usize>> {
-        self.inner.delete_matching(selectors, dry_run, fence).await
+        writer: SeriesWriter,
+    ) -> StoreResult<Fenced<DeleteOutcome>> {
+        self.inner.delete_matching(selectors, dry_run, writer).await
     }
 
     async fn expire(&self) -> StoreResult<usize> {

@@ -57,6 +57,9 @@ codes! {
         "there are no access tokens, and a web page of another origin made a browser send the request";
     GuardRefused, FORBIDDEN, "guard_refused",
         "the writer's role, or the role that the token is bound to, may not do this";
+    SeriesOfAnotherRole, FORBIDDEN, "series_of_another_role",
+        "series were written by roles whose series the token's role may not change; `errors` names them, and nothing \
+         was changed";
     NotFound, NOT_FOUND, "not_found",
         "the path does not exist, or nothing is held under this key";
     CacheMiss, NOT_FOUND, "cache_miss",

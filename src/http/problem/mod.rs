@@ -62,7 +62,7 @@ pub(crate) struct ProblemBody {
 /// An invalid part of a request.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ProblemPart {
-    /// Where it is: a JSON pointer, the name of a parameter, or `line 7` of a text body.
+    /// Where it is: a JSON pointer, the name of a parameter, `line 7` of a text body, or the id of a series.
     pub(crate) pointer: String,
     /// Why it is invalid.
     pub(crate) detail: String,

@@ -14,12 +14,13 @@ use crate::http::router;
 use crate::http::settings::for_tests;
 use crate::model::batch::PointBatch;
 use crate::model::cursor::Cursor;
-use crate::model::leases::Fence;
 use crate::model::selector::Selector;
 use crate::model::series::{Point, SeriesId, SeriesKey};
 use crate::store::StoreSettings;
 use crate::store::embedded::{EmbeddedSettings, open};
-use crate::store::{Delta, Fenced, SeriesStore, Snapshot, StoreResult, UpsertOutcome};
+use crate::store::{
+    DeleteOutcome, Delta, Fenced, SeriesStore, SeriesWriter, Snapshot, StoreResult, UpsertOutcome,
+};
 
 /// A store that applies a batch only with a permit.
 struct Stalled {
@@ -33,11 +34,11 @@ impl SeriesStore for Stalled {
     async fn upsert(
         &self,
         batch: PointBatch,
-        fence: Option<Fence>,
+        writer: SeriesWriter,
     ) -> StoreResult<Fenced<UpsertOutcome>> {
         self.reached.notify_one();
         self.permits.acquire().await.expect("never closed").forget();
-        self.inner.upsert(batch, fence).await
+        self.inner.upsert(batch, writer).await
     }
 
     async fn snapshot(
@@ -70,17 +71,21 @@ impl SeriesStore for Stalled {
         self.inner.get(id).await
     }
 
-    async fn delete(&self, id: SeriesId, fence: Option<Fence>) -> StoreResult<Fenced<bool>> {
-        self.inner.delete(id, fence).await
+    async fn delete(
+        &self,
+        id: SeriesId,
+        writer: SeriesWriter,
+    ) -> StoreResult<Fenced<DeleteOutcome>> {
+        self.inner.delete(id, writer).await
     }
 
     async fn delete_matching(
         &self,
         selectors: &[Selector],
         dry_run: bool,
-        fence: Option<Fence>,
-    ) -> StoreResult<Fenced<usize>> {
-        self.inner.delete_matching(selectors, dry_run, fence).await
+        writer: SeriesWriter,
+    ) -> StoreResult<Fenced<DeleteOutcome>> {
+        self.inner.delete_matching(selectors, dry_run, writer).await
     }
 
     async fn expire(&self) -> StoreResult<usize> {

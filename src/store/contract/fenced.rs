@@ -8,3 +8,16 @@ pub enum Fenced<T> {
     /// The lease is not held under this token: nothing was changed.
     Refused,
 }
+
+impl<T, E> Fenced<Result<T, E>> {
+    /// Makes the error of what was done the error of the whole.
+    ///
+    /// # Errors
+    /// That error.
+    pub fn transpose(self) -> Result<Fenced<T>, E> {
+        match self {
+            Self::Done(done) => done.map(Fenced::Done),
+            Self::Refused => Ok(Fenced::Refused),
+        }
+    }
+}

@@ -47,7 +47,8 @@ pub use self::leases::{AcquireOutcome, LeaseSettings, LeaseStore};
 pub use self::locks::{LockOutcome, LockSettings, LockStore};
 pub use self::operation::{Capabilities, ClientStatus, Operation, ResourceStatus, StoreStatus};
 pub use self::series::{
-    Change, Delta, SeriesSettings, SeriesStore, Snapshot, UpsertCounts, UpsertOutcome, series_bytes,
+    Change, DeleteOutcome, Delta, OthersSeries, SeriesSettings, SeriesStore, SeriesWriter,
+    Snapshot, UpsertCounts, UpsertOutcome, series_bytes,
 };
 pub use self::settings::{FlushSettings, PurgeSettings, StoreSettings};
 

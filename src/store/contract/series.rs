@@ -1,5 +1,6 @@
 //! The contract of series. What holds for all resources is said in the parent module.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,6 +11,7 @@ use super::{Fenced, StoreResult};
 use crate::model::batch::PointBatch;
 use crate::model::cursor::Cursor;
 use crate::model::leases::Fence;
+use crate::model::roles::RoleName;
 use crate::model::selector::Selector;
 use crate::model::series::{Metadata, Point, SeriesId, SeriesKey};
 use crate::model::settings;
@@ -48,11 +50,77 @@ pub fn series_bytes(name: &str, labels: &str, metadata: Option<&Metadata>) -> us
     name.len() + labels.len() + metadata.map_or(0, Metadata::text_bytes)
 }
 
+/// Who changes series, and which of them.
+#[derive(Debug, Clone, Default)]
+pub struct SeriesWriter {
+    /// The role of the series from this write on; `None` leaves the role that each has.
+    pub role: Option<RoleName>,
+    /// The roles whose series may be changed; `None` for those of all. A series that has no role may always be.
+    pub may_change: Option<Arc<[RoleName]>>,
+    /// What must hold for the write to happen.
+    pub fence: Option<Fence>,
+}
+
+impl SeriesWriter {
+    /// Makes a writer that may change every series, and leaves their roles.
+    pub fn anybody() -> Self {
+        Self::default()
+    }
+
+    /// As [`Self::anybody`], under a fence.
+    pub fn fenced(fence: Fence) -> Self {
+        Self { fence: Some(fence), ..Self::default() }
+    }
+
+    /// Returns whether the writer may change the series of a role.
+    pub fn may_change(&self, role: &RoleName) -> bool {
+        self.may_change.as_ref().is_none_or(|roles| roles.contains(role))
+    }
+}
+
+/// The points or series that a writer may not change, since other roles have written these series.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OthersSeries<T> {
+    /// The first of them, at most [`OthersSeries::REPORTED`], each with the role that its series has.
+    pub first: Vec<(T, RoleName)>,
+    /// How many there are.
+    pub total: usize,
+}
+
+impl OthersSeries<()> {
+    /// The most that are reported one by one.
+    pub const REPORTED: usize = 100;
+}
+
+impl<T> Default for OthersSeries<T> {
+    fn default() -> Self {
+        Self { first: Vec::new(), total: 0 }
+    }
+}
+
+impl<T> OthersSeries<T> {
+    /// Adds one.
+    pub fn add(&mut self, what: T, role: &RoleName) {
+        self.total += 1;
+        if self.first.len() < OthersSeries::REPORTED {
+            self.first.push((what, role.clone()));
+        }
+    }
+
+    /// Returns whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.total == 0
+    }
+}
+
 /// How an upsert ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UpsertOutcome {
     /// Every point was applied, or dropped as stale.
     Applied(UpsertCounts),
+    /// Points are of series that the writer may not change, whatever their times; nothing was changed. They are named
+    /// by their positions in the batch, in order.
+    OthersSeries(OthersSeries<usize>),
     /// The batch would create more series than there is room for; nothing was changed.
     OverBudget {
         /// How many of the batch's series are new; where the budget is not exact, of those in full shards.
@@ -79,6 +147,15 @@ pub struct UpsertCounts {
     pub updated: usize,
     /// Points that were dropped: older than what is held, or already past the retention.
     pub stale: usize,
+}
+
+/// How a deletion ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeleteOutcome {
+    /// So many series were deleted, or matched in a dry run.
+    Deleted(usize),
+    /// Some of the series are of roles whose series the writer may not change; nothing was changed.
+    OthersSeries(OthersSeries<SeriesId>),
 }
 
 /// Some of the live series, in the order of their keys, and the cursor of the moment they were read at.
@@ -126,6 +203,9 @@ pub enum Delta {
 /// newest when it arrives. A sample that is held further ahead than `max_future_skew` was written by a wrong clock,
 /// and wins against nothing. A series whose newest sample is older than the retention has expired. Expiry is a deletion like any
 /// other: it has a sequence number in the order of changes.
+///
+/// A series has the role of the writer whose sample it holds. It loses it when it is deleted or expires. A writer that
+/// may not change the series of some roles neither overwrites nor deletes them.
 #[async_trait]
 pub trait SeriesStore: Send + Sync {
     /// Applies a batch, all or nothing. Points of one series apply in their order.
@@ -135,7 +215,7 @@ pub trait SeriesStore: Send + Sync {
     async fn upsert(
         &self,
         batch: PointBatch,
-        fence: Option<Fence>,
+        writer: SeriesWriter,
     ) -> StoreResult<Fenced<UpsertOutcome>>;
 
     /// Reads the series that any of `selectors` matches (all when there is none), sorted by
@@ -173,16 +253,20 @@ pub trait SeriesStore: Send + Sync {
     /// Reads one series.
     async fn get(&self, id: SeriesId) -> StoreResult<Option<Point>>;
 
-    /// Deletes one series; returns whether it existed.
-    async fn delete(&self, id: SeriesId, fence: Option<Fence>) -> StoreResult<Fenced<bool>>;
+    /// Deletes one series; none where it does not exist.
+    async fn delete(
+        &self,
+        id: SeriesId,
+        writer: SeriesWriter,
+    ) -> StoreResult<Fenced<DeleteOutcome>>;
 
     /// Deletes the series that any of `selectors` matches, or only counts them with `dry_run`.
     async fn delete_matching(
         &self,
         selectors: &[Selector],
         dry_run: bool,
-        fence: Option<Fence>,
-    ) -> StoreResult<Fenced<usize>>;
+        writer: SeriesWriter,
+    ) -> StoreResult<Fenced<DeleteOutcome>>;
 
     /// Turns expired series into deletions now instead of at the next access; returns how many.
     async fn expire(&self) -> StoreResult<usize>;

@@ -10,11 +10,14 @@ use holdall::model::leases::{Claimant, Fence, Holder, LeaseName};
 use holdall::model::selector::Selector;
 use holdall::model::series::{Metadata, MetricType, SeriesId};
 use holdall::store::{
-    AcquireOutcome, Delta, ErrorKind, Fenced, SeriesStore, UpsertOutcome, series_bytes,
+    AcquireOutcome, Delta, ErrorKind, Fenced, SeriesStore, SeriesWriter, UpsertOutcome,
+    series_bytes,
 };
 
 use super::{counts, one, snapshot, upsert, view_of};
-use crate::conformance::fixture::{Fixture, MAX_SERIES, MAX_SERIES_BYTES, MAX_TOMBSTONES};
+use crate::conformance::fixture::{
+    Fixture, MAX_SERIES, MAX_SERIES_BYTES, MAX_TOMBSTONES, did_delete,
+};
 
 /// Deletes series one by one, and holds every cursor of that time against the low watermark: the sequence number of
 /// the newest deletion that each shard has forgotten.
@@ -31,8 +34,8 @@ pub(in crate::conformance) async fn a_cursor_is_gone_exactly_below_the_low_water
         let labels = format!("i=\"{i}\"");
         counts(store, one("m", &[("i", &i.to_string())], 1.0, None)).await;
         let before = store.cursor().await.expect("the store works");
-        let deleted = store.delete(SeriesId::of("m", &labels), None).await;
-        assert_eq!(deleted.expect("the store works"), Fenced::Done(true));
+        let deleted = store.delete(SeriesId::of("m", &labels), SeriesWriter::anybody()).await;
+        assert_eq!(deleted.expect("the store works"), did_delete(1));
         let after = store.cursor().await.expect("the store works");
         for (shard, deletions) in deletions.iter_mut().enumerate() {
             if after.seqs[shard] != before.seqs[shard] {
@@ -119,7 +122,10 @@ pub(in crate::conformance) async fn writes_of_series_are_refused_under_a_lease_t
     let all = [Selector::parse("m").expect("valid")];
     let id = SeriesId::of("m", "");
     let write = async |value: f64, fence: &Fence| {
-        store.upsert(one("m", &[], value, None), Some(fence.clone())).await.expect("works")
+        store
+            .upsert(one("m", &[], value, None), SeriesWriter::fenced(fence.clone()))
+            .await
+            .expect("works")
     };
     assert!(matches!(write(1.0, &fence).await, Fenced::Done(UpsertOutcome::Applied(_))));
     let other = Fence { lease: LeaseName::parse("other").expect("valid"), ..fence.clone() };
@@ -127,10 +133,12 @@ pub(in crate::conformance) async fn writes_of_series_are_refused_under_a_lease_t
     for fence in [&fence, &other] {
         let before = snapshot(store).await;
         assert_eq!(write(2.0, fence).await, Fenced::Refused);
-        let deleted = store.delete(id, Some(fence.clone())).await.expect("the store works");
+        let deleted =
+            store.delete(id, SeriesWriter::fenced(fence.clone())).await.expect("the store works");
         assert_eq!(deleted, Fenced::Refused);
         for dry_run in [true, false] {
-            let matching = store.delete_matching(&all, dry_run, Some(fence.clone())).await;
+            let matching =
+                store.delete_matching(&all, dry_run, SeriesWriter::fenced(fence.clone())).await;
             assert_eq!(matching.expect("the store works"), Fenced::Refused);
         }
         let after = snapshot(store).await;
@@ -138,8 +146,8 @@ pub(in crate::conformance) async fn writes_of_series_are_refused_under_a_lease_t
     }
     let fence = lead(&fixture, ttl).await;
     assert!(matches!(write(3.0, &fence).await, Fenced::Done(UpsertOutcome::Applied(_))));
-    let deleted = store.delete(id, Some(fence)).await.expect("the store works");
-    assert_eq!(deleted, Fenced::Done(true));
+    let deleted = store.delete(id, SeriesWriter::fenced(fence)).await.expect("the store works");
+    assert_eq!(deleted, did_delete(1));
 }
 
 /// A batch of one series with labels of about so many bytes, and a help text.
@@ -188,12 +196,15 @@ pub(in crate::conformance) async fn the_bytes_of_series_are_counted_exactly(fixt
     counts(store, twice).await;
     check("a series twice in a batch").await;
     let id = SeriesId::of("b", &format!("a=\"{}\"", "x".repeat(100)));
-    assert_eq!(store.delete(id, None).await.expect("the store works"), Fenced::Done(true));
+    assert_eq!(
+        store.delete(id, SeriesWriter::anybody()).await.expect("the store works"),
+        did_delete(1)
+    );
     check("deleted").await;
     counts(store, sized("b", 100, "again")).await;
     check("created again").await;
     let all = [Selector::parse("{__name__=~\".+\"}").expect("valid")];
-    store.delete_matching(&all, false, None).await.expect("the store works");
+    store.delete_matching(&all, false, SeriesWriter::anybody()).await.expect("the store works");
     assert_eq!(bytes(&fixture).await, 0);
     counts(store, sized("d", 50, "help")).await;
     let before = bytes(&fixture).await;
@@ -247,7 +258,10 @@ pub(in crate::conformance) async fn the_bytes_of_series_never_exceed_their_budge
     // The keys of deletions are bounded as well.
     for i in 0..20 * capabilities.shards {
         let labels = format!("a=\"{}\"", "x".repeat(large));
-        store.delete(SeriesId::of(&format!("m{i}"), &labels), None).await.expect("works");
+        store
+            .delete(SeriesId::of(&format!("m{i}"), &labels), SeriesWriter::anybody())
+            .await
+            .expect("works");
         upsert(store, sized(&format!("n{i}"), large, "")).await;
     }
     let status = fixture.stores.operation.status().await.expect("the store works");
@@ -269,7 +283,7 @@ pub(in crate::conformance) async fn racing_writers_never_exceed_the_bytes(fixtur
                             format!("w=\"{writer}\",x=\"{}\"", "x".repeat(500 * i + round));
                         batch.push(&format!("m{i}"), &labels, 1.0, None, None);
                     }
-                    match store.upsert(batch, None).await {
+                    match store.upsert(batch, SeriesWriter::anybody()).await {
                         Ok(Fenced::Done(_)) => {}
                         // Another writer used up the room while the batch was applied.
                         Err(error) if !atomic => assert_ne!(error.kind, ErrorKind::Internal),
@@ -278,7 +292,10 @@ pub(in crate::conformance) async fn racing_writers_never_exceed_the_bytes(fixtur
                     if round % 5 == 4 {
                         let some =
                             Selector::parse(&format!("m1{{w=\"{writer}\"}}")).expect("valid");
-                        store.delete_matching(&[some], false, None).await.expect("works");
+                        store
+                            .delete_matching(&[some], false, SeriesWriter::anybody())
+                            .await
+                            .expect("works");
                     }
                     let live = expected_bytes(&store).await;
                     assert!(live <= MAX_SERIES_BYTES as u64, "{live}");

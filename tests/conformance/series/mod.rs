@@ -5,6 +5,7 @@ mod clocks;
 mod limits;
 mod model;
 mod reads;
+mod roles;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +18,8 @@ use holdall::model::series::{
 };
 use holdall::model::time::Timestamp;
 use holdall::store::{
-    Change, Delta, ErrorKind, Fenced, SeriesStore, Snapshot, UpsertCounts, UpsertOutcome,
+    Change, Delta, ErrorKind, Fenced, SeriesStore, SeriesWriter, Snapshot, UpsertCounts,
+    UpsertOutcome,
 };
 
 pub(super) use self::clocks::{
@@ -39,7 +41,13 @@ pub(super) use self::reads::{
     a_dry_run_counts_deletions_and_deletes_nothing, a_snapshot_is_sorted_paged_and_selected,
     waiting_readers_are_woken_by_every_change,
 };
-use super::fixture::{Fixture, MAX_SERIES, RETENTION, Random};
+pub(super) use self::roles::{
+    a_series_has_the_role_of_its_newest_sample, a_writer_deletes_no_series_of_another_role,
+    a_writer_overwrites_no_series_of_another_role, racing_roles_never_share_a_series,
+    the_first_points_of_others_are_named_and_all_are_counted,
+    the_roles_of_series_survive_a_restart,
+};
+use super::fixture::{Fixture, MAX_SERIES, RETENTION, Random, did_delete};
 
 /// Passes the cases of this file to a macro, with its other arguments.
 macro_rules! cases {
@@ -66,6 +74,12 @@ macro_rules! cases {
             the_bytes_of_series_are_counted_exactly,
             the_bytes_of_series_never_exceed_their_budget,
             racing_writers_never_exceed_the_bytes,
+            a_writer_overwrites_no_series_of_another_role,
+            a_writer_deletes_no_series_of_another_role,
+            a_series_has_the_role_of_its_newest_sample,
+            the_first_points_of_others_are_named_and_all_are_counted,
+            the_roles_of_series_survive_a_restart,
+            racing_roles_never_share_a_series,
             any_order_of_steps_equals_a_plain_model,
             snapshot_and_deltas_equal_a_fresh_snapshot_under_any_concurrency,
         }
@@ -119,7 +133,7 @@ fn one(name: &str, labels: &[(&str, &str)], value: f64, at: Option<Timestamp>) -
 }
 
 async fn upsert(store: &Arc<dyn SeriesStore>, batch: PointBatch) -> UpsertOutcome {
-    match store.upsert(batch, None).await.expect("the store works") {
+    match store.upsert(batch, SeriesWriter::anybody()).await.expect("the store works") {
         Fenced::Done(outcome) => outcome,
         Fenced::Refused => panic!("there was no fence"),
     }
@@ -215,7 +229,10 @@ pub(super) async fn an_expired_series_is_gone_from_every_read_and_is_a_deletion(
     fixture.pass(RETENTION).await;
     assert_eq!(store.get(id).await.expect("the store works"), None);
     assert!(snapshot(store).await.points.is_empty());
-    assert_eq!(store.delete(id, None).await.expect("the store works"), Fenced::Done(false));
+    assert_eq!(
+        store.delete(id, SeriesWriter::anybody()).await.expect("the store works"),
+        did_delete(0)
+    );
     let delta = store.delta(&before, None, 10).await.expect("the store works");
     let Delta::Changes { changes, more: false, .. } = delta else { panic!("{delta:?}") };
     assert!(matches!(&changes[..], [Change::Deleted(key)] if key.id() == id), "{changes:?}");
@@ -265,8 +282,11 @@ pub(super) async fn a_batch_over_the_budget_changes_nothing(fixture: Fixture) {
     let store = &fixture.stores.series;
     counts(store, one("held", &[], 1.0, None)).await;
     counts(store, one("deleted", &[], 1.0, None)).await;
-    let deleted = SeriesId::of("deleted", "");
-    assert_eq!(store.delete(deleted, None).await.expect("the store works"), Fenced::Done(true));
+    let gone = SeriesId::of("deleted", "");
+    assert_eq!(
+        store.delete(gone, SeriesWriter::anybody()).await.expect("the store works"),
+        did_delete(1)
+    );
     let before = snapshot(store).await;
     let mut batch = one("held", &[], 2.0, None);
     add(&mut batch, "deleted", &[], 2.0);
@@ -297,7 +317,7 @@ pub(super) async fn racing_writers_never_exceed_the_budget(fixture: Fixture) {
                     add(&mut batch, "m", &[("w", &format!("{who}-{round}-{i}"))], 1.0);
                 }
                 let points = batch.len();
-                match store.upsert(batch, None).await {
+                match store.upsert(batch, SeriesWriter::anybody()).await {
                     Ok(Fenced::Done(UpsertOutcome::Applied(counts))) => created += counts.created,
                     Ok(Fenced::Done(UpsertOutcome::OverBudget { new, room })) => {
                         assert!(new > room, "{new} new, room for {room}");

@@ -8,10 +8,13 @@ use holdall::model::cursor::Cursor;
 use holdall::model::selector::Selector;
 use holdall::model::series::SeriesId;
 use holdall::model::time::Timestamp;
-use holdall::store::{Fenced, SeriesStore, UpsertCounts, UpsertOutcome};
+use holdall::store::{
+    DeleteOutcome, Fenced, SeriesStore, SeriesWriter, UpsertCounts, UpsertOutcome,
+};
 
+use super::roles::{bound, unbound};
 use super::{View, follow, snapshot, sure_share, upsert, view_of};
-use crate::conformance::fixture::{Fixture, MAX_SERIES, RETENTION, Random};
+use crate::conformance::fixture::{Fixture, MAX_SERIES, RETENTION, Random, did_delete};
 
 /// One writer, many readers at their own pace, against the model, step by step.
 pub(in crate::conformance) async fn any_order_of_steps_equals_a_plain_model(fixture: Fixture) {
@@ -25,11 +28,22 @@ pub(in crate::conformance) async fn any_order_of_steps_equals_a_plain_model(fixt
     }
 }
 
+/// What the model holds of a series.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    bits: u64,
+    at: Timestamp,
+    role: &'static str,
+}
+
+/// A writer, its role, and the roles whose series it may change.
+type Choice = (SeriesWriter, &'static str, &'static [&'static str]);
+
 /// The model, the store under test, and its readers.
 struct Steps<'a> {
     fixture: &'a Fixture,
     random: Random,
-    model: BTreeMap<(String, String), (u64, Timestamp)>,
+    model: BTreeMap<(String, String), Held>,
     readers: Vec<(View, Cursor)>,
 }
 
@@ -62,17 +76,35 @@ impl<'a> Steps<'a> {
 
     fn expire(&mut self) {
         let oldest = self.fixture.clock.now().saturating_sub(RETENTION);
-        self.model.retain(|_, (_, at)| *at > oldest);
+        self.model.retain(|_, held| held.at > oldest);
+    }
+
+    /// Picks who writes next: mostly somebody who may change every series.
+    fn writer(&mut self) -> Choice {
+        match self.random.below(6) {
+            0 => (bound("leader", &[]), "leader", &["leader"]),
+            1 => (bound("follower", &[]), "follower", &["follower"]),
+            2 => (bound("leader", &["follower"]), "leader", &["leader", "follower"]),
+            3 => (unbound("follower"), "follower", &["leader", "follower"]),
+            _ => (unbound("leader"), "leader", &["leader", "follower"]),
+        }
     }
 
     async fn push(&mut self) {
+        let (writer, role, may_change) = self.writer();
+        let mut others = Vec::new();
         let now = self.fixture.clock.now();
         let mut batch = PointBatch::default();
         let mut expected = UpsertCounts::default();
         let mut model = self.model.clone();
-        for _ in 0..self.random.below(30) {
+        for position in 0..self.random.below(30) {
             let labels = format!("i=\"{}\"", self.random.below(40));
             let name = ["a", "b", "c"][self.random.below(3)];
+            let key = (name.to_owned(), labels.clone());
+            // By the state before the batch, since none of it is applied then.
+            if self.model.get(&key).is_some_and(|held| !may_change.contains(&held.role)) {
+                others.push(position);
+            }
             let value = f64::from(u32::try_from(self.random.below(1000)).expect("small"));
             let age = RETENTION / 8 * u32::try_from(self.random.below(10)).expect("small");
             let at = now.saturating_sub(age);
@@ -81,23 +113,27 @@ impl<'a> Steps<'a> {
                 expected.stale += 1;
                 continue;
             }
-            let key = (name.to_owned(), labels);
             match model.get(&key) {
-                Some((_, held)) if *held > at => {
+                Some(held) if held.at > at => {
                     expected.stale += 1;
                     continue;
                 }
                 Some(_) => expected.updated += 1,
                 None => expected.created += 1,
             }
-            model.insert(key, (value.to_bits(), at));
+            model.insert(key, Held { bits: value.to_bits(), at, role });
         }
-        let outcome = upsert(&self.fixture.stores.series, batch).await;
-        if let UpsertOutcome::OverBudget { new, room } = outcome {
+        let outcome = self.fixture.stores.series.upsert(batch, writer).await;
+        let Ok(Fenced::Done(outcome)) = outcome else { panic!("{outcome:?}") };
+        if let UpsertOutcome::OthersSeries(found) = &outcome {
+            let found: Vec<usize> = found.first.iter().map(|(position, _)| *position).collect();
+            assert_eq!(found, others);
+        } else if let UpsertOutcome::OverBudget { new, room } = outcome {
             // Nothing was changed, which the readers find when they compare with the model.
             assert!(new > room, "{new} new, room for {room}");
             assert!(model.len() > sure_share(self.fixture), "{} series", model.len());
         } else {
+            assert!(others.is_empty(), "points of others were applied: {others:?}");
             assert_eq!(outcome, UpsertOutcome::Applied(expected));
             assert!(model.len() <= MAX_SERIES, "{} series", model.len());
             self.model = model;
@@ -108,20 +144,37 @@ impl<'a> Steps<'a> {
         let name = ["a", "b", "c"][self.random.below(3)];
         let labels = format!("i=\"{}\"", self.random.below(40));
         let id = SeriesId::of(name, &labels);
-        let was_there = self.model.remove(&(name.to_owned(), labels)).is_some();
-        let deleted = self.fixture.stores.series.delete(id, None).await.expect("the store works");
-        assert_eq!(deleted, Fenced::Done(was_there));
+        let (writer, _, may_change) = self.writer();
+        let key = (name.to_owned(), labels);
+        let held = self.model.get(&key).map(|held| held.role);
+        let is_others = held.is_some_and(|role| !may_change.contains(&role));
+        let outcome = self.fixture.stores.series.delete(id, writer).await.expect("it works");
+        if is_others {
+            let refused = matches!(outcome, Fenced::Done(DeleteOutcome::OthersSeries(_)));
+            assert!(refused, "{outcome:?}");
+            return;
+        }
+        assert_eq!(outcome, did_delete(usize::from(held.is_some())));
+        self.model.remove(&key);
     }
 
     async fn delete_some(&mut self) {
         let digit = self.random.below(4).to_string();
         let selector = Selector::parse(&format!("{{i=~\"{digit}.?\"}}")).expect("valid");
         let matches = |labels: &str| labels.starts_with(&format!("i=\"{digit}"));
-        let expected = self.model.keys().filter(|(_, labels)| matches(labels)).count();
-        self.model.retain(|(_, labels), _| !matches(labels));
+        let (writer, _, may_change) = self.writer();
+        let matching = || self.model.iter().filter(|((_, labels), _)| matches(labels));
+        let expected = matching().count();
+        let others = matching().filter(|(_, held)| !may_change.contains(&held.role)).count();
         let store = &self.fixture.stores.series;
-        let deleted = store.delete_matching(&[selector], false, None).await;
-        assert_eq!(deleted.expect("the store works"), Fenced::Done(expected));
+        let outcome = store.delete_matching(&[selector], false, writer).await;
+        match outcome.expect("the store works") {
+            Fenced::Done(DeleteOutcome::OthersSeries(found)) => assert_eq!(found.total, others),
+            outcome => {
+                assert_eq!((outcome, others), (did_delete(expected), 0));
+                self.model.retain(|(_, labels), _| !matches(labels));
+            }
+        }
     }
 
     /// Brings one reader up to date and compares it with the model.
@@ -139,7 +192,8 @@ impl<'a> Steps<'a> {
                 (key.clone(), (point.sample.value.to_bits(), point.sample.updated_at))
             })
             .collect();
-        assert_eq!(seen, self.model);
+        let held = self.model.iter().map(|(key, held)| (key.clone(), (held.bits, held.at)));
+        assert_eq!(seen, held.collect());
     }
 
     async fn everybody_agrees(&mut self) {
@@ -155,7 +209,7 @@ impl<'a> Steps<'a> {
     async fn clean_up(&mut self) {
         let all = [Selector::parse("{i=~\".+\"}").expect("valid")];
         let store = &self.fixture.stores.series;
-        store.delete_matching(&all, false, None).await.expect("the store works");
+        store.delete_matching(&all, false, SeriesWriter::anybody()).await.expect("the store works");
     }
 }
 
@@ -221,12 +275,15 @@ async fn write_anything(store: &Arc<dyn SeriesStore>, random: &mut Random) {
     match random.below(8) {
         0 => {
             let id = SeriesId::of("m", &format!("i=\"{}\"", random.below(60)));
-            store.delete(id, None).await.expect("the store works");
+            store.delete(id, SeriesWriter::anybody()).await.expect("the store works");
         }
         1 => {
             let digit = random.below(6);
             let selector = Selector::parse(&format!("m{{i=~\"{digit}.\"}}")).expect("valid");
-            store.delete_matching(&[selector], false, None).await.expect("the store works");
+            store
+                .delete_matching(&[selector], false, SeriesWriter::anybody())
+                .await
+                .expect("the store works");
         }
         _ => {
             let mut batch = PointBatch::default();

@@ -4,10 +4,10 @@ use holdall::model::batch::PointBatch;
 use holdall::model::cursor::Cursor;
 use holdall::model::selector::Selector;
 use holdall::model::series::SeriesId;
-use holdall::store::{Delta, Fenced};
+use holdall::store::{Delta, SeriesWriter};
 
 use super::{View, add, counts, follow, one, snapshot};
-use crate::conformance::fixture::{Fixture, MAX_TOMBSTONES, RETENTION};
+use crate::conformance::fixture::{Fixture, MAX_TOMBSTONES, RETENTION, did_delete};
 
 pub(in crate::conformance) async fn a_snapshot_is_sorted_paged_and_selected(fixture: Fixture) {
     let store = &fixture.stores.series;
@@ -46,11 +46,17 @@ pub(in crate::conformance) async fn a_dry_run_counts_deletions_and_deletes_nothi
     }
     counts(store, batch).await;
     let selectors = [Selector::parse("m{i=~\"[0-3]\"}").expect("valid")];
-    let tried = store.delete_matching(&selectors, true, None).await.expect("the store works");
-    assert_eq!(tried, Fenced::Done(4));
+    let tried = store
+        .delete_matching(&selectors, true, SeriesWriter::anybody())
+        .await
+        .expect("the store works");
+    assert_eq!(tried, did_delete(4));
     assert_eq!(snapshot(store).await.points.len(), 10);
-    let done = store.delete_matching(&selectors, false, None).await.expect("the store works");
-    assert_eq!(done, Fenced::Done(4));
+    let done = store
+        .delete_matching(&selectors, false, SeriesWriter::anybody())
+        .await
+        .expect("the store works");
+    assert_eq!(done, did_delete(4));
     assert_eq!(snapshot(store).await.points.len(), 6);
 }
 
@@ -64,7 +70,7 @@ pub(in crate::conformance) async fn a_cursor_is_honoured_until_a_deletion_behind
         counts(store, one("m", &[("i", &i.to_string())], 1.0, None)).await;
     }
     let all = [Selector::parse("m").expect("valid")];
-    store.delete_matching(&all, false, None).await.expect("the store works");
+    store.delete_matching(&all, false, SeriesWriter::anybody()).await.expect("the store works");
     for _ in 0..10 * MAX_TOMBSTONES {
         counts(store, one("kept", &[], 1.0, None)).await;
     }
@@ -76,7 +82,10 @@ pub(in crate::conformance) async fn a_cursor_is_honoured_until_a_deletion_behind
         let labels = i.to_string();
         counts(store, one("last", &[("i", &labels)], 1.0, None)).await;
         let straw = SeriesId::of("last", &format!("i=\"{labels}\""));
-        assert_eq!(store.delete(straw, None).await.expect("the store works"), Fenced::Done(true));
+        assert_eq!(
+            store.delete(straw, SeriesWriter::anybody()).await.expect("the store works"),
+            did_delete(1)
+        );
     }
     assert_eq!(store.delta(&old, None, 10).await.expect("the store works"), Delta::Gone);
     let other = Cursor { epoch: old.epoch ^ 1, seqs: old.seqs.clone() };

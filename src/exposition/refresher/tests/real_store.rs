@@ -15,7 +15,7 @@ use crate::model::selector::Selector;
 use crate::model::series::{Metadata, MetricType};
 use crate::model::time::Timestamp;
 use crate::store::embedded::{EmbeddedSettings, open_with};
-use crate::store::{SeriesSettings, StoreSettings, Stores};
+use crate::store::{SeriesSettings, SeriesWriter, StoreSettings, Stores};
 
 const RETENTION: Duration = Duration::from_secs(3600);
 /// So few that the refresher's cursor is refused when many series went since its last tick: it then builds the mirror
@@ -135,11 +135,18 @@ async fn run(steps: Vec<Step>) {
                     let at = clock.now().saturating_sub(RETENTION / 10 * age);
                     batch.push(name, labels, f64::from(value), Some(at), metadata);
                 }
-                stores.series.upsert(batch, None).await.expect("the store works");
+                stores
+                    .series
+                    .upsert(batch, SeriesWriter::anybody())
+                    .await
+                    .expect("the store works");
             }
             Step::Delete(selector) => {
                 let selector = Selector::parse(selector).expect("valid");
-                let deleted = stores.series.delete_matching(&[selector], false, None).await;
+                let deleted = stores
+                    .series
+                    .delete_matching(&[selector], false, SeriesWriter::anybody())
+                    .await;
                 deleted.expect("the store works");
             }
             Step::Pass(tenths) => clock.advance(RETENTION / 10 * tenths),

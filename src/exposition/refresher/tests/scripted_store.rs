@@ -9,12 +9,11 @@ use tokio::sync::watch;
 use crate::exposition::mirror::tests::upsert;
 use crate::model::batch::PointBatch;
 use crate::model::cursor::Cursor;
-use crate::model::leases::Fence;
 use crate::model::selector::Selector;
 use crate::model::series::{Point, SeriesId, SeriesKey};
 use crate::store::{
-    Capabilities, Change, Delta, ErrorKind, Fenced, Operation, ResourceStatus, SeriesStore,
-    Snapshot, StoreError, StoreResult, StoreStatus, UpsertOutcome,
+    Capabilities, Change, DeleteOutcome, Delta, ErrorKind, Fenced, Operation, ResourceStatus,
+    SeriesStore, SeriesWriter, Snapshot, StoreError, StoreResult, StoreStatus, UpsertOutcome,
 };
 
 /// A store whose writes come from the test. Only its reads are implemented.
@@ -87,7 +86,7 @@ impl ScriptedStore {
 
 #[async_trait]
 impl SeriesStore for ScriptedStore {
-    async fn upsert(&self, _: PointBatch, _: Option<Fence>) -> StoreResult<Fenced<UpsertOutcome>> {
+    async fn upsert(&self, _: PointBatch, _: SeriesWriter) -> StoreResult<Fenced<UpsertOutcome>> {
         Ok(Fenced::Refused)
     }
 
@@ -159,7 +158,7 @@ impl SeriesStore for ScriptedStore {
         Ok(None)
     }
 
-    async fn delete(&self, _: SeriesId, _: Option<Fence>) -> StoreResult<Fenced<bool>> {
+    async fn delete(&self, _: SeriesId, _: SeriesWriter) -> StoreResult<Fenced<DeleteOutcome>> {
         Ok(Fenced::Refused)
     }
 
@@ -167,8 +166,8 @@ impl SeriesStore for ScriptedStore {
         &self,
         _: &[Selector],
         _: bool,
-        _: Option<Fence>,
-    ) -> StoreResult<Fenced<usize>> {
+        _: SeriesWriter,
+    ) -> StoreResult<Fenced<DeleteOutcome>> {
         Ok(Fenced::Refused)
     }
 

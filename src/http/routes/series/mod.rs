@@ -11,7 +11,7 @@ mod stream;
 use utoipa_axum::routes;
 
 use crate::http::admission::RequestClass;
-use crate::http::problem::{Code, Problem};
+use crate::http::problem::{Code, Problem, ProblemPart};
 use crate::http::route::{Resource, read, write};
 use crate::model::series::SeriesId;
 
@@ -48,6 +48,13 @@ pub(super) fn streams() -> Resource {
     Resource::new("streams", "Changes of series, as server-sent events").route(
         read(routes!(stream::stream_series)).class(RequestClass::Wait).fails(&[Code::CursorGone]),
     )
+}
+
+/// The problem of a request that would change series of other roles, which are `total`.
+fn others_series(parts: Vec<ProblemPart>, total: usize) -> Problem {
+    Problem::new(Code::SeriesOfAnotherRole)
+        .detail(format!("{total} series are of roles that this token may not change"))
+        .parts(parts, total)
 }
 
 fn parse_id(id: &str) -> Result<SeriesId, Problem> {

@@ -8,12 +8,13 @@ use axum::http::Request;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::others_series;
 use crate::engine::series::{PushOutcome, Writer};
 use crate::http::body::read_whole;
 use crate::http::extract::{FenceHeader, Json, Query, Role, media_type};
 use crate::http::offload::joined;
 use crate::http::problem::{Code, Problem};
-use crate::http::push::{format_of, invalid_points, parse_push};
+use crate::http::push::{format_of, invalid_points, parse_push, point_parts};
 use crate::http::routes::shared::{FenceParams, HandlerResult};
 use crate::http::state::AppState;
 use crate::ingest::ParsedBatch;
@@ -21,6 +22,7 @@ use crate::ingest::ParsedBatch;
 /// The codes of a push.
 pub(super) const CODES: &[Code] = &[
     Code::GuardRefused,
+    Code::SeriesOfAnotherRole,
     Code::TooManyPoints,
     Code::InvalidPoints,
     Code::SeriesBudgetExceeded,
@@ -99,7 +101,9 @@ pub(crate) struct SeriesPushResponse {
     stale: usize,
 }
 
-/// Writes points, all or none. Instead of JSON the body may be NDJSON, the Prometheus text format or OpenMetrics; the
+/// Writes points, all or none. A token that is bound to a role changes only series that this role wrote, or a role that
+/// may write no more than it, and those of which nobody knows who wrote them: a push with a point of another series is
+/// 403 `series_of_another_role`. Instead of JSON the body may be NDJSON, the Prometheus text format or OpenMetrics; the
 /// Content-Type says which, and `role` and `source` are in the query. Where `GET /v1/status` reports
 /// `atomic_batches: false`, readers may see a part of the points, and after a 5xx a part may have been applied (503
 /// `partly_applied` says how many points): repeat the request to complete it.
@@ -143,7 +147,8 @@ pub(crate) async fn push_series(
             updated: counts.updated,
             stale: counts.stale,
         })),
-        PushOutcome::InvalidPoints(points) => Err(invalid_points(points)),
+        PushOutcome::InvalidPoints(points) => Err(invalid_points(&points)),
+        PushOutcome::OthersSeries(points) => Err(others_series(point_parts(&points), points.total)),
         PushOutcome::OverBudget { new, room } => Err(Problem::new(Code::SeriesBudgetExceeded)
             .detail(format!("{new} new series, but room for {room}"))),
         PushOutcome::OverBytes { more, room } => Err(Problem::new(Code::SeriesBytesExceeded)

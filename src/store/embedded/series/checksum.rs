@@ -5,6 +5,16 @@
 
 use crc32fast::Hasher;
 
+/// What a row of `samples` has beside its slot.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SampleRow {
+    pub(super) value_bits: i64,
+    pub(super) updated_at_nanos: i64,
+    pub(super) metadata: u32,
+    /// `None` in a row of an earlier version.
+    pub(super) role: Option<u8>,
+}
+
 /// Of a name.
 pub(super) fn name(id: u32, text: &str) -> i64 {
     of(&[i64::from(id)], &[text])
@@ -21,8 +31,19 @@ pub(super) fn key(slot: u32, name: u32, labels: &str) -> i64 {
 }
 
 /// Of a sample.
-pub(super) fn sample(slot: u32, value_bits: i64, updated_at_nanos: i64, metadata: u32) -> i64 {
-    of(&[i64::from(slot), value_bits, updated_at_nanos, i64::from(metadata)], &[])
+pub(super) fn sample(slot: u32, sample: &SampleRow) -> i64 {
+    let SampleRow { value_bits, updated_at_nanos, metadata, role } = *sample;
+    let numbers = [i64::from(slot), value_bits, updated_at_nanos, i64::from(metadata)];
+    match role {
+        // As it was before rows had roles.
+        None => of(&numbers, &[]),
+        Some(role) => of(&[&numbers[..], &[i64::from(role)]].concat(), &[]),
+    }
+}
+
+/// Of a role.
+pub(super) fn role(number: u8, name: &str) -> i64 {
+    of(&[i64::from(number)], &[name])
 }
 
 fn of(numbers: &[i64], texts: &[&str]) -> i64 {

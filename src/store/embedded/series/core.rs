@@ -3,6 +3,7 @@
 //! Knows neither the order of changes nor what is dirty. Invariant: a series is in the hash table
 //! from its reservation until it is forgotten.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
@@ -13,10 +14,11 @@ use super::labels::SharedLabels;
 use super::metadata::MetadataTable;
 use super::names::Names;
 use super::record::{NO_SLOT, Record, Slab, State};
+use super::roles::RoleTable;
 use crate::model::batch::BatchPoint;
 use crate::model::series::{Point, Sample, SeriesId, SeriesKey};
 use crate::model::time::Timestamp;
-use crate::store::series_bytes;
+use crate::store::{OthersSeries, series_bytes};
 
 /// The records and the ways to find them.
 #[derive(Debug, Default)]
@@ -85,18 +87,49 @@ impl Core {
             if self.is_live_as(*slot, key)
                 && !std::mem::replace(&mut self.slab.get_mut(*slot).selected, true)
             {
-                self.deletion.add(*slot);
+                self.deletion.add(*slot, self.slab.get(*slot).role);
             }
         }
     }
 
     /// Takes a series out of the selection; returns whether it was in there.
     pub(super) fn unselect(&mut self, slot: u32) -> bool {
-        let was = std::mem::replace(&mut self.slab.get_mut(slot).selected, false);
+        let record = self.slab.get_mut(slot);
+        let was = std::mem::replace(&mut record.selected, false);
         if was {
-            self.deletion.remove();
+            self.deletion.remove(record.role);
         }
         was
+    }
+
+    /// Gives a series a role, also while it is selected.
+    pub(super) fn set_role(&mut self, slot: u32, role: u8) {
+        let record = self.slab.get_mut(slot);
+        let old = std::mem::replace(&mut record.role, role);
+        if record.selected && old != role {
+            self.deletion.remove(old);
+            self.deletion.add(slot, role);
+        }
+    }
+
+    /// Returns the selected series that the deletion's writer may not change, by their ids.
+    pub(super) fn selected_of_others(&self, roles: &RoleTable) -> OthersSeries<SeriesId> {
+        let mut others = OthersSeries::default();
+        let mut seen = HashSet::new();
+        for slot in self.deletion.slots_of_others() {
+            let record = self.slab.get(slot);
+            if record.selected
+                && !self.deletion.may_change(record.role)
+                && seen.insert(slot)
+                && let Some(role) = roles.get(record.role)
+            {
+                others.add(self.key(slot).id(), role);
+            }
+            if others.total == OthersSeries::REPORTED {
+                break;
+            }
+        }
+        OthersSeries { total: self.deletion.count_of_others(), ..others }
     }
 
     /// Returns whether a series was deleted with the change number `seq`.

@@ -8,11 +8,10 @@ use std::sync::Arc;
 use super::EmbeddedSeries;
 use super::purge::PURGED_AT_ONCE;
 use super::shared::Shared;
-use crate::model::leases::Fence;
 use crate::model::selector::Selector;
 use crate::store::embedded::blocking::off_thread;
 use crate::store::scan::{LOOKED_AT, Scan};
-use crate::store::{Fenced, StoreResult};
+use crate::store::{DeleteOutcome, Fenced, SeriesWriter, StoreResult};
 
 impl EmbeddedSeries {
     /// See [`crate::store::SeriesStore::delete_matching`]. It ends with its caller while it scans, and goes on to its
@@ -21,8 +20,8 @@ impl EmbeddedSeries {
         &self,
         selectors: &[Selector],
         dry_run: bool,
-        fence: Option<Fence>,
-    ) -> StoreResult<Fenced<usize>> {
+        writer: SeriesWriter,
+    ) -> StoreResult<Fenced<DeleteOutcome>> {
         let admitted = self.shared.turns.admit()?;
         let scan = Scan::new(selectors.to_vec(), None, usize::MAX);
         let (scan, ()) = self.scan(scan, false, |_, _| Ok(Some(()))).await?;
@@ -31,7 +30,7 @@ impl EmbeddedSeries {
         let shared = Arc::clone(&self.shared);
         off_thread(move || {
             let _held = (admitted, turn);
-            shared.delete_found(scan, dry_run, fence.as_ref())
+            shared.delete_found(scan, dry_run, &writer)
         })
         .await
     }
@@ -42,10 +41,15 @@ impl Shared {
         &self,
         mut scan: Scan<u32>,
         dry_run: bool,
-        fence: Option<&Fence>,
-    ) -> StoreResult<Fenced<usize>> {
+        writer: &SeriesWriter,
+    ) -> StoreResult<Fenced<DeleteOutcome>> {
         // What a deletion selected that ended half-way, since its thread panicked.
         self.purge_selected()?;
+        {
+            let mut table = self.table.lock();
+            let changeable = table.roles.changeable_by(writer)?;
+            table.core.deletion.begin(changeable);
+        }
         let outcome = loop {
             loop {
                 let found = scan.take_found(LOOKED_AT);
@@ -58,7 +62,7 @@ impl Shared {
                 // Series that were created since the last piece.
                 let piece = self.read(|table| scan.read_piece(table))?;
                 scan.take(piece);
-            } else if let Some(outcome) = self.delete_selected(&mut scan, dry_run, fence)? {
+            } else if let Some(outcome) = self.delete_selected(&mut scan, dry_run, writer)? {
                 break outcome;
             }
         };
@@ -67,26 +71,30 @@ impl Shared {
         Ok(outcome)
     }
 
-    /// Deletes what is selected; returns how many series, and `None` when more pieces have to be read or purged first.
+    /// Deletes what is selected; returns `None` when more pieces have to be read or purged first.
     fn delete_selected(
         &self,
         scan: &mut Scan<u32>,
         dry_run: bool,
-        fence: Option<&Fence>,
-    ) -> StoreResult<Option<Fenced<usize>>> {
-        let outcome = self.write(fence, |table, now| {
+        writer: &SeriesWriter,
+    ) -> StoreResult<Option<Fenced<DeleteOutcome>>> {
+        let outcome = self.write(writer.fence.as_ref(), |table, now| {
             table.purge_some(now);
             // What has expired is not counted.
             if !table.is_purged || !scan.finish(table) {
                 return None;
             }
             table.core.select(&scan.take_found(usize::MAX));
+            if table.core.deletion.count_of_others() > 0 {
+                let others = table.core.selected_of_others(&table.roles);
+                return Some(DeleteOutcome::OthersSeries(others));
+            }
             let deletion = &mut table.core.deletion;
             if !dry_run && deletion.count() > 0 {
                 deletion.make(now.steady);
                 table.is_purged = false;
             }
-            Some(table.core.deletion.count())
+            Some(DeleteOutcome::Deleted(table.core.deletion.count()))
         })?;
         Ok(match outcome {
             Fenced::Refused => Some(Fenced::Refused),

@@ -3,12 +3,16 @@
 //! Invariant: every name, metadata and series keeps the number that it has on disk, so that the
 //! next flush writes over the right rows.
 
+use std::collections::HashMap;
+
 use rusqlite::types::Type;
 use rusqlite::{Connection, Error};
 
-use super::checksum;
+use super::checksum::{self, SampleRow};
 use super::record::{Record, State};
+use super::roles::NO_ROLE;
 use super::table::SeriesTable;
+use crate::model::roles::RoleName;
 use crate::model::series::{Metadata, MetricType, SeriesId};
 use crate::store::embedded::sqlite::failed_to;
 use crate::store::{ErrorKind, StoreError, StoreResult};
@@ -22,7 +26,8 @@ const MOST_BATCHES: usize = 8;
 pub(super) fn load(conn: &Connection, table: &mut SeriesTable) -> StoreResult<()> {
     load_names(conn, table)
         .and_then(|()| load_metadata(conn, table))
-        .and_then(|()| load_series(conn, table))
+        .and_then(|()| read_roles(conn))
+        .and_then(|roles| load_series(conn, table, &roles))
         .inspect(|()| {
             table.core.names.index_loaded();
             table.core.metadata.index_loaded();
@@ -60,11 +65,29 @@ fn load_metadata(conn: &Connection, table: &mut SeriesTable) -> rusqlite::Result
     Ok(())
 }
 
+/// Reads the roles. Only those that series have are loaded, with the series.
+fn read_roles(conn: &Connection) -> rusqlite::Result<HashMap<u8, RoleName>> {
+    let mut roles = HashMap::new();
+    let mut statement = conn.prepare("SELECT id, name, crc FROM roles")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (number, name) = (row.get(0)?, row.get_ref(1)?.as_str()?);
+        verify("roles", row.get(2)?, checksum::role(number, name))?;
+        roles.insert(number, RoleName::parse(name).map_err(|error| unfit(1, error.to_string()))?);
+    }
+    Ok(roles)
+}
+
 /// Reads the series on this thread, and fills the table on another one: each takes about as long.
-fn load_series(conn: &Connection, table: &mut SeriesTable) -> rusqlite::Result<()> {
+fn load_series(
+    conn: &Connection,
+    table: &mut SeriesTable,
+    roles: &HashMap<u8, RoleName>,
+) -> rusqlite::Result<()> {
     let (send, receive) = std::sync::mpsc::sync_channel::<Batch>(MOST_BATCHES);
     std::thread::scope(|scope| {
-        let fill = scope.spawn(move || receive.iter().try_for_each(|batch| table.load(&batch)));
+        let fill =
+            scope.spawn(move || receive.iter().try_for_each(|batch| table.load(&batch, roles)));
         // A batch that does not fit ends that thread, and with it the reading.
         let read = read_series(conn, |batch| send.send(batch).is_ok());
         drop(send);
@@ -75,7 +98,7 @@ fn load_series(conn: &Connection, table: &mut SeriesTable) -> rusqlite::Result<(
 /// Reads all series in the order of their slots, until `take` refuses a batch.
 fn read_series(conn: &Connection, take: impl Fn(Batch) -> bool) -> rusqlite::Result<()> {
     let mut statement = conn.prepare(
-        "SELECT slot, name, labels, value_bits, updated_at_nanos, metadata, series.crc, samples.crc
+        "SELECT slot, name, labels, value_bits, updated_at_nanos, metadata, series.crc, samples.crc, role
          FROM series LEFT JOIN samples USING (slot) ORDER BY slot",
     )?;
     let mut rows = statement.query([])?;
@@ -83,14 +106,13 @@ fn read_series(conn: &Connection, take: impl Fn(Batch) -> bool) -> rusqlite::Res
     while let Some(row) = rows.next()? {
         let (slot, name, metadata) = (row.get(0)?, row.get(1)?, row.get(5)?);
         let labels = row.get_ref(2)?.as_str()?;
-        let (bits, updated_at_nanos): (i64, i64) = (row.get(3)?, row.get(4)?);
         verify("series", row.get(6)?, checksum::key(slot, name, labels))?;
-        let sample = checksum::sample(slot, bits, updated_at_nanos, metadata);
-        verify("samples", row.get(7)?, sample)?;
-        let value = f64::from_bits(bits.cast_unsigned());
+        let (value_bits, updated_at_nanos) = (row.get(3)?, row.get(4)?);
+        let sample = SampleRow { value_bits, updated_at_nanos, metadata, role: row.get(8)? };
+        verify("samples", row.get(7)?, checksum::sample(slot, &sample))?;
         let labels_bytes = labels.len();
         batch.labels.push_str(labels);
-        batch.rows.push(Loaded { slot, name, labels_bytes, value, updated_at_nanos, metadata });
+        batch.rows.push(Loaded { slot, name, labels_bytes, sample });
         if batch.rows.len() == BATCH_ROWS && !take(std::mem::take(&mut batch)) {
             return Ok(());
         }
@@ -127,19 +149,22 @@ struct Loaded {
     slot: u32,
     name: u32,
     labels_bytes: usize,
-    value: f64,
-    updated_at_nanos: i64,
-    metadata: u32,
+    sample: SampleRow,
 }
 
 impl SeriesTable {
-    fn load(&mut self, batch: &Batch) -> rusqlite::Result<()> {
+    fn load(&mut self, batch: &Batch, roles: &HashMap<u8, RoleName>) -> rusqlite::Result<()> {
         let mut rest = &*batch.labels;
         for loaded in &batch.rows {
             let core = &self.core;
-            if !core.names.holds(loaded.name) || !core.metadata.holds(loaded.metadata) {
+            if !core.names.holds(loaded.name) || !core.metadata.holds(loaded.sample.metadata) {
                 let why = "a series has a name or metadata that is missing";
                 return Err(unfit(0, why.to_owned()));
+            }
+            let role = loaded.sample.role.unwrap_or(NO_ROLE);
+            if role != NO_ROLE && self.roles.get(role).is_none() {
+                let missing = || unfit(8, "a series has a role that is missing".to_owned());
+                self.roles.load(role, roles.get(&role).ok_or_else(missing)?.clone());
             }
             let (labels, behind) = rest.split_at(loaded.labels_bytes);
             rest = behind;
@@ -157,15 +182,17 @@ impl SeriesTable {
         let labels = shared.unwrap_or_else(|| labels.into());
         let mut record = Record::reserved(loaded.name, labels, hash);
         record.state = State::Live;
-        record.value = loaded.value;
-        record.updated_at_nanos = loaded.updated_at_nanos;
-        record.metadata = loaded.metadata;
+        let SampleRow { value_bits, updated_at_nanos, metadata, role } = loaded.sample;
+        record.value = f64::from_bits(value_bits.cast_unsigned());
+        record.updated_at_nanos = updated_at_nanos;
+        record.metadata = metadata;
+        record.role = role.unwrap_or(NO_ROLE);
         record.key_saved = true;
-        self.core.metadata.retain(loaded.metadata);
+        self.core.metadata.retain(metadata);
         self.core.slab.insert_at(loaded.slot, record);
         self.core.index(loaded.slot, hash, first);
         self.held += 1;
-        self.bytes += self.core.key_bytes(loaded.slot) + self.core.metadata.bytes(loaded.metadata);
+        self.bytes += self.core.key_bytes(loaded.slot) + self.core.metadata.bytes(metadata);
         self.wheel.insert(loaded.slot, &mut self.core);
         let seq = self.log.append(loaded.slot, |_, _| true);
         self.core.slab.get_mut(loaded.slot).seq = seq;

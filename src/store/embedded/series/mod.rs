@@ -19,6 +19,8 @@ mod names;
 mod purge;
 mod read;
 mod record;
+mod removal;
+mod roles;
 mod rows;
 mod scanned;
 mod shared;
@@ -45,12 +47,12 @@ use super::sqlite::OpenError;
 use crate::clock::{RetentionClock, SharedClock};
 use crate::model::batch::PointBatch;
 use crate::model::cursor::Cursor;
-use crate::model::leases::Fence;
 use crate::model::selector::Selector;
 use crate::model::series::{Point, SeriesId, SeriesKey};
 use crate::store::scan::ScanTurns;
 use crate::store::{
-    Delta, Fenced, ResourceStatus, SeriesStore, Snapshot, StoreResult, UpsertOutcome,
+    DeleteOutcome, Delta, Fenced, ResourceStatus, SeriesStore, SeriesWriter, Snapshot, StoreResult,
+    UpsertOutcome,
 };
 
 /// A batch of at most this many points is applied on the async thread that brings it: it takes
@@ -144,21 +146,18 @@ impl SeriesStore for EmbeddedSeries {
     async fn upsert(
         &self,
         batch: PointBatch,
-        fence: Option<Fence>,
+        writer: SeriesWriter,
     ) -> StoreResult<Fenced<UpsertOutcome>> {
         let short = batch.len() <= INLINE_POINTS;
-        let (outcome, batch) = match fence {
-            None => {
-                let upsert = move |shared: &Shared, table: Locked<'_>| {
-                    Ok((shared.upsert(table, &batch), batch))
-                };
-                self.small(short, upsert).await?
-            }
-            Some(fence) => {
-                let shared = Arc::clone(&self.shared);
-                let upsert = move || Ok((shared.upsert_fenced(&batch, &fence), batch));
-                off_thread(upsert).await?
-            }
+        let (outcome, batch) = if writer.fence.is_none() {
+            let upsert = move |shared: &Shared, table: Locked<'_>| {
+                Ok((shared.upsert(table, &batch, &writer), batch))
+            };
+            self.small(short, upsert).await?
+        } else {
+            let shared = Arc::clone(&self.shared);
+            let upsert = move || Ok((shared.upsert_fenced(&batch, &writer), batch));
+            off_thread(upsert).await?
         };
         if !short {
             // Freeing a large batch takes milliseconds, for which the caller should not wait.
@@ -229,29 +228,33 @@ impl SeriesStore for EmbeddedSeries {
         self.small(true, read).await
     }
 
-    async fn delete(&self, id: SeriesId, fence: Option<Fence>) -> StoreResult<Fenced<bool>> {
-        let delete = move |table: &mut SeriesTable, now| table.delete(id, now);
-        match fence {
-            None => {
-                let write = move |shared: &Shared, table: Locked<'_>| {
-                    shared.write_in(table, delete).map(Fenced::Done)
-                };
-                self.small(true, write).await
-            }
-            Some(fence) => {
-                let shared = Arc::clone(&self.shared);
-                off_thread(move || shared.write(Some(&fence), delete)).await
-            }
+    async fn delete(
+        &self,
+        id: SeriesId,
+        writer: SeriesWriter,
+    ) -> StoreResult<Fenced<DeleteOutcome>> {
+        if writer.fence.is_none() {
+            let write = move |shared: &Shared, table: Locked<'_>| {
+                let delete = |table: &mut SeriesTable, now| table.delete(id, &writer, now);
+                shared.write_in(table, delete).flatten().map(Fenced::Done)
+            };
+            return self.small(true, write).await;
         }
+        let shared = Arc::clone(&self.shared);
+        let write = move || {
+            let delete = |table: &mut SeriesTable, now| table.delete(id, &writer, now);
+            shared.write(writer.fence.as_ref(), delete)?.transpose()
+        };
+        off_thread(write).await
     }
 
     async fn delete_matching(
         &self,
         selectors: &[Selector],
         dry_run: bool,
-        fence: Option<Fence>,
-    ) -> StoreResult<Fenced<usize>> {
-        self.scan_and_delete(selectors, dry_run, fence).await
+        writer: SeriesWriter,
+    ) -> StoreResult<Fenced<DeleteOutcome>> {
+        self.scan_and_delete(selectors, dry_run, writer).await
     }
 
     async fn expire(&self) -> StoreResult<usize> {

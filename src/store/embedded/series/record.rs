@@ -7,6 +7,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use super::expiry::BucketRef;
+use super::roles::NO_ROLE;
 
 /// No slot.
 pub(super) const NO_SLOT: u32 = u32::MAX;
@@ -50,6 +51,8 @@ pub(super) struct Record {
     pub(super) key_saved: bool,
     /// A deletion by selector has it, see [`super::deletion`].
     pub(super) selected: bool,
+    /// The number of the role of its newest sample's writer.
+    pub(super) role: u8,
 }
 
 const CHUNK_BITS: u32 = 12;
@@ -134,6 +137,7 @@ impl Record {
             state: State::Free,
             key_saved: false,
             selected: false,
+            role: NO_ROLE,
         }
     }
 

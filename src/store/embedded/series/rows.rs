@@ -10,11 +10,12 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, Transaction, params};
 
-use super::checksum;
+use super::checksum::{self, SampleRow};
 use super::load::load;
 use super::purge::PURGED_AT_ONCE;
 use super::record::{BuildSlotHasher, State};
 use super::table::SeriesTable;
+use crate::model::roles::RoleName;
 use crate::model::series::Metadata;
 use crate::store::embedded::buffered::{BufferedSet, Drained, FlushBatch, LockedSet, Unflushed};
 use crate::store::embedded::sqlite::SchemaPart;
@@ -39,6 +40,9 @@ const SCHEMA: SchemaPart = SchemaPart {
     ALTER TABLE metadata ADD COLUMN crc INTEGER;
     ALTER TABLE series ADD COLUMN crc INTEGER;
     ALTER TABLE samples ADD COLUMN crc INTEGER;
+", "
+    CREATE TABLE roles (id INTEGER PRIMARY KEY, name TEXT NOT NULL, crc INTEGER NOT NULL) STRICT;
+    ALTER TABLE samples ADD COLUMN role INTEGER;
 "],
 };
 
@@ -124,11 +128,16 @@ impl FlushBatch for SeriesBatch {
         for (slot, name, labels) in &self.changes.keys {
             key.execute(params![slot, name, labels, checksum::key(*slot, *name, labels)])?;
         }
-        let mut sample = txn.prepare_cached("REPLACE INTO samples VALUES (?, ?, ?, ?, ?)")?;
-        for row in &self.changes.samples {
-            let bits = row.value_bits.cast_signed();
-            let crc = checksum::sample(row.slot, bits, row.updated_at_nanos, row.metadata);
-            sample.execute(params![row.slot, bits, row.updated_at_nanos, row.metadata, crc])?;
+        let mut role = txn.prepare_cached("REPLACE INTO roles VALUES (?, ?, ?)")?;
+        for (number, name) in &self.changes.roles {
+            let name = name.as_str();
+            role.execute(params![number, name, checksum::role(*number, name)])?;
+        }
+        let mut sample = txn.prepare_cached("REPLACE INTO samples VALUES (?, ?, ?, ?, ?, ?)")?;
+        for (slot, row) in &self.changes.samples {
+            let SampleRow { value_bits, updated_at_nanos, metadata, role } = row;
+            let crc = checksum::sample(*slot, row);
+            sample.execute(params![slot, value_bits, updated_at_nanos, metadata, crc, role])?;
         }
         Ok(())
     }
@@ -165,17 +174,10 @@ pub(super) struct DrainedSeries {
     names: Vec<(u32, Arc<str>)>,
     metadata: Vec<(u32, Arc<Metadata>)>,
     keys: Vec<(u32, u32, Arc<str>)>,
-    samples: Vec<SampleRow>,
+    roles: Vec<(u8, RoleName)>,
+    samples: Vec<(u32, SampleRow)>,
     deleted: Vec<u32>,
     forgotten_metadata: Vec<u32>,
-}
-
-#[derive(Debug)]
-struct SampleRow {
-    slot: u32,
-    value_bits: u64,
-    updated_at_nanos: i64,
-    metadata: u32,
 }
 
 impl SeriesTable {
@@ -191,6 +193,7 @@ impl SeriesTable {
             names: Vec::new(),
             metadata: Vec::new(),
             keys: Vec::new(),
+            roles: self.roles.drain(),
             // Growing it would copy what was copied already, while the table is locked.
             samples: Vec::with_capacity(slots.len()),
             deleted: Vec::new(),
@@ -203,12 +206,13 @@ impl SeriesTable {
                 record.key_saved = false;
                 continue;
             }
-            drained.samples.push(SampleRow {
-                slot,
-                value_bits: record.value.to_bits(),
+            let sample = SampleRow {
+                value_bits: record.value.to_bits().cast_signed(),
                 updated_at_nanos: record.updated_at_nanos,
                 metadata: record.metadata,
-            });
+                role: Some(record.role),
+            };
+            drained.samples.push((slot, sample));
             let (name, metadata) = (record.name, record.metadata);
             // Key, name and metadata are written once. They count as saved from here on, before they
             // are: the flush is one transaction, and a failed one takes it back.
@@ -240,6 +244,9 @@ impl SeriesTable {
             self.core.metadata.mark_unsaved(id);
         }
         self.core.metadata.restore_forgotten(drained.forgotten_metadata);
+        if !drained.roles.is_empty() {
+            self.roles.mark_unsaved();
+        }
         drop(drained.marks);
         self.dirty.merge_back();
     }
@@ -247,6 +254,7 @@ impl SeriesTable {
     /// Counts nothing as saved that a flush was to write which never ended, and so never failed.
     fn distrust_abandoned(&mut self) {
         let Some(abandoned) = self.dirty.abandoned() else { return };
+        self.roles.mark_unsaved();
         for slot in &abandoned.keys {
             let record = self.core.slab.get_mut(*slot);
             record.key_saved = false;
@@ -261,12 +269,13 @@ impl SeriesTable {
 
 #[cfg(test)]
 mod tests {
+    use super::super::roles::NO_ROLE;
     use super::super::table::Now;
     use super::*;
     use crate::model::batch::PointBatch;
     use crate::model::series::MetricType;
     use crate::model::time::{SteadyTime, Timestamp};
-    use crate::store::StoreSettings;
+    use crate::store::{SeriesWriter, StoreSettings};
 
     #[test]
     fn what_an_abandoned_flush_took_out_is_written_whole_by_the_next_one() {
@@ -280,7 +289,9 @@ mod tests {
         batch.push("m", "a=\"1\"", 1.0, None, Some(metadata));
         let at = Timestamp::from_nanos(1);
         let now = Now { stamp: at, expiry: at, steady: SteadyTime::from_nanos(1) };
-        set.0.lock().upsert(&batch, now);
+        let role = RoleName::parse("leader").expect("valid");
+        let writer = SeriesWriter { role: Some(role.clone()), ..SeriesWriter::anybody() };
+        set.0.lock().upsert(&batch, &writer, now).expect("there is room");
         // The flush panics before it writes anything, so it never says how it ended.
         drop(set.lock().drain());
 
@@ -292,8 +303,9 @@ mod tests {
         txn.commit().expect("commits");
         next.finish(false);
         let loaded = SeriesSet::new(StoreSettings::for_tests().series);
-        loaded.load(&conn).expect("every series has its key, its name and its metadata");
-        assert_eq!(loaded.0.lock().held, 1);
+        loaded.load(&conn).expect("every series has its key, its name, its metadata and its role");
+        let loaded = loaded.0.lock();
+        assert_eq!((loaded.held, loaded.roles.get(1)), (1, Some(&role)));
     }
 
     #[test]
@@ -306,7 +318,7 @@ mod tests {
         }
         let at = Timestamp::from_nanos(1);
         let now = Now { stamp: at, expiry: at, steady: SteadyTime::from_nanos(1) };
-        set.0.lock().upsert(&batch, now);
+        set.0.lock().upsert(&batch, &SeriesWriter::anybody(), now).expect("there is room");
         let first = set.lock().drain();
         assert_eq!(first.len(), MANY);
         first.finish(false);
@@ -323,5 +335,61 @@ mod tests {
         assert_eq!(second.len(), MANY);
         second.finish(false);
         assert_eq!(set.0.lock().held, 0);
+    }
+
+    /// Runs some of the migrations, and writes one series as the first two versions did.
+    fn file_of_an_earlier_version() -> Connection {
+        let conn = Connection::open_in_memory().expect("opens");
+        SCHEMA.migrations[..2].iter().for_each(|sql| conn.execute_batch(sql).expect("runs"));
+        let row = SampleRow { value_bits: 7, updated_at_nanos: 8, metadata: u32::MAX, role: None };
+        let rows = [
+            format!("INSERT INTO names VALUES (0, 'm', {})", checksum::name(0, "m")),
+            format!("INSERT INTO series VALUES (0, 0, '', {})", checksum::key(0, 0, "")),
+            format!(
+                "INSERT INTO samples VALUES (0, 7, 8, {}, {})",
+                row.metadata,
+                checksum::sample(0, &row)
+            ),
+        ];
+        rows.iter().for_each(|sql| assert_eq!(conn.execute(sql, []).expect("is written"), 1));
+        SCHEMA.migrations[2..].iter().for_each(|sql| conn.execute_batch(sql).expect("runs"));
+        conn
+    }
+
+    #[test]
+    fn series_of_an_earlier_version_have_no_role() {
+        let set = SeriesSet::new(StoreSettings::for_tests().series);
+        set.load(&file_of_an_earlier_version()).expect("reads");
+        let table = set.0.lock();
+        assert_eq!((table.held, table.core.slab.get(0).role), (1, NO_ROLE));
+    }
+
+    #[test]
+    fn a_role_that_is_missing_or_altered_stops_the_start() {
+        let row =
+            SampleRow { value_bits: 7, updated_at_nanos: 8, metadata: u32::MAX, role: Some(2) };
+        let load = |crc: i64| {
+            let conn = file_of_an_earlier_version();
+            let role = format!("INSERT INTO roles VALUES (2, 'r', {crc})");
+            let sample =
+                format!("UPDATE samples SET role = 2, crc = {}", checksum::sample(0, &row));
+            for sql in [role, sample] {
+                assert_eq!(conn.execute(&sql, []).expect("is written"), 1);
+            }
+            (SeriesSet::new(StoreSettings::for_tests().series), conn)
+        };
+        let crc = checksum::role(2, "r");
+        let (set, conn) = load(crc);
+        set.load(&conn).expect("reads");
+        assert_eq!(set.0.lock().roles.get(2).map(RoleName::as_str), Some("r"));
+        let (set, conn) = load(crc + 1);
+        assert!(set.load(&conn).is_err());
+        for sql in
+            ["DELETE FROM roles", "UPDATE samples SET role = 3", "UPDATE samples SET role = NULL"]
+        {
+            let (set, conn) = load(crc);
+            assert_eq!(conn.execute(sql, []).expect("is written"), 1, "{sql}");
+            assert!(set.load(&conn).is_err(), "{sql}");
+        }
     }
 }

@@ -19,7 +19,9 @@ use crate::model::leases::Fence;
 use crate::store::embedded::buffered::FlushSignal;
 use crate::store::embedded::fences::Fences;
 use crate::store::scan::{LOOKED_AT, ScanTurns};
-use crate::store::{Delta, ErrorKind, Fenced, StoreError, StoreResult, UpsertOutcome};
+use crate::store::{
+    Delta, ErrorKind, Fenced, SeriesWriter, StoreError, StoreResult, UpsertOutcome,
+};
 
 /// What all users of the table share.
 pub(super) struct Shared {
@@ -121,9 +123,11 @@ impl Shared {
         &'a self,
         mut table: Locked<'a>,
         batch: &PointBatch,
+        writer: &SeriesWriter,
     ) -> StoreResult<Fenced<UpsertOutcome>> {
         loop {
-            if let Some(outcome) = self.write_in(table, |table, now| table.upsert(batch, now))? {
+            let change = |table: &mut SeriesTable, now| table.upsert(batch, writer, now);
+            if let Some(outcome) = self.write_in(table, change).flatten()? {
                 return Ok(Fenced::Done(outcome));
             }
             table = self.table.lock();
@@ -134,10 +138,11 @@ impl Shared {
     pub(super) fn upsert_fenced(
         &self,
         batch: &PointBatch,
-        fence: &Fence,
+        writer: &SeriesWriter,
     ) -> StoreResult<Fenced<UpsertOutcome>> {
         loop {
-            match self.write(Some(fence), |table, now| table.upsert(batch, now))? {
+            let change = |table: &mut SeriesTable, now| table.upsert(batch, writer, now);
+            match self.write(writer.fence.as_ref(), change)?.transpose()? {
                 Fenced::Done(None) => {}
                 Fenced::Done(Some(outcome)) => return Ok(Fenced::Done(outcome)),
                 Fenced::Refused => return Ok(Fenced::Refused),

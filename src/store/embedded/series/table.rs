@@ -10,13 +10,16 @@ use super::core::Core;
 use super::expiry::ExpiryWheel;
 use super::log::ChangeLog;
 use super::record::{BuildSlotHasher, NO_METADATA, NO_SLOT, Record, State};
+use super::roles::{Changeable, NO_ROLE, RoleTable};
 use super::tombstones::Tombstones;
 use crate::model::batch::{BatchPoint, PointBatch};
 use crate::model::series::{Sample, SeriesId};
 use crate::model::time::{SteadyTime, Timestamp};
 use crate::store::embedded::buffered::DirtySet;
 use crate::store::scan::CreatedLog;
-use crate::store::{SeriesSettings, UpsertCounts, UpsertOutcome};
+use crate::store::{
+    OthersSeries, SeriesSettings, SeriesWriter, StoreResult, UpsertCounts, UpsertOutcome,
+};
 
 /// A slot's number must fit 32 bits, tombstones included.
 const MOST_SERIES: usize = 1 << 31;
@@ -31,6 +34,7 @@ pub(super) struct SeriesTable {
     pub(super) tombstones: Tombstones,
     pub(super) dirty: DirtySet<u32, BuildSlotHasher>,
     pub(super) created: CreatedLog<u32>,
+    pub(super) roles: RoleTable,
     /// Nothing that had ended by the last access is left to be purged.
     pub(super) is_purged: bool,
     /// How many series are live, or have ended and are not purged yet.
@@ -55,6 +59,21 @@ pub(super) struct Now {
 enum Target {
     Slot(u32),
     Stale,
+}
+
+/// What a batch and its writer say about a sample, beside its value.
+#[derive(Debug, Clone, Copy)]
+struct Given {
+    metadata: u32,
+    role: u8,
+}
+
+/// What was found out about a batch before it is applied.
+#[derive(Debug)]
+struct Located {
+    targets: Vec<Target>,
+    growth: Growth,
+    others: OthersSeries<usize>,
 }
 
 /// How much the series grow by a batch, or may grow.
@@ -96,6 +115,7 @@ impl SeriesTable {
             tombstones: Tombstones::default(),
             dirty: DirtySet::default(),
             created: CreatedLog::default(),
+            roles: RoleTable::default(),
             is_purged: true,
             held: 0,
             bytes: 0,
@@ -103,8 +123,18 @@ impl SeriesTable {
     }
 
     /// Applies a batch, all or nothing. Returns `None` when it would be refused, but not all is purged that has ended
-    /// and still uses up the budget: to be called again then.
-    pub(super) fn upsert(&mut self, batch: &PointBatch, now: Now) -> Option<UpsertOutcome> {
+    /// and still uses up the budget: to be called again then. The fence is the caller's.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Full`](crate::store::ErrorKind::Full) when there are too many roles.
+    pub(super) fn upsert(
+        &mut self,
+        batch: &PointBatch,
+        writer: &SeriesWriter,
+        now: Now,
+    ) -> StoreResult<Option<UpsertOutcome>> {
+        let role = self.roles.number_of(writer.role.as_ref())?;
+        let changeable = self.roles.changeable_by(writer)?;
         self.purge_some(now);
         self.created.trim();
         let room = Growth {
@@ -113,19 +143,22 @@ impl SeriesTable {
         };
         let metadata: Vec<u32> =
             batch.metadata().iter().map(|m| self.core.metadata.acquire(m)).collect();
-        let (targets, growth) = self.locate(batch, &metadata, now, room);
-        let outcome = match growth.refusal(room) {
-            Some(refusal) => {
-                self.give_up(&targets);
-                self.is_purged.then_some(refusal)
-            }
-            None => Some(UpsertOutcome::Applied(self.apply_all(batch, targets, &metadata, now))),
+        let Located { targets, growth, others } =
+            self.locate(batch, &metadata, &changeable, now, room);
+        let outcome = if !others.is_empty() {
+            self.give_up(&targets);
+            Some(UpsertOutcome::OthersSeries(others))
+        } else if let Some(refusal) = growth.refusal(room) {
+            self.give_up(&targets);
+            self.is_purged.then_some(refusal)
+        } else {
+            Some(UpsertOutcome::Applied(self.apply_all(batch, targets, &metadata, role, now)))
         };
         for id in metadata {
             self.core.metadata.release(id);
         }
         self.trim();
-        outcome
+        Ok(outcome)
     }
 
     fn apply_all(
@@ -133,40 +166,61 @@ impl SeriesTable {
         batch: &PointBatch,
         targets: Vec<Target>,
         metadata: &[u32],
+        role: u8,
         now: Now,
     ) -> UpsertCounts {
         self.dirty.reserve(batch.len());
         let mut counts = UpsertCounts::default();
         for (point, target) in batch.iter().zip(targets) {
-            let id = point.metadata.map_or(NO_METADATA, |index| metadata[index]);
+            let metadata = point.metadata.map_or(NO_METADATA, |index| metadata[index]);
             match target {
                 Target::Stale => counts.stale += 1,
-                Target::Slot(slot) => self.apply(slot, &point, id, now, &mut counts),
+                Target::Slot(slot) => {
+                    self.apply(slot, &point, Given { metadata, role }, now, &mut counts);
+                }
             }
         }
         counts
     }
 
     /// Finds or reserves a slot for each point; also counts the series that are new, and the bytes by
-    /// which all grow at most. Beyond `room` none is reserved any more, so that a batch that can't be
-    /// applied stays cheap.
+    /// which all grow at most, and the points of series that the writer may not change. Beyond `room` none is
+    /// reserved any more, so that a batch that can't be applied stays cheap.
     fn locate(
         &mut self,
         batch: &PointBatch,
         metadata: &[u32],
+        changeable: &Changeable,
         now: Now,
         room: Growth,
-    ) -> (Vec<Target>, Growth) {
+    ) -> Located {
         let oldest = self.oldest_live_nanos();
         let mut targets = Vec::with_capacity(batch.len());
         let mut growth = Growth::default();
+        let mut others = OthersSeries::default();
         let mut before = NO_SLOT;
-        for point in batch.iter() {
-            if point.sample(now.stamp).updated_at.as_nanos() <= oldest {
+        for (index, point) in batch.iter().enumerate() {
+            let is_late = point.sample(now.stamp).updated_at.as_nanos() <= oldest;
+            // What would change nothing is refused as well, so a refusal does not depend on times.
+            if is_late && changeable.holds_all() {
                 targets.push(Target::Stale);
                 continue;
             }
-            let slot = match self.core.find_after(before, &point) {
+            let found = self.core.find_after(before, &point);
+            if let Ok(slot) = found {
+                let role = self.core.slab.get(slot).role;
+                if !changeable.holds(role)
+                    && self.core.is_live(slot)
+                    && let Some(role) = self.roles.get(role)
+                {
+                    others.add(index, role);
+                }
+            }
+            if is_late {
+                targets.push(Target::Stale);
+                continue;
+            }
+            let slot = match found {
                 Ok(slot) => {
                     if self.core.slab.get(slot).state == State::Live && !self.core.is_live(slot) {
                         // It has ended: the batch creates it anew.
@@ -205,7 +259,7 @@ impl SeriesTable {
             }
             before = slot;
         }
-        (targets, growth)
+        Located { targets, growth, others }
     }
 
     /// Returns the time at or before which a sample is past the retention.
@@ -228,10 +282,11 @@ impl SeriesTable {
         &mut self,
         slot: u32,
         point: &BatchPoint<'_>,
-        metadata: u32,
+        given: Given,
         now: Now,
         counts: &mut UpsertCounts,
     ) {
+        let Given { metadata, role } = given;
         let record = self.core.slab.get_mut(slot);
         let latest = now.stamp.saturating_add(self.settings.max_future_skew);
         let sample =
@@ -258,7 +313,8 @@ impl SeriesTable {
             counts.updated += 1;
             let same = record.value.to_bits() == sample.value.to_bits()
                 && record.updated_at_nanos == sample.updated_at.as_nanos()
-                && (metadata == NO_METADATA || metadata == record.metadata);
+                && (metadata == NO_METADATA || metadata == record.metadata)
+                && (role == NO_ROLE || role == record.role);
             if same {
                 return;
             }
@@ -272,6 +328,9 @@ impl SeriesTable {
             self.core.metadata.retain(metadata);
             self.core.metadata.release(old);
         }
+        if role != NO_ROLE {
+            self.core.set_role(slot, role);
+        }
         // A sample that replaces a later one makes the series expire sooner than its entry says.
         if created || earlier {
             self.wheel.insert(slot, &mut self.core);
@@ -281,51 +340,11 @@ impl SeriesTable {
     }
 
     /// Assigns a sequence number to a change of a series, and marks the series for the next flush.
-    fn changed(&mut self, slot: u32, at: SteadyTime) {
+    pub(super) fn changed(&mut self, slot: u32, at: SteadyTime) {
         let slab = &self.core.slab;
         let seq = self.log.append(slot, |seq, slot| slab.get(slot).seq == seq);
         self.core.slab.get_mut(slot).seq = seq;
         self.dirty.mark(slot, at);
-    }
-
-    /// Deletes a series that is live or has ended, and remembers that.
-    pub(super) fn delete_slot(&mut self, slot: u32, at: SteadyTime) {
-        self.core.unselect(slot);
-        let record = self.core.slab.get_mut(slot);
-        record.state = State::Tombstone;
-        let metadata = std::mem::replace(&mut record.metadata, NO_METADATA);
-        let key_bytes = self.core.key_bytes(slot);
-        self.bytes -= key_bytes + self.core.metadata.bytes(metadata);
-        self.core.metadata.release(metadata);
-        self.held -= 1;
-        self.changed(slot, at);
-        self.tombstones.push(self.core.slab.get(slot).seq, slot, key_bytes);
-    }
-
-    /// Deletes a series; returns whether it was live.
-    pub(super) fn delete(&mut self, id: SeriesId, now: Now) -> bool {
-        self.purge_some(now);
-        let found = self.find_live(id);
-        if let Some(slot) = found {
-            self.delete_slot(slot, now.steady);
-            self.trim();
-        }
-        found.is_some()
-    }
-
-    /// Forgets the oldest deletions beyond the limit.
-    pub(super) fn trim(&mut self) {
-        self.tombstones.sweep(|seq, slot| self.core.is_tombstone(seq, slot));
-        let most_bytes = self.settings.max_tombstone_bytes();
-        while self.tombstones.len() > self.settings.max_tombstones
-            || self.tombstones.bytes() > most_bytes
-        {
-            let core = &self.core;
-            let current = |seq, slot| core.is_tombstone(seq, slot);
-            let Some(slot) = self.tombstones.pop_oldest(current) else { return };
-            self.tombstones.forget(self.core.key_bytes(slot));
-            self.core.forget(slot);
-        }
     }
 
     /// Returns the slot of a live series.

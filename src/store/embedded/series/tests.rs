@@ -10,13 +10,15 @@ use super::table::{Now, SeriesTable};
 use crate::clock::{ManualClock, SharedClock};
 use crate::model::batch::PointBatch;
 use crate::model::cursor::Cursor;
+use crate::model::roles::RoleName;
 use crate::model::selector::Selector;
 use crate::model::series::{SeriesId, SeriesKey};
 use crate::model::time::{SteadyTime, Timestamp};
 use crate::store::embedded::{EmbeddedSettings, open_with};
 use crate::store::scan::{LOOKED_AT, Piece, Scan};
 use crate::store::{
-    Change, Delta, Fenced, SeriesSettings, SeriesStore, StoreSettings, UpsertCounts, UpsertOutcome,
+    Change, DeleteOutcome, Delta, Fenced, SeriesSettings, SeriesStore, SeriesWriter, StoreSettings,
+    UpsertCounts, UpsertOutcome,
 };
 
 /// So many that a scan of all takes many pieces.
@@ -37,8 +39,14 @@ fn push(table: &mut SeriesTable, keys: impl Iterator<Item = (String, String)>) {
     for (name, labels) in keys {
         batch.push(&name, &labels, 1.0, None, None);
     }
-    let outcome = table.upsert(&batch, now());
+    let outcome = table.upsert(&batch, &SeriesWriter::anybody(), now()).expect("there is room");
     assert!(matches!(outcome, Some(UpsertOutcome::Applied(_))), "{outcome:?}");
+}
+
+/// Returns whether the series was there.
+fn delete(table: &mut SeriesTable, id: SeriesId, now: Now) -> bool {
+    let outcome = table.delete(id, &SeriesWriter::anybody(), now).expect("there is room");
+    outcome == DeleteOutcome::Deleted(1)
 }
 
 fn selectors(texts: &[&str]) -> Vec<Selector> {
@@ -135,7 +143,7 @@ fn a_scan_ends_with_what_the_table_has_whatever_changed_meanwhile() {
             for _ in 0..80 {
                 for n in [next(), next() % 150] {
                     let (name, labels) = key(n);
-                    table.delete(SeriesId::of(&name, &labels), now());
+                    delete(table, SeriesId::of(&name, &labels), now());
                 }
             }
         };
@@ -210,11 +218,11 @@ fn many_series_that_expire_at_one_moment_are_gone_at_once_and_purged_in_pieces()
     assert!(!table.is_purged && MANY - table.held <= PURGED_AT_ONCE, "{} are held", table.held);
     assert!((0..MANY).all(|i| table.find_live(id(i)).is_none()));
     assert_eq!(found(&mut table, &[], 10).0.len(), 0);
-    assert!(!table.delete(id(5), late), "it is gone");
+    assert!(!delete(&mut table, id(5), late), "it is gone");
     // A batch that touches expired series creates them anew; the others do not use up its room.
     let mut batch = PointBatch::default();
     keys(10).for_each(|(name, labels)| batch.push(&name, &labels, 2.0, None, None));
-    let outcome = table.upsert(&batch, late);
+    let outcome = table.upsert(&batch, &SeriesWriter::anybody(), late).expect("there is room");
     let counts = UpsertCounts { created: 10, updated: 0, stale: 0 };
     assert_eq!(outcome, Some(UpsertOutcome::Applied(counts)));
     assert!(!table.is_purged);
@@ -223,7 +231,7 @@ fn many_series_that_expire_at_one_moment_are_gone_at_once_and_purged_in_pieces()
     others.for_each(|labels| batch.push("other", &labels, 2.0, None, None));
     let mut refused = 0;
     let outcome = loop {
-        match table.upsert(&batch, late) {
+        match table.upsert(&batch, &SeriesWriter::anybody(), late).expect("there is room") {
             Some(outcome) => break outcome,
             None => refused += 1,
         }
@@ -269,8 +277,8 @@ fn selected_series_end_in_one_step_whatever_became_of_them_before() {
     assert_eq!(table.core.deletion.count(), matching);
     // One is updated, one is deleted, one is deleted and comes back, unseen by the scan.
     push(&mut table, keys(1));
-    assert!(table.delete(id(3), now()));
-    assert!(table.delete(id(6), now()));
+    assert!(delete(&mut table, id(3), now()));
+    assert!(delete(&mut table, id(6), now()));
     push(&mut table, keys(7).skip(6));
     assert_eq!(table.core.deletion.count(), matching - 2);
     assert!(table.find_live(id(0)).is_some(), "the step did not come yet");
@@ -283,7 +291,10 @@ fn selected_series_end_in_one_step_whatever_became_of_them_before() {
     let mut batch = PointBatch::default();
     keys(10).skip(9).for_each(|(name, labels)| batch.push(&name, &labels, 2.0, None, None));
     let counts = UpsertCounts { created: 1, updated: 0, stale: 0 };
-    assert_eq!(table.upsert(&batch, now()), Some(UpsertOutcome::Applied(counts)));
+    assert_eq!(
+        table.upsert(&batch, &SeriesWriter::anybody(), now()).expect("there is room"),
+        Some(UpsertOutcome::Applied(counts))
+    );
     purge(&mut table, now());
     assert!(table.find_live(id(9)).is_some());
     assert_eq!(changes_since(&table, before), (matching - 3, 1));
@@ -300,15 +311,18 @@ async fn a_reader_never_sees_a_part_of_a_deletion_by_selector() {
     for round in 0..3 {
         let mut batch = PointBatch::default();
         keys(MANY).for_each(|(name, labels)| batch.push(&name, &labels, 1.0, None, None));
-        series.upsert(batch, None).await.expect("the store works");
+        series.upsert(batch, SeriesWriter::anybody()).await.expect("the store works");
         let cursor = series.cursor().await.expect("the store works");
         let gone = selectors(&["{__name__=~\"m[01]\"}"]);
-        let dry = series.delete_matching(&gone, true, None).await.expect("the store works");
+        let dry = series
+            .delete_matching(&gone, true, SeriesWriter::anybody())
+            .await
+            .expect("the store works");
         let matching = MANY - MANY / 3;
-        assert_eq!(dry, Fenced::Done(matching), "round {round}");
+        assert_eq!(dry, Fenced::Done(DeleteOutcome::Deleted(matching)), "round {round}");
         let deletion = tokio::spawn({
             let (series, gone) = (Arc::clone(&series), gone.clone());
-            async move { series.delete_matching(&gone, false, None).await }
+            async move { series.delete_matching(&gone, false, SeriesWriter::anybody()).await }
         });
         loop {
             let ended = deletion.is_finished();
@@ -322,7 +336,7 @@ async fn a_reader_never_sees_a_part_of_a_deletion_by_selector() {
             }
         }
         let deleted = deletion.await.expect("no panic").expect("the store works");
-        assert_eq!(deleted, Fenced::Done(matching));
+        assert_eq!(deleted, Fenced::Done(DeleteOutcome::Deleted(matching)));
     }
 }
 
@@ -335,7 +349,7 @@ async fn a_delta_has_all_that_expired_however_much_it_is() {
         open_with(&EmbeddedSettings::in_memory(), &settings, |_| shared).expect("the store opens");
     let mut batch = PointBatch::default();
     keys(MANY).for_each(|(name, labels)| batch.push(&name, &labels, 1.0, None, None));
-    stores.series.upsert(batch, None).await.expect("the store works");
+    stores.series.upsert(batch, SeriesWriter::anybody()).await.expect("the store works");
     let cursor = stores.series.cursor().await.expect("the store works");
     clock.advance(settings.series.retention);
     assert_eq!(changes_of(&stores.series, &cursor).await, MANY);
@@ -349,4 +363,37 @@ async fn changes_of(series: &Arc<dyn SeriesStore>, cursor: &Cursor) -> usize {
             changes.iter().filter(|change| matches!(change, Change::Deleted(_))).count()
         }
     }
+}
+
+#[test]
+fn a_series_that_changes_its_role_while_it_is_selected_counts_as_what_it_is() {
+    let mut table = table(MANY);
+    let role = |name: &str| RoleName::parse(name).expect("valid");
+    let push_as = |table: &mut SeriesTable, name: &str, writer: &str| {
+        let mut batch = PointBatch::default();
+        batch.push(name, "", 1.0, None, None);
+        let writer = SeriesWriter { role: Some(role(writer)), ..SeriesWriter::anybody() };
+        let outcome = table.upsert(&batch, &writer, now()).expect("there is room");
+        assert!(matches!(outcome, Some(UpsertOutcome::Applied(_))), "{outcome:?}");
+    };
+    for (name, writer) in [("a", "own"), ("b", "own"), ("c", "another"), ("d", "another")] {
+        push_as(&mut table, name, writer);
+    }
+    let bound = SeriesWriter { may_change: Some([role("own")].into()), ..SeriesWriter::anybody() };
+    let changeable = table.roles.changeable_by(&bound).expect("there is room");
+    table.core.deletion.begin(changeable);
+    let found: Vec<_> = (0..4).map(|slot| (table.core.key(slot), slot)).collect();
+    table.core.select(&found);
+    assert_eq!(table.core.deletion.count_of_others(), 2);
+    // A role that is met only now; one that becomes the deletion's own; one that is deleted.
+    push_as(&mut table, "b", "a third one");
+    push_as(&mut table, "c", "own");
+    assert!(delete(&mut table, SeriesId::of("d", ""), now()));
+    let others = table.core.selected_of_others(&table.roles);
+    assert_eq!((others.total, table.core.deletion.count()), (1, 3));
+    assert_eq!(others.first, [(SeriesId::of("b", ""), role("a third one"))]);
+    push_as(&mut table, "b", "own");
+    assert_eq!(table.core.deletion.count_of_others(), 0);
+    while table.purge_selected(MANY) == MANY {}
+    assert_eq!((table.held, table.core.deletion.count()), (3, 0), "it was not made");
 }

@@ -2,8 +2,9 @@
 //! apart.
 //!
 //! A record is, in network order: 6 bytes of milliseconds since 1970, 3 of nanoseconds within them, 6
-//! that only the scripts read, 8 of the value's bits, metadata (4 bytes of length), the name
-//! and the labels (4 bytes of length each, then both texts). A record with the least time is a deletion.
+//! that only the scripts read, 8 of the value's bits, the role (a byte of length), metadata (4 bytes of length), the
+//! name and the labels (4 bytes of length each, then both texts). The highest bit of the nanoseconds says whether there
+//! is a role, which only scripts read. A record with the least time is a deletion.
 //! Invariant: what is written reads back to the bit; anything else is an error, never a guess.
 
 use std::collections::HashMap;
@@ -15,6 +16,9 @@ use crate::store::{Change, ErrorKind, StoreError, StoreResult};
 
 /// The time that says "on arrival" in a point, and "deleted" in a record.
 const NO_MILLIS: i64 = -(1 << 47);
+
+/// In the first byte of the nanoseconds: the record has a role.
+const HAS_ROLE: u8 = 0x80;
 
 const NANOS_PER_MILLI: i64 = 1_000_000;
 
@@ -153,9 +157,14 @@ fn signed(bytes: &[u8]) -> i64 {
 fn take_record<'a>(rest: &mut &'a [u8]) -> Option<Record<'a>> {
     let millis = signed(take(rest, 6)?);
     let part = take(rest, 3)?;
-    let part = i64::from(u32::from_be_bytes([0, part[0], part[1], part[2]]));
+    let has_role = part[0] & HAS_ROLE != 0;
+    let part = i64::from(u32::from_be_bytes([0, part[0] & !HAS_ROLE, part[1], part[2]]));
     take(rest, 6)?;
     let value_bits = u64::from_be_bytes(take(rest, 8)?.try_into().ok()?);
+    if has_role {
+        let role_bytes = take(rest, 1)?[0];
+        take(rest, usize::from(role_bytes))?;
+    }
     let metadata_bytes = take_length(rest)?;
     let metadata = take(rest, metadata_bytes)?;
     let (name_bytes, labels_bytes) = (take_length(rest)?, take_length(rest)?);
@@ -243,10 +252,15 @@ mod tests {
     use super::*;
 
     /// Makes of a point what the scripts make of it.
-    fn stored(point: &[u8], metadata: &[u8]) -> Vec<u8> {
+    fn stored(point: &[u8], role: &str, metadata: &[u8]) -> Vec<u8> {
         let mut record = point[2..11].to_vec();
         record.extend([7; 6]);
         record.extend(&point[11..19]);
+        if !role.is_empty() {
+            record[6] |= HAS_ROLE;
+            record.extend(u8::try_from(role.len()));
+            record.extend(role.as_bytes());
+        }
         record.extend(metadata);
         record.extend(&point[23..]);
         record
@@ -264,6 +278,7 @@ mod tests {
         fn records_read_back_to_the_bit(
             points in proptest::collection::vec(
                 ("\\PC{1,9}", "\\PC{0,30}", any::<u64>(), any::<i64>(), metadata()), 0..5),
+            role in "[a-z]{0,9}",
         ) {
             let mut bytes = Vec::new();
             let mut expected = Vec::new();
@@ -276,7 +291,7 @@ mod tests {
                     Some(metadata) => put_metadata(metadata, &mut text),
                     None => put_length(0, &mut text),
                 }
-                bytes.extend(stored(&point, &text));
+                bytes.extend(stored(&point, &role, &text));
                 expected.push(Change::Upserted(Point {
                     key: SeriesKey { name: name.as_str().into(), labels: labels.as_str().into() },
                     sample: Sample { value: f64::from_bits(*bits), updated_at: at },
@@ -299,11 +314,11 @@ mod tests {
 
         #[test]
         fn a_record_cut_short_is_an_error(
-            (name, labels) in ("\\PC{1,9}", "\\PC{0,30}"), cut in any::<proptest::sample::Index>(),
+            (name, labels, role) in ("\\PC{1,9}", "\\PC{0,30}", "[a-z]{0,9}"), cut in any::<proptest::sample::Index>(),
         ) {
             let mut point = Vec::new();
             put_point(&name, &labels, 1.0, None, 0, &mut point);
-            let record = stored(&point, &[0; 4]);
+            let record = stored(&point, &role, &[0; 4]);
             let whole: Vec<_> = Records(&record).collect();
             let lost = matches!(&whole[..], [Ok(Record { state: None, .. })]);
             prop_assert!(lost);

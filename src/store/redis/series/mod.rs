@@ -7,6 +7,7 @@
 mod codec;
 mod delete;
 mod local_copy;
+mod others;
 mod piece_size;
 mod reader;
 mod room;
@@ -40,13 +41,12 @@ use super::core::shards::Shards;
 use super::core::upkeep::{Report, StatusPart, Upkeep};
 use crate::model::batch::PointBatch;
 use crate::model::cursor::Cursor;
-use crate::model::leases::Fence;
 use crate::model::selector::Selector;
 use crate::model::series::{Point, SeriesId, SeriesKey};
 use crate::store::scan::ScanTurns;
 use crate::store::{
-    Change, Delta, ErrorKind, Fenced, ResourceStatus, SeriesSettings, SeriesStore, Snapshot,
-    StoreError, StoreResult, UpsertOutcome,
+    Change, DeleteOutcome, Delta, ErrorKind, Fenced, ResourceStatus, SeriesSettings, SeriesStore,
+    SeriesWriter, Snapshot, StoreError, StoreResult, UpsertOutcome,
 };
 
 /// Work on at most this many points is done on the async thread that needs it.
@@ -200,9 +200,9 @@ impl SeriesStore for RedisSeries {
     async fn upsert(
         &self,
         batch: PointBatch,
-        fence: Option<Fence>,
+        writer: SeriesWriter,
     ) -> StoreResult<Fenced<UpsertOutcome>> {
-        self.to_the_end(|inner| async move { inner.upsert(batch, fence).await }).await
+        self.to_the_end(|inner| async move { inner.upsert(batch, writer).await }).await
     }
 
     async fn snapshot(
@@ -261,34 +261,43 @@ impl SeriesStore for RedisSeries {
         }
     }
 
-    async fn delete(&self, id: SeriesId, fence: Option<Fence>) -> StoreResult<Fenced<bool>> {
-        let Fenced::Done(pass) = pass(&self.inner.shards, fence.as_ref()).await? else {
+    async fn delete(
+        &self,
+        id: SeriesId,
+        writer: SeriesWriter,
+    ) -> StoreResult<Fenced<DeleteOutcome>> {
+        let Fenced::Done(pass) = pass(&self.inner.shards, writer.fence.as_ref()).await? else {
             return Ok(Fenced::Refused);
         };
-        match self.inner.delete_all(&[id], pass.as_ref()).await? {
-            Fenced::Refused => Ok(Fenced::Refused),
-            Fenced::Done(deleted) => Ok(Fenced::Done(deleted > 0)),
-        }
+        // One script, which checks the role itself.
+        self.inner.delete_all(&[id], &writer, pass.as_ref()).await
     }
 
     async fn delete_matching(
         &self,
         selectors: &[Selector],
         dry_run: bool,
-        fence: Option<Fence>,
-    ) -> StoreResult<Fenced<usize>> {
+        writer: SeriesWriter,
+    ) -> StoreResult<Fenced<DeleteOutcome>> {
         let found = self.scan_keys(selectors).await?;
         self.to_the_end(|inner| async move {
             // A pass is valid for a short time: not while the scan runs.
-            let Fenced::Done(pass) = pass(&inner.shards, fence.as_ref()).await? else {
+            let Fenced::Done(pass) = pass(&inner.shards, writer.fence.as_ref()).await? else {
                 return Ok(Fenced::Refused);
             };
-            if dry_run {
-                return Ok(Fenced::Done(found.count()));
+            if dry_run && writer.may_change.is_none() {
+                return Ok(Fenced::Done(DeleteOutcome::Deleted(found.count())));
             }
             let ids = move || found.found().map(|(key, ())| key.id()).collect::<Vec<_>>();
             let ids = off_thread(usize::MAX, ids).await?;
-            inner.delete_all(&ids, pass.as_ref()).await
+            let others = inner.others_of(&ids, &writer).await?;
+            if !others.is_empty() {
+                return Ok(Fenced::Done(DeleteOutcome::OthersSeries(others)));
+            }
+            if dry_run {
+                return Ok(Fenced::Done(DeleteOutcome::Deleted(ids.len())));
+            }
+            inner.delete_all(&ids, &writer, pass.as_ref()).await
         })
         .await
     }

@@ -17,15 +17,19 @@ const KEYS: &[&str] =
 
 scripts! {
     APPLY(KEYS) =
-        "../core/lua/epoch_check.lua", "../core/lua/fence.lua", "lua/begin.lua", "lua/apply.lua";
+        "../core/lua/epoch_check.lua", "../core/lua/fence.lua", "lua/begin.lua", "lua/roles.lua",
+        "lua/apply.lua";
     CHECK(KEYS) =
         "../core/lua/epoch_check.lua", "../core/lua/fence.lua", "lua/begin.lua", "lua/check.lua";
     COUNT(KEYS) =
         "../core/lua/epoch_check.lua", "../core/lua/fence.lua", "lua/begin.lua", "lua/count.lua";
     DELTA(KEYS) = "../core/lua/epoch_check.lua", "lua/begin.lua", "lua/delta.lua";
     GET(KEYS) = "../core/lua/epoch_check.lua", "lua/begin.lua", "lua/get.lua";
+    OTHERS(KEYS) =
+        "../core/lua/epoch_check.lua", "lua/begin.lua", "lua/roles.lua", "lua/others.lua";
     DELETE(KEYS) =
-        "../core/lua/epoch_check.lua", "../core/lua/fence.lua", "lua/begin.lua", "lua/delete.lua";
+        "../core/lua/epoch_check.lua", "../core/lua/fence.lua", "lua/begin.lua", "lua/roles.lua",
+        "lua/delete.lua";
     STATE(KEYS) = "../core/lua/epoch_check.lua", "lua/begin.lua", "lua/state.lua";
 }
 

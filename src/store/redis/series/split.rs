@@ -29,6 +29,8 @@ pub(super) struct Chunk {
     pub(super) metadata: Vec<u8>,
     /// The ids, 16 bytes each.
     pub(super) ids: Vec<u8>,
+    /// The positions of the points in the batch.
+    pub(super) positions: Vec<usize>,
     /// The points.
     pub(super) bytes: Vec<u8>,
     known_metadata: HashMap<usize, u16>,
@@ -62,12 +64,13 @@ pub(super) fn split(batch: &PointBatch, shards: usize) -> Vec<Part> {
         batch.iter().map(|point| SeriesId::of(point.name, point.labels)).collect();
     let mut parts: Vec<Part> = (0..shards).map(Part::new).collect();
     let mut seen = HashSet::with_capacity(batch.len());
-    for (point, id) in batch.iter().zip(&ids) {
+    for (position, (point, id)) in batch.iter().zip(&ids).enumerate() {
         let part = &mut parts[shard_of(*id, shards)];
         let first = seen.insert(*id);
         let chunk = part.chunk();
         chunk.repeats |= !first;
         chunk.points += 1;
+        chunk.positions.push(position);
         chunk.ids.extend(id.to_bytes());
         let metadata = point.metadata.map_or(0, |index| chunk.metadata_of(batch, index));
         let bytes = &mut chunk.bytes;

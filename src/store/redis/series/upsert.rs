@@ -2,7 +2,7 @@
 //!
 //! A batch of one chunk is one script, which checks itself; where every shard just had ample room, there is no check.
 //! Invariant: a batch that was found to be over
-//! the budget, or whose fence was refused, changes nothing; one that was applied in part is an error, and
+//! the budget, of others' series, or whose fence was refused, changes nothing; one that was applied in part is an error, and
 //! may be sent again.
 
 use std::sync::Arc;
@@ -15,12 +15,16 @@ use super::super::core::fences::{Pass, pass};
 use super::super::core::replies::{ReplyReader, malformed};
 use super::super::core::shards::in_part;
 use super::Inner;
+use super::others::{Asked, add_others, read_others, roles_argument};
 use super::room::Room;
 use super::scripts::{APPLY, CHECK, COUNT};
 use super::split::{COUNTED_BYTES, Chunk, Part, add_times, split};
 use crate::model::batch::PointBatch;
-use crate::model::leases::Fence;
-use crate::store::{ErrorKind, Fenced, StoreError, StoreResult, UpsertCounts, UpsertOutcome};
+use crate::model::roles::RoleName;
+use crate::store::{
+    ErrorKind, Fenced, OthersSeries, SeriesWriter, StoreError, StoreResult, UpsertCounts,
+    UpsertOutcome,
+};
 
 /// The most series that one script counts: other commands wait for it.
 const COUNT_STEP: usize = 2_000;
@@ -32,6 +36,8 @@ enum PartReply {
     Applied(UpsertCounts),
     /// The fence was refused; nothing was changed.
     Refused,
+    /// Points are of series that the writer may not change; nothing was changed.
+    OthersSeries(OthersSeries<usize>),
     /// The shard has no room for so many new series; nothing was changed.
     OverQuota {
         new: usize,
@@ -56,6 +62,7 @@ struct PartOutcome {
 /// Why a part was not applied to its end.
 enum Stop {
     Refused,
+    OthersSeries(OthersSeries<usize>),
     OverQuota { new: usize, room: usize },
     OverBytes { more: usize, room: usize },
     Failed(StoreError),
@@ -66,9 +73,9 @@ impl Inner {
     pub(super) async fn upsert(
         &self,
         batch: PointBatch,
-        fence: Option<Fence>,
+        writer: SeriesWriter,
     ) -> StoreResult<Fenced<UpsertOutcome>> {
-        let Fenced::Done(pass) = pass(&self.shards, fence.as_ref()).await? else {
+        let Fenced::Done(pass) = pass(&self.shards, writer.fence.as_ref()).await? else {
             return Ok(Fenced::Refused);
         };
         let shards = self.shards.count();
@@ -80,6 +87,12 @@ impl Inner {
         // One script is atomic and checks itself. Several are checked first, so that what can be
         // refused is refused before anything has changed; not where every shard just had ample room.
         let one_script = matches!(&parts[..], [part] if part.chunks.len() == 1);
+        if !one_script {
+            let others = self.others_among(asked(&parts), &writer).await?;
+            if !others.is_empty() {
+                return Ok(Fenced::Done(UpsertOutcome::OthersSeries(others)));
+            }
+        }
         let ample = parts.iter().all(|part| self.has_ample_room(part));
         if !one_script
             && !ample
@@ -87,7 +100,7 @@ impl Inner {
         {
             return Ok(refused);
         }
-        self.apply_all(&parts, pass.as_ref()).await
+        self.apply_all(&parts, &writer, pass.as_ref()).await
     }
 
     fn has_ample_room(&self, part: &Part) -> bool {
@@ -127,7 +140,7 @@ impl Inner {
                 PartReply::OverQuota { new, room } => add_short(&mut short, new, room),
                 PartReply::OverBytes { more, room } => add_short(&mut short_bytes, more, room),
                 PartReply::Fits => {}
-                PartReply::Applied(counts) => return Err(malformed(&counts)),
+                PartReply::Applied(_) | PartReply::OthersSeries(_) => return Err(unasked()),
             }
         }
         Ok(refusal(short, short_bytes).map(Fenced::Done))
@@ -181,18 +194,21 @@ impl Inner {
     async fn apply_all(
         &self,
         parts: &[Part],
+        writer: &SeriesWriter,
         pass: Option<&Arc<Pass>>,
     ) -> StoreResult<Fenced<UpsertOutcome>> {
         // All are waited for: what is still running when this returns could change the store later.
-        let outcomes = join_all(parts.iter().map(|part| self.apply_part(part, pass))).await;
+        let outcomes = join_all(parts.iter().map(|part| self.apply_part(part, writer, pass))).await;
         let applied = outcomes.iter().map(|outcome| outcome.points).sum();
         let mut counts = UpsertCounts::default();
         let (mut refused, mut short, mut short_bytes, mut failed) = (false, None, None, None);
+        let mut others = OthersSeries::default();
         for outcome in outcomes {
             add(&mut counts, outcome.counts);
             match outcome.stopped {
                 None => {}
                 Some(Stop::Refused) => refused = true,
+                Some(Stop::OthersSeries(found)) => add_others(&mut others, found),
                 Some(Stop::OverQuota { new, room }) => add_short(&mut short, new, room),
                 Some(Stop::OverBytes { more, room }) => add_short(&mut short_bytes, more, room),
                 Some(Stop::Failed(error)) => failed = Some(error),
@@ -202,27 +218,38 @@ impl Inner {
             let detail = format!("{why} while a batch was applied");
             Err(in_part(applied, StoreError::new(ErrorKind::Unavailable, detail)))
         };
-        match (failed, refused, refusal(short, short_bytes)) {
+        let of_others = (!others.is_empty()).then_some(UpsertOutcome::OthersSeries(others));
+        match (failed, refused, of_others.or(refusal(short, short_bytes))) {
             (Some(error), ..) => Err(in_part(applied, error)),
             (None, true, _) if applied > 0 => stopped("the lease changed hands"),
             (None, true, _) => Ok(Fenced::Refused),
-            (None, false, Some(_)) if applied > 0 => stopped("other writers used up the budget"),
+            (None, false, Some(_)) if applied > 0 => {
+                stopped("other writers used up the budget, or took over series,")
+            }
             (None, false, Some(refusal)) => Ok(Fenced::Done(refusal)),
             (None, false, None) => Ok(Fenced::Done(UpsertOutcome::Applied(counts))),
         }
     }
 
     /// Applies the chunks of a part, one after the other, up to the first that is not applied.
-    async fn apply_part(&self, part: &Part, pass: Option<&Arc<Pass>>) -> PartOutcome {
+    async fn apply_part(
+        &self,
+        part: &Part,
+        writer: &SeriesWriter,
+        pass: Option<&Arc<Pass>>,
+    ) -> PartOutcome {
         let mut outcome = PartOutcome::default();
         for chunk in &part.chunks {
-            match self.apply(part.shard, chunk, pass).await {
+            match self.apply(part.shard, chunk, writer, pass).await {
                 Ok(PartReply::Applied(counts)) => {
                     outcome.points += chunk.points;
                     add(&mut outcome.counts, counts);
                     continue;
                 }
                 Ok(PartReply::Refused) => outcome.stopped = Some(Stop::Refused),
+                Ok(PartReply::OthersSeries(others)) => {
+                    outcome.stopped = Some(Stop::OthersSeries(others));
+                }
                 Ok(PartReply::OverQuota { new, room }) => {
                     outcome.stopped = Some(Stop::OverQuota { new, room });
                 }
@@ -243,21 +270,35 @@ impl Inner {
         &self,
         shard: usize,
         chunk: &Chunk,
+        writer: &SeriesWriter,
         pass: Option<&Arc<Pass>>,
     ) -> StoreResult<PartReply> {
+        let role = writer.role.as_ref().map_or("", RoleName::as_str);
+        let roles = roles_argument(writer);
         let arguments = |command: &mut Cmd| {
             command.arg(self.limits.quota(shard)).arg(u8::from(chunk.repeats));
             command.arg(&chunk.metadata).arg(&chunk.ids).arg(&chunk.bytes);
             command.arg(self.limits.max_future_skew_ms).arg(self.limits.byte_quota(shard));
+            command.arg(role).arg(&roles);
         };
         let reply = self.write(shard, Traffic::Bulk, &APPLY, pass, arguments).await?;
-        self.part_reply(shard, reply)
+        self.part_reply(shard, reply, &chunk.positions)
     }
 
-    fn part_reply(&self, shard: usize, reply: Fenced<Value>) -> StoreResult<PartReply> {
+    /// Reads a reply; `positions` are those of the points that were sent.
+    fn part_reply(
+        &self,
+        shard: usize,
+        reply: Fenced<Value>,
+        positions: &[usize],
+    ) -> StoreResult<PartReply> {
         let Fenced::Done(reply) = reply else { return Ok(PartReply::Refused) };
         let mut reply = ReplyReader::new(reply)?;
         Ok(match reply.text()?.as_str() {
+            "others" => {
+                let position_of = |index: usize| positions.get(index).copied();
+                PartReply::OthersSeries(read_others(reply, position_of)?)
+            }
             "over_quota" => PartReply::OverQuota { new: reply.number()?, room: reply.number()? },
             "over_bytes" => PartReply::OverBytes { more: reply.number()?, room: reply.number()? },
             "applied" => {
@@ -274,6 +315,19 @@ impl Inner {
             other => return Err(malformed(&other)),
         })
     }
+}
+
+/// The error of a reply that a check can't have.
+fn unasked() -> StoreError {
+    malformed(&"a check that applied something")
+}
+
+/// Returns what is asked about the series of a batch, chunk by chunk.
+fn asked(parts: &[Part]) -> Vec<Asked<'_>> {
+    let chunks = parts.iter().flat_map(|part| part.chunks.iter().map(|chunk| (part.shard, chunk)));
+    chunks
+        .map(|(shard, chunk)| Asked { shard, ids: &chunk.ids, positions: &chunk.positions })
+        .collect()
 }
 
 /// Adds up what is needed and the room of the shards that have too little.

@@ -1,9 +1,10 @@
 -- Applies a chunk of a batch, all or nothing.
 -- ARGV: .., fence (3), the shard's quota, 1 where an id may occur twice, metadata (>I4 and text each), ids
 -- (c16 each), points (>I2 index of metadata or 0, >i6 I3 time, 8 bytes of value, >I4 and key each), how far in
--- milliseconds a sample may be ahead of the clock and win, the shard's quota of bytes.
--- Returns what `fence.lua` says | {over_quota, new, room} | {over_bytes, more, room} | {applied, created, updated,
--- stale, seq, room, room for bytes}.
+-- milliseconds a sample may be ahead of the clock and win, the shard's quota of bytes, the writer's role (empty: the
+-- series keep theirs), the roles whose series it may change, as roles.lua says.
+-- Returns what `fence.lua` says | {others, how many, index, role..} | {over_quota, new, room} | {over_bytes, more, room}
+-- | {applied, created, updated, stale, seq, room, room for bytes}.
 local refusal = fence_refusal(ARGV[4], ARGV[5], ARGV[6])
 if refusal then
   return refusal
@@ -31,6 +32,11 @@ local total = #all_ids / 16
 -- what is due too early stays rare.
 local late_ms = retention_ms / 4
 local latest_ms = now_ms + tonumber(ARGV[12])
+local role = ARGV[14]
+-- As a record has it.
+local role_part = role ~= '' and string.char(#role) .. role or ''
+local role_bit = role ~= '' and HAS_ROLE or 0
+local refuses, others = others_for(ARGV[15])
 -- First all records are made, and nothing is written: the quota is checked behind this.
 for from = 1, total, 1000 do
   local count = math.min(1000, total - from + 1)
@@ -44,11 +50,14 @@ for from = 1, total, 1000 do
     at = key_at + bytes
     local old = repeats and current[id] or found[i]
     local record
-    if oldest and ms ~= ON_ARRIVAL and (ms < oldest or (ms == oldest and nanos == 0)) then
+    -- Another's series is refused also where the point would change nothing: a refusal does not depend on times.
+    if old and refuses(old, from + i - 2) then
+      record = nil
+    elseif oldest and ms ~= ON_ARRIVAL and (ms < oldest or (ms == oldest and nanos == 0)) then
       -- Past the retention already.
       stale = stale + 1
     elseif old then
-      local old_ms, old_nanos, score = unpacked('>i6I3i6', old)
+      local old_ms, old_nanos, score = time_of(old)
       -- A sample that is so far ahead was written by a wrong clock, and wins against nothing.
       local ahead = old_ms > latest_ms or (old_ms == latest_ms and old_nanos > 0)
       if ms == ON_ARRIVAL then
@@ -65,13 +74,14 @@ for from = 1, total, 1000 do
         updated = updated + 1
         -- The record from its metadata on, or nil where nothing changes, not even the time.
         local tail
+        local meta_at = metadata_at(old)
         local new_metadata = metadata[meta]
-        if not new_metadata or sub(old, 24, 23 + #new_metadata) == new_metadata then
-          if ms ~= old_ms or nanos ~= old_nanos or sub(old, 16, 23) ~= value then
-            tail = sub(old, 24)
-          end
-        else
-          tail = new_metadata .. sub(old, 28 + unpacked('>I4', old, 24))
+        local is_grown = new_metadata and sub(old, meta_at, meta_at + #new_metadata - 1) ~= new_metadata
+        if is_grown then
+          tail = new_metadata .. sub(old, meta_at + 4 + unpacked('>I4', old, meta_at))
+        elseif ms ~= old_ms or nanos ~= old_nanos or sub(old, 16, 23) ~= value
+          or (role ~= '' and role_of(old) ~= role) then
+          tail = sub(old, meta_at)
         end
         if tail then
           local up = nanos > 0 and ms + 1 or ms
@@ -81,8 +91,15 @@ for from = 1, total, 1000 do
             moved[#moved + 1] = score
             moved[#moved + 1] = id
           end
-          record = pack('>i6I3i6', ms, nanos, score) .. value .. tail
-          if #record ~= #old then
+          if role ~= '' then
+            record = pack('>i6I3i6', ms, nanos + role_bit, score) .. value .. role_part .. tail
+          else
+            -- The role stays, if there is one.
+            local old_bit = meta_at > 24 and HAS_ROLE or 0
+            record = pack('>i6I3i6', ms, nanos + old_bit, score) .. value
+              .. sub(old, 24, meta_at - 1) .. tail
+          end
+          if is_grown then
             grown = grown + bytes_of(record) - bytes_of(old)
           end
         end
@@ -96,7 +113,7 @@ for from = 1, total, 1000 do
       created[new] = id
       moved[#moved + 1] = score
       moved[#moved + 1] = id
-      record = pack('>i6I3i6', ms, nanos, score) .. value
+      record = pack('>i6I3i6', ms, nanos + role_bit, score) .. value .. role_part
         .. (metadata[meta] or NO_METADATA) .. sub(points, key_at, at - 1)
       grown = grown + bytes_of(record)
     end
@@ -109,6 +126,9 @@ for from = 1, total, 1000 do
       changed[n] = record
     end
   end
+end
+if others() then
+  return others()
 end
 -- The quota holds here, whatever was checked before: other writers may have used the room meanwhile. A chunk
 -- without new series always fits, also after the budget was lowered.

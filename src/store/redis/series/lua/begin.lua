@@ -5,7 +5,7 @@
 -- what each script says.
 --
 -- series          hash: id, and record, see codec.rs: >i6 I3 time, >i6 its score in `series_updates`, 8 bytes
---                 of value, >I4 metadata, key
+--                 of value, role, >I4 metadata, key. The highest bit of the nanoseconds says whether there is a role
 -- series_log      sorted set: id by the sequence number of its newest change, tombstones included
 -- series_updates  sorted set: id by a time in milliseconds at or before that of its sample, rounded up. An
 --                 update seldom moves it: an id that is due too early is moved to its sample's time then
@@ -43,9 +43,23 @@ if not stored[2] or not is_whole() then
   live_bytes, tombstone_bytes = 0, 0
 end
 
--- Returns how many bytes a record counts as: without its fixed part of 35 bytes, and the 5 of metadata.
+local HAS_ROLE = 8388608
+
+-- Returns where the metadata of a record begins: behind the role and the byte of its length, where it has one.
+local function metadata_at(record)
+  return string.byte(record, 7) < 128 and 24 or 25 + string.byte(record, 24)
+end
+
+-- Returns the milliseconds and nanoseconds of a record, and its score.
+local function time_of(record)
+  local ms, nanos, score = struct.unpack('>i6I3i6', record)
+  return ms, nanos % HAS_ROLE, score
+end
+
+-- Returns how many bytes a record counts as: without its fixed part of 35 bytes, the 5 of metadata, and the role.
 local function bytes_of(record)
-  return #record - (struct.unpack('>I4', record, 24) > 0 and 40 or 35)
+  local at = metadata_at(record)
+  return #record - (at - 24) - (struct.unpack('>I4', record, at) > 0 and 40 or 35)
 end
 
 -- Returns how many bytes of names and labels some tombstones have.
@@ -101,10 +115,11 @@ local function delete_series(ids, records)
   end
   local tombstones, log = {}, {}
   for i, id in ipairs(ids) do
-    local metadata_bytes = struct.unpack('>I4', records[i], 24)
+    local at = metadata_at(records[i])
+    local metadata_bytes = struct.unpack('>I4', records[i], at)
     seq = seq + 1
     tombstones[2 * i - 1] = id
-    local key = string.sub(records[i], 28 + metadata_bytes)
+    local key = string.sub(records[i], at + 4 + metadata_bytes)
     tombstones[2 * i] = key
     live_bytes = live_bytes - bytes_of(records[i])
     tombstone_bytes = tombstone_bytes + #key - 8
@@ -134,7 +149,7 @@ local function expire(oldest)
     local found = redis.call('HMGET', KEYS[2], unpack(due, from, to))
     for i = from, to do
       local record = found[i - from + 1]
-      local ms, nanos = struct.unpack('>i6I3', record)
+      local ms, nanos = time_of(record)
       if nanos > 0 then
         ms = ms + 1
       end
