@@ -157,3 +157,77 @@ async fn only_who_may_lead_takes_the_leader_lease() {
     let taken = server.with_token(LEADER).post(path, &body).await;
     assert_eq!(taken.expect(200)["acquired"], true);
 }
+
+/// What a token may do, of those that are bound to no role, to the leader's, and to another one: each line is a line of
+/// the table in `docs/access.md`. The statuses are those of a request without a fence, with the fence of the leader
+/// lease, and with the fence of another lease.
+const TABLE: &[(&str, &str, [[u16; 3]; 3])] = &[
+    ("PUT", "/v1/checkpoints/o/r", [[200, 200, 200], [428, 200, 428], [428, 200, 200]]),
+    ("DELETE", "/v1/checkpoints/o/r", [[200, 200, 200], [428, 200, 428], [428, 200, 200]]),
+    ("POST", "/v1/generations/k/bump", [[200; 3]; 3]),
+    ("PUT", "/v1/cache/n/k", [[200; 3]; 3]),
+    ("DELETE", "/v1/cache/n/k", [[200; 3]; 3]),
+    ("POST", "/v1/locks/job/k", [[200; 3]; 3]),
+    ("POST", "/v1/leases/a/acquire", [[200; 3]; 3]),
+    ("POST", "/v1/leases/the%20leader/acquire", [[200; 3], [200; 3], [403; 3]]),
+    ("DELETE", "/v1/locks/job/k", [[403; 3]; 3]),
+    ("POST", "/v1/batch/generations/cleanup", [[403; 3]; 3]),
+    ("POST", "/v1/admin/gc", [[403; 3]; 3]),
+    ("POST", "/v1/admin/flush", [[403; 3]; 3]),
+];
+
+fn body_of(path: &str) -> Value {
+    match path {
+        "/v1/checkpoints/o/r" => json!({"checkpoint": "2026-11-21T10:00:00Z"}),
+        "/v1/locks/job/k" => json!({"ttl": "1m"}),
+        "/v1/batch/generations/cleanup" => json!({"retention": "1ns"}),
+        _ if path.ends_with("/acquire") => json!({"holder": "somebody", "ttl": "1m"}),
+        _ => json!({}),
+    }
+}
+
+#[tokio::test]
+async fn each_line_of_the_table_of_access_holds() {
+    let server = with_leader_lease().await;
+    let operator = server.with_token(WRITER);
+    let mut fences = vec![None];
+    for lease in ["the leader", "another"] {
+        let path = format!("/v1/leases/{}/acquire", lease.replace(' ', "%20"));
+        let body = json!({"holder": "worker", "ttl": "1h"});
+        let token = operator.post(&path, &body).await.expect(200)["fencing_token"].clone();
+        fences.push(Some((lease, token.to_string())));
+    }
+    for (method, path, expected) in TABLE {
+        for (token, expected) in [WRITER, LEADER, FOLLOWER].into_iter().zip(expected) {
+            for (fence, expected) in fences.iter().zip(expected) {
+                let checkpoint = body_of("/v1/checkpoints/o/r");
+                let there = operator.request(Method::PUT, "/v1/checkpoints/o/r").json(&checkpoint);
+                operator.send(there).await.expect(200);
+                let generation = operator.get("/v1/generations/k").await.expect(200);
+                let mut at = (*path).to_owned();
+                if at.starts_with("/v1/cache/") {
+                    let fence = generation["fence"].as_str().expect("a fence");
+                    let value = operator.request(Method::PUT, &format!("{at}?fence={fence}"));
+                    operator.send(value.body("v")).await.expect(200);
+                    at = if *method == "PUT" { format!("{at}?fence={fence}") } else { at };
+                }
+                let client = server.with_token(token);
+                let method = Method::from_bytes(method.as_bytes()).expect("a method");
+                let mut request = client.request(method.clone(), &at).json(&body_of(path));
+                if let Some((lease, token)) = fence {
+                    request = request
+                        .header("holdall-lease", *lease)
+                        .header("holdall-fencing-token", token);
+                }
+                let response = client.send(request).await;
+                let who = format!("{method} {path} {token} {fence:?}: {}", response.text());
+                assert_eq!(response.status, *expected, "{who}");
+            }
+        }
+    }
+    // A fence of a lease that somebody else has now, or that nobody has.
+    let stranger = server.with_token(FOLLOWER);
+    let write = stranger.request(Method::DELETE, "/v1/checkpoints/o/r");
+    let write = write.header("holdall-lease", "nobody's").header("holdall-fencing-token", "1");
+    assert_eq!(stranger.send(write).await.expect_problem(412), "fence_refused");
+}

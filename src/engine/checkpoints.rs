@@ -1,8 +1,9 @@
-//! The rules of checkpoints: none beyond those of the store.
+//! The rules of checkpoints: which writes must be fenced.
 
 use std::sync::Arc;
 
 use super::error::{EngineError, EngineResult, unfence};
+use super::roles::Roles;
 use crate::model::checkpoints::{Checkpoint, CheckpointKey};
 use crate::model::leases::Fence;
 use crate::model::time::Timestamp;
@@ -11,24 +12,28 @@ use crate::store::{CheckpointOutcome, CheckpointStore};
 /// Checkpoints.
 pub struct CheckpointEngine {
     store: Arc<dyn CheckpointStore>,
+    roles: Arc<Roles>,
 }
 
 impl CheckpointEngine {
-    pub(super) fn new(store: Arc<dyn CheckpointStore>) -> Self {
-        Self { store }
+    pub(super) fn new(store: Arc<dyn CheckpointStore>, roles: Arc<Roles>) -> Self {
+        Self { store, roles }
     }
 
-    /// Writes a checkpoint; with `if_later` only when none is held that is as late.
+    /// Writes a checkpoint; with `if_later` only when none is held that is as late. The caller's access token may be
+    /// bound to a role.
     ///
     /// # Errors
-    /// [`EngineError::FenceRefused`], and failures of the store.
+    /// [`EngineError::FenceRequired`], [`EngineError::FenceRefused`], and failures of the store.
     pub async fn set(
         &self,
         key: CheckpointKey,
         checkpoint: Timestamp,
         if_later: bool,
+        bound_role: Option<&str>,
         fence: Option<Fence>,
     ) -> EngineResult<CheckpointOutcome> {
+        self.roles.check_checkpoint(bound_role, fence.as_ref())?;
         unfence(self.store.set(key, checkpoint, if_later, fence).await?)
     }
 
@@ -43,8 +48,15 @@ impl CheckpointEngine {
     /// Deletes a checkpoint.
     ///
     /// # Errors
-    /// [`EngineError::NotFound`], [`EngineError::FenceRefused`], and failures of the store.
-    pub async fn delete(&self, key: CheckpointKey, fence: Option<Fence>) -> EngineResult<()> {
+    /// [`EngineError::FenceRequired`], [`EngineError::NotFound`], [`EngineError::FenceRefused`], and failures of the
+    /// store.
+    pub async fn delete(
+        &self,
+        key: CheckpointKey,
+        bound_role: Option<&str>,
+        fence: Option<Fence>,
+    ) -> EngineResult<()> {
+        self.roles.check_checkpoint(bound_role, fence.as_ref())?;
         if unfence(self.store.delete(key, fence).await?)? {
             Ok(())
         } else {

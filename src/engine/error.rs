@@ -22,11 +22,11 @@ pub enum EngineError {
     /// The role may not do this. Use the role's own token, source or lease.
     #[error("{0}")]
     GuardRefused(String),
-    /// A write of this role must carry the fence of the leader lease.
-    #[error("writes of this role must be fenced by the lease {lease:?}")]
+    /// A write of this role must carry a fence.
+    #[error("{}", fence_required(lease.as_deref()))]
     FenceRequired {
-        /// The lease's name.
-        lease: String,
+        /// The name of the lease that must fence it; `None` for any lease.
+        lease: Option<String>,
     },
     /// The lease is not held under this token now. Stop writing; acquire the lease again.
     #[error("the lease is not held under this fencing token")]
@@ -34,6 +34,13 @@ pub enum EngineError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+fn fence_required(lease: Option<&str>) -> String {
+    match lease {
+        Some(lease) => format!("writes of this role must be fenced by the lease {lease:?}"),
+        None => "writes of this role must be fenced by a lease".to_owned(),
+    }
 }
 
 /// Makes a refused fence an error.

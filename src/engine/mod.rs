@@ -87,8 +87,8 @@ impl Engine {
         Self {
             series: series::SeriesEngine::new(stores.series, Arc::clone(&roles), &rules, series),
             locks: locks::LockEngine::new(stores.locks),
-            leases: leases::LeaseEngine::new(stores.leases, roles, leases),
-            checkpoints: checkpoints::CheckpointEngine::new(stores.checkpoints),
+            leases: leases::LeaseEngine::new(stores.leases, Arc::clone(&roles), leases),
+            checkpoints: checkpoints::CheckpointEngine::new(stores.checkpoints, roles),
             generations: generations::GenerationEngine::new(stores.generations),
             aggregates,
             cache: cache::CacheEngine::new(stores.cache, settings.cache, clock, shared),

@@ -1,4 +1,4 @@
-//! What a role may do: write, delete, or take the leader lease.
+//! What a role may do: write and delete series and checkpoints, or take the leader lease. `docs/access.md` has the table.
 //!
 //! Not who has which role: the access token says that, or the request where tokens are not bound to roles.
 //! Invariant: every decision about a role is made here. The store only compares the roles of series with those that
@@ -132,11 +132,32 @@ impl Roles {
         }
     }
 
+    /// Checks that a caller whose access token is bound to `bound_role` may write or delete a checkpoint with the fence of
+    /// its request. Where there is a leader lease, no bound writer does that unfenced, or one that was paused could move
+    /// a checkpoint of its successor.
+    ///
+    /// # Errors
+    /// [`EngineError::FenceRequired`].
+    pub(super) fn check_checkpoint(
+        &self,
+        bound_role: Option<&str>,
+        fence: Option<&Fence>,
+    ) -> EngineResult<()> {
+        match bound_role {
+            Some(role) if role == self.leader_role => self.check_leader_fence(fence),
+            // It can't have the leader lease, so that of what it works on.
+            Some(_) if self.leader_lease.is_some() && fence.is_none() => {
+                Err(EngineError::FenceRequired { lease: None })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn check_leader_fence(&self, fence: Option<&Fence>) -> EngineResult<()> {
         let Some(lease) = &self.leader_lease else { return Ok(()) };
         match fence {
             Some(fence) if fence.lease.as_str() == lease => Ok(()),
-            _ => Err(EngineError::FenceRequired { lease: lease.clone() }),
+            _ => Err(EngineError::FenceRequired { lease: Some(lease.clone()) }),
         }
     }
 }
@@ -218,6 +239,27 @@ mod tests {
         assert_eq!(changed_by(Some("two"), "two", "c").as_deref(), Some("two"));
         let stranger = roles.check_delete(Some("stranger"), None).expect("needs no fence");
         assert_eq!(stranger.may_change.as_deref(), Some(&[][..]), "no series of any role");
+    }
+
+    #[test]
+    fn bound_writers_of_checkpoints_are_fenced_where_there_is_a_leader_lease() {
+        let required = |role, fence: Option<&str>| {
+            let fence = fence.map(super::tests::fence);
+            match roles().check_checkpoint(role, fence.as_ref()) {
+                Err(EngineError::FenceRequired { lease }) => Some(lease),
+                _ => None,
+            }
+        };
+        assert_eq!(required(None, None), None);
+        assert_eq!(required(Some("leader"), None), Some(Some("lead".to_owned())));
+        assert_eq!(required(Some("leader"), Some("other")), Some(Some("lead".to_owned())));
+        assert_eq!(required(Some("leader"), Some("lead")), None);
+        assert_eq!(required(Some("follower"), None), Some(None));
+        assert_eq!(required(Some("follower"), Some("other")), None);
+        let without_lease = Roles { leader_lease: None, ..roles() };
+        for role in ["leader", "follower"] {
+            assert!(without_lease.check_checkpoint(Some(role), None).is_ok());
+        }
     }
 
     #[test]

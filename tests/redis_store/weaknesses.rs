@@ -8,7 +8,7 @@ use holdall::model::cache::MissReason;
 use holdall::model::generations::Seen;
 use holdall::model::leases::{Claimant, Fence, Holder};
 use holdall::model::locks::{LockKey, LockKind, ReleaseToken};
-use holdall::store::{AcquireOutcome, Delta, Fenced, PutOutcome};
+use holdall::store::{AcquireOutcome, Delta, Fenced, PutOutcome, SeriesWriter};
 
 use super::cache::{address, bump, fill, put, read, snapshot};
 use super::replica::{Place, Replica, TTL, name};

@@ -88,7 +88,7 @@ mod tests {
         let row = text.lines().find(|row| row.contains(" setCheckpoint ")).expect("a row");
         let words: Vec<_> = row.split_whitespace().collect();
         let path = "/v1/checkpoints/{org}/{repo}";
-        let codes = ["checkpoint_not_later", "too_many_checkpoints"];
+        let codes = ["checkpoint_not_later", "fence_required", "too_many_checkpoints"];
         assert_eq!(words[..3], ["PUT", path, "setCheckpoint"]);
         assert_eq!(words[3..7], ["write", "prompt", "body", "fenced"]);
         assert_eq!(words[7..], codes);

@@ -111,7 +111,7 @@ codes! {
     TooManyNamespaces, UNPROCESSABLE_ENTITY, "too_many_namespaces",
         "the value is in a new namespace, and the limit on namespaces is reached";
     FenceRequired, PRECONDITION_REQUIRED, "fence_required",
-        "a write of this role must carry the fence of the leader lease";
+        "a write of this role must carry a fence: that of the leader lease, or where the role can't lead, that of any lease";
     GenerationRequired, PRECONDITION_REQUIRED, "generation_required",
         "a put must carry the fence, or the generation, that was read before the value was made";
     HeadTooLarge, REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large",

@@ -82,7 +82,7 @@ mod tests {
             (EngineError::Invalid(Invalid::new("x")), Code::InvalidRequest),
             (EngineError::NotFound("lease"), Code::NotFound),
             (EngineError::GuardRefused("x".into()), Code::GuardRefused),
-            (EngineError::FenceRequired { lease: "x".into() }, Code::FenceRequired),
+            (EngineError::FenceRequired { lease: Some("x".into()) }, Code::FenceRequired),
             (EngineError::FenceRefused, Code::FenceRefused),
         ];
         for (error, code) in table {

@@ -6,7 +6,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::routes;
 
 use super::shared::{DeletedResponse, FenceParams, HandlerResult, cut_page, deleted, unknown_page};
-use crate::http::extract::{FenceHeader, Json, Path, Query};
+use crate::http::extract::{FenceHeader, Json, Path, Query, Role};
 use crate::http::problem::{Code, Problem};
 use crate::http::route::{Resource, read, write};
 use crate::http::state::AppState;
@@ -22,14 +22,13 @@ pub(super) fn resource() -> Resource {
         "checkpoints",
         "The time up to which a repository of an organisation was processed",
     )
-    .route(
-        write(routes!(set_checkpoint))
-            .body()
-            .fenced()
-            .fails(&[Code::CheckpointNotLater, Code::TooManyCheckpoints]),
-    )
+    .route(write(routes!(set_checkpoint)).body().fenced().fails(&[
+        Code::CheckpointNotLater,
+        Code::FenceRequired,
+        Code::TooManyCheckpoints,
+    ]))
     .route(read(routes!(get_checkpoint)).fails(&[Code::NotFound]))
-    .route(write(routes!(delete_checkpoint)).fenced().fails(&[Code::NotFound]))
+    .route(write(routes!(delete_checkpoint)).fenced().fails(&[Code::NotFound, Code::FenceRequired]))
     .route(read(routes!(list_checkpoints)).compressed())
 }
 
@@ -71,7 +70,8 @@ fn parse_key(org: &str, repo: &str) -> Result<CheckpointKey, Problem> {
     CheckpointKey::parse(org, repo).map_err(|why| Problem::invalid(why.0))
 }
 
-/// Writes a checkpoint.
+/// Writes a checkpoint. Where a leader lease is configured, a request with a token that is bound to a role must carry a
+/// fence: that of the leader lease with the leader's role, that of any lease with another one.
 #[utoipa::path(put, path = "/v1/checkpoints/{org}/{repo}",
     params(("org" = String, Path, description = "The organisation, percent-encoded"),
         ("repo" = String, Path, description = "The repository, percent-encoded"), FenceParams),
@@ -80,12 +80,14 @@ pub(crate) async fn set_checkpoint(
     State(state): State<AppState>,
     Path((org, repo)): Path<(String, String)>,
     FenceHeader(fence): FenceHeader,
+    Role(bound): Role,
     Json(body): Json<CheckpointRequest>,
 ) -> HandlerResult<CheckpointState> {
     let key = parse_key(&org, &repo)?;
     let if_later = body.if_later.unwrap_or(false);
     let checkpoints = &state.engine()?.checkpoints;
-    match checkpoints.set(key.clone(), body.checkpoint, if_later, fence).await? {
+    let bound_role = bound.as_ref().map(|bound| &*bound.0);
+    match checkpoints.set(key.clone(), body.checkpoint, if_later, bound_role, fence).await? {
         CheckpointOutcome::Stored(held) => Ok(Json(CheckpointState::new(key, held))),
         CheckpointOutcome::NotLater(held) => {
             Err(Problem::new(Code::CheckpointNotLater).detail(format!(
@@ -110,7 +112,7 @@ pub(crate) async fn get_checkpoint(
     Ok(Json(CheckpointState::new(key, held)))
 }
 
-/// Deletes a checkpoint.
+/// Deletes a checkpoint. It must be fenced where a write of it must.
 #[utoipa::path(delete, path = "/v1/checkpoints/{org}/{repo}",
     params(("org" = String, Path, description = "The organisation, percent-encoded"),
         ("repo" = String, Path, description = "The repository, percent-encoded"), FenceParams),
@@ -119,8 +121,10 @@ pub(crate) async fn delete_checkpoint(
     State(state): State<AppState>,
     Path((org, repo)): Path<(String, String)>,
     FenceHeader(fence): FenceHeader,
+    Role(bound): Role,
 ) -> HandlerResult<DeletedResponse> {
-    state.engine()?.checkpoints.delete(parse_key(&org, &repo)?, fence).await?;
+    let (key, bound_role) = (parse_key(&org, &repo)?, bound.as_ref().map(|bound| &*bound.0));
+    state.engine()?.checkpoints.delete(key, bound_role, fence).await?;
     deleted()
 }
 

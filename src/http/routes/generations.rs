@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 use super::shared::{HandlerResult, check_batch, int64};
 use crate::http::extract::{Json, Path};
 use crate::http::problem::{Code, Problem};
-use crate::http::route::{Resource, read, write};
+use crate::http::route::{Resource, admin, read, write};
 use crate::http::state::AppState;
 use crate::http::wire::{GenerationState, Ttl, field};
 use crate::model::generations::{Generation, GenerationKey};
@@ -26,7 +26,7 @@ pub(super) fn resource() -> Resource {
                 .body()
                 .fails(&[Code::PartlyApplied, Code::TooManyGenerations]),
         )
-        .route(write(routes!(clean_up_generations)).body())
+        .route(admin(routes!(clean_up_generations)).body())
 }
 
 /// Reads a generation. A key that was never bumped has the generation 0, and also has a fence.
