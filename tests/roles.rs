@@ -95,7 +95,7 @@ async fn a_bound_token_changes_no_series_of_another_role() {
 }
 
 #[tokio::test]
-async fn a_role_that_may_write_all_of_anothers_sources_may_change_its_series() {
+async fn a_role_that_may_write_all_sources_of_another_role_may_change_its_series() {
     let guards = "[series.guards]\nleader = [\"leader_scrape\", \"worker_backfill\"]\n\
                   follower = [\"worker_backfill\"]\n";
     let server = Launch::new().config(&format!("{guards}{}", settings())).start().await;

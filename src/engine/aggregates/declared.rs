@@ -194,7 +194,7 @@ mod tests {
             "loose = 1\n\
              [Views]\nkind = \"sum\"\n\
              [a]\nkind = \"sun\"\nwindow = \"1ms\"\ndedup = \"soon\"\nhook = \"http://x\"\n\
-             [b]\nkind = \"sum\"\nretention = \"1h\"\nwindw = \"1h\"\n",
+             [b]\nkind = \"sum\"\nretention = \"1h\"\nwindows = \"1h\"\n",
         );
         assert!(settings.declared().is_empty());
         for part in [
@@ -206,7 +206,7 @@ mod tests {
             "pipelines.a.dedup: not a duration",
             "pipelines.a.hook: is not supported yet",
             "pipelines.b.retention: needs window",
-            "pipelines.b: windw is not a setting",
+            "pipelines.b: windows is not a setting",
         ] {
             assert!(errors.iter().any(|error| error.starts_with(part)), "{part}: {errors:#?}");
         }
