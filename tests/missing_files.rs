@@ -112,7 +112,8 @@ async fn a_refused_start_migrates_nothing() {
     run_sql(&launch.store(), "durable.db", earlier);
     let earlier = ["names", "metadata", "series", "samples"]
         .map(|table| format!("ALTER TABLE {table} DROP COLUMN crc;"))
-        .concat();
+        .concat()
+        + "ALTER TABLE samples DROP COLUMN role; DROP TABLE roles;";
     let version = "UPDATE schema_versions SET version = 1 WHERE name = 'series'";
     run_sql(&launch.store(), "buffered.db", &format!("{earlier} {version}; DELETE FROM names"));
     assert_refused(&launch, "buffered.db", &["damaged", "missing"]).await;
