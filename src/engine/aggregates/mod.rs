@@ -123,7 +123,10 @@ impl AggregateEngine {
             return Ok(());
         }
         let changed = changed.iter().map(|DeclarationChanged { pipeline, stored, declared }| {
-            format!("the pipeline {pipeline:?} has stored values of {stored}, and is declared as {declared}")
+            format!(
+                "the pipeline {} has stored values of {stored}, and is declared as {declared}",
+                pipeline.as_str()
+            )
         });
         Err(Invalid::new(changed.collect::<Vec<_>>().join("; ")).into())
     }

@@ -102,7 +102,7 @@ impl Core {
         was
     }
 
-    /// Gives a series a role, also while it is selected.
+    /// Sets the role of a series, also while it is selected.
     pub(super) fn set_role(&mut self, slot: u32, role: u8) {
         let record = self.slab.get_mut(slot);
         let old = std::mem::replace(&mut record.role, role);

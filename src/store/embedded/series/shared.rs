@@ -1,5 +1,5 @@
 //! The table of series under its mutex: every access purges some of what has ended, reads the clocks while it holds
-//! the mutex, and wakes those who wait for changes.
+//! the mutex, and wakes the waiters for changes.
 //!
 //! Blocks: not for async threads, but for [`Shared::try_lock`]. Invariant: the mutex is never held for more than a batch
 //! or a bounded piece, and is free between two pieces.

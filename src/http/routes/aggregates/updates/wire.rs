@@ -17,7 +17,7 @@ pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
 /// An update, as `UpdateItem` describes it.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an update, which is an object")]
 pub(super) struct WireUpdate<'a> {
     #[serde(borrow)]
     entity: Text<'a>,
