@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::EngineResult;
-use crate::model::locks::{LockKey, ReleaseToken};
+use crate::model::locks::{LockKey, LockKind, ReleaseToken};
 use crate::model::time::Timestamp;
 use crate::store::{ErrorKind, LockOutcome, LockStore, StoreError, StoreResult};
 
@@ -55,6 +55,19 @@ impl LockEngine {
     /// When the store fails.
     pub async fn get(&self, key: &LockKey) -> EngineResult<Option<Timestamp>> {
         Ok(self.store.get(key).await?)
+    }
+
+    /// Reads the locks of a kind that are held, and when they expire, after the key `after`, at most `limit`.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn list(
+        &self,
+        kind: LockKind,
+        after: Option<&str>,
+        limit: usize,
+    ) -> EngineResult<Vec<(LockKey, Timestamp)>> {
+        Ok(self.store.list(kind, after, limit).await?)
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdall::model::locks::{LockKey, LockKind, ReleaseToken};
+use holdall::model::time::Timestamp;
 use holdall::store::{LockOutcome, LockStore};
 
 use super::fixture::Fixture;
@@ -27,6 +28,11 @@ macro_rules! cases {
             a_late_release_leaves_the_lock_of_the_next_caller,
             a_lock_can_be_released_whatever_its_token,
             releases_and_tokens_survive_a_restart,
+            locks_are_listed_by_kind_in_pages_in_the_order_of_their_keys,
+            expired_and_released_locks_are_never_listed,
+            what_is_held_throughout_is_listed_once_while_others_come_and_go,
+            a_hundred_thousand_locks_are_listed_in_pages,
+            lists_survive_a_restart,
         }
     };
 }
@@ -260,4 +266,135 @@ pub(super) async fn releases_and_tokens_survive_a_restart(fixture: Fixture) {
     assert!(!is_held(store, job("released")).await);
     assert!(!release(store, job("held"), OTHER).await);
     assert!(release(store, job("held"), MINE).await);
+}
+
+/// Reads the list of a kind, page by page.
+async fn list(
+    store: &Arc<dyn LockStore>,
+    kind: LockKind,
+    limit: usize,
+) -> Vec<(LockKey, Timestamp)> {
+    let mut found: Vec<(LockKey, Timestamp)> = Vec::new();
+    loop {
+        let after = found.last().map(|(key, _)| key.key.as_str());
+        let page = store.list(kind, after, limit).await.expect("the store works");
+        let is_last = page.len() < limit;
+        assert!(page.len() <= limit);
+        // So no list goes on for ever.
+        let (last, first) = (found.last(), page.first());
+        assert!(last.is_none_or(|(last, _)| first.is_none_or(|(first, _)| last < first)));
+        assert!(page.iter().all(|(key, _)| key.kind == kind));
+        found.extend(page);
+        if is_last {
+            return found;
+        }
+    }
+}
+
+async fn listed(store: &Arc<dyn LockStore>, kind: LockKind) -> Vec<String> {
+    list(store, kind, 10).await.into_iter().map(|(key, _)| key.key).collect()
+}
+
+pub(super) async fn locks_are_listed_by_kind_in_pages_in_the_order_of_their_keys(fixture: Fixture) {
+    let store = &fixture.stores.locks;
+    assert!(list(store, LockKind::Job, 3).await.is_empty());
+    let long = ["k".repeat(1024), format!("{}l", "k".repeat(1023))];
+    let mut keys = vec!["b", "a/b", "a", "a\0", ":", ";", "\"a\"", " a", "ä", "A", "job:a", "{a}"];
+    keys.extend(long.iter().map(String::as_str));
+    let mut ends = Vec::new();
+    for key in &keys {
+        fixture.pass(Duration::from_secs(1)).await;
+        ends.push((job(key), acquire(store, job(key)).await.expires_at));
+        let other = LockKey::parse(LockKind::Dedup, format!("other {key}"));
+        acquire(store, other.unwrap_or_else(|_| job(key))).await;
+    }
+    ends.sort();
+    for limit in [1, 3, 100] {
+        assert_eq!(list(store, LockKind::Job, limit).await, ends, "in pages of {limit}");
+    }
+    let dedup = list(store, LockKind::Dedup, 3).await;
+    assert_eq!(dedup.len(), keys.iter().filter(|key| key.len() < 1000).count());
+    assert!(dedup.iter().all(|(key, _)| key.kind == LockKind::Dedup));
+    assert!(store.list(LockKind::Job, None, 0).await.expect("the store works").is_empty());
+    // A page may begin after a key that is no lock any more.
+    let after = store.list(LockKind::Job, Some("A0"), 1).await.expect("the store works");
+    assert_eq!(after[0].0, job("a"));
+}
+
+pub(super) async fn expired_and_released_locks_are_never_listed(fixture: Fixture) {
+    let store = &fixture.stores.locks;
+    for key in ["a", "b", "c"] {
+        acquire(store, job(key)).await;
+    }
+    assert!(release(store, job("b"), MINE).await);
+    assert_eq!(listed(store, LockKind::Job).await, ["a", "c"]);
+    fixture.pass(TTL / 2).await;
+    acquire(store, job("d")).await;
+    fixture.pass(TTL / 2 + Duration::from_millis(1)).await;
+    // The others are still there, since nothing has purged them.
+    assert_eq!(listed(store, LockKind::Job).await, ["d"]);
+    let again = acquire(store, job("c")).await;
+    assert_eq!(list(store, LockKind::Job, 1).await[0], (job("c"), again.expires_at));
+    fixture.stores.operation.collect_garbage().await.expect("the store works");
+    assert_eq!(listed(store, LockKind::Job).await, ["c", "d"]);
+    fixture.pass(2 * TTL).await;
+    fixture.stores.operation.collect_garbage().await.expect("the store works");
+    assert!(listed(store, LockKind::Job).await.is_empty());
+}
+
+pub(super) async fn what_is_held_throughout_is_listed_once_while_others_come_and_go(
+    fixture: Fixture,
+) {
+    const KEYS: usize = 200;
+    let store = &fixture.stores.locks;
+    let held: Vec<LockKey> = (0..KEYS).map(|n| job(&format!("{n:04} held"))).collect();
+    let come = |n: usize| job(&format!("{n:04} comes"));
+    store.acquire(held.clone(), TTL, MINE).await.expect("the store works");
+    let gone: Vec<LockKey> = (0..KEYS).map(|n| job(&format!("{n:04} gone"))).collect();
+    store.acquire(gone.clone(), TTL, OTHER).await.expect("the store works");
+    for key in gone {
+        assert!(release(store, key, OTHER).await);
+    }
+    let churn = Arc::clone(store);
+    let churn = tokio::spawn(async move {
+        for n in (0..KEYS).cycle().map(come) {
+            acquire_under(&churn, n.clone(), OTHER).await;
+            release(&churn, n, OTHER).await;
+        }
+    });
+    for limit in [1, 7, KEYS] {
+        let found = list(store, LockKind::Job, limit).await;
+        assert!(found.is_sorted_by(|a, b| a.0 < b.0), "each at most once, in their order");
+        let stayed = found.iter().map(|(key, _)| key).filter(|key| key.key.ends_with("held"));
+        assert!(stayed.eq(&held), "in pages of {limit}");
+        assert!(!found.iter().any(|(key, _)| key.key.ends_with("gone")));
+    }
+    churn.abort();
+    assert!(churn.await.expect_err("it never ends by itself").is_cancelled());
+}
+
+pub(super) async fn a_hundred_thousand_locks_are_listed_in_pages(fixture: Fixture) {
+    const KEYS: usize = 100_000;
+    const BATCH: usize = 10_000;
+    let store = &fixture.stores.locks;
+    let key = |n: usize| job(&format!("{n:06}"));
+    for from in (0..KEYS).step_by(BATCH) {
+        let keys = (from..from + BATCH).map(key).collect();
+        store.acquire(keys, TTL, MINE).await.expect("the store works");
+    }
+    let found = list(store, LockKind::Job, 5_000).await;
+    assert_eq!(found.len(), KEYS);
+    assert!(found.iter().enumerate().all(|(n, (found, _))| *found == key(n)));
+    fixture.pass(2 * TTL).await;
+    assert!(acquire(store, key(KEYS)).await.acquired);
+    let found = list(store, LockKind::Job, 5_000).await;
+    assert_eq!(found.len(), 1, "all others have expired, and none was purged");
+}
+
+pub(super) async fn lists_survive_a_restart(fixture: Fixture) {
+    acquire(&fixture.stores.locks, job("released")).await;
+    let ends = acquire(&fixture.stores.locks, job("held")).await.expires_at;
+    assert!(release(&fixture.stores.locks, job("released"), MINE).await);
+    let Some(fixture) = fixture.restart(Duration::ZERO).await else { return };
+    assert_eq!(list(&fixture.stores.locks, LockKind::Job, 9).await, [(job("held"), ends)]);
 }

@@ -172,11 +172,16 @@ def call_locks(call):
     batch = models.LockBatchRequest(keys=[WEIRD, "other"], ttl="1m")
     many = call("acquireLocks", job, body=batch)
     assert many.acquired == ["other"]
+    page = call("listLocks", job, limit=1)
+    assert page.locks[0].expires_at.tzinfo is not None
+    pages = [page, call("listLocks", job, limit=1, page=page.next_page)]
+    assert sorted(lock.key for page in pages for lock in page.locks) == sorted([WEIRD, "other"])
     call("releaseLock", job, WEIRD, holdall_release_token=many.release_token, status=409)
     call("releaseLock", job, WEIRD, status=403)
     assert call("releaseLock", job, "other", holdall_release_token=many.release_token).released
     assert call("releaseLock", job, WEIRD, holdall_release_token=lock.release_token).released
     assert not call("getLock", job, WEIRD).held
+    assert call("listLocks", job).locks == []
     assert call("acquireLocks", models.LockKindName.DEDUP, body=batch).acquired == [WEIRD, "other"]
     problem = call("acquireLock", job, "k", body=models.LockRequest(ttl="0s"), status=400)
     assert problem.code

@@ -116,31 +116,64 @@ async fn lists_look_past_many_expired_entries_in_steps() {
     let stores = open(&redis, 1, &store_settings(), &clock);
     let me = Claimant::anonymous(Holder::parse("me").expect("valid"));
     let key = |n: usize| CheckpointKey::parse("org", &format!("repo {n:06}")).expect("valid");
+    let lock = |n| LockKey::parse(LockKind::Job, format!("{n:06}")).expect("valid");
+    let locks = |keys: std::ops::Range<usize>| keys.map(lock).collect::<Vec<_>>();
+    let token = ReleaseToken([0; 16]);
     for n in 0..MANY {
         let lease = name(&format!("lease {n:06}"));
         stores.leases.acquire(&lease, &me, TTL).await.expect("the store works");
         let at = Timestamp::from_nanos(1);
         stores.checkpoints.set(key(n), at, false, None).await.expect("the store works");
     }
+    stores.locks.acquire(locks(0..MANY), TTL, token).await.expect("the store works");
     clock.advance(Duration::from_secs(3600));
     // So that Redis knows the scripts.
     let warm = (stores.leases.list(None, 1).await, stores.checkpoints.list(None, None, 1).await);
     assert!(warm.0.is_ok() && warm.1.is_ok());
+    stores.locks.list(LockKind::Job, None, 1).await.expect("the store works");
     for (live, found) in [(false, 0), (true, 1)] {
         if live {
             // It purges ten of the expired ones.
             stores.leases.acquire(&name("zebra"), &me, TTL).await.expect("the store works");
             let at = Timestamp::from_nanos(1);
             stores.checkpoints.set(key(999_999), at, false, None).await.expect("the store works");
+            let one = locks(999_999..1_000_000);
+            stores.locks.acquire(one, TTL, token).await.expect("the store works");
         }
         let (leases, list) = trips(&stores, stores.leases.list(None, 10)).await;
         assert_eq!(list.expect("the store works").len(), found);
         let (checkpoints, list) = trips(&stores, stores.checkpoints.list(None, None, 10)).await;
         assert_eq!(list.expect("the store works").len(), found);
-        assert_eq!((leases, checkpoints), (3, 3), "steps of a thousand");
+        let (locks, list) = trips(&stores, stores.locks.list(LockKind::Job, None, 10)).await;
+        assert_eq!(list.expect("the store works").len(), found);
+        assert_eq!((leases, checkpoints, locks), (3, 3, 3), "steps of a thousand");
     }
     let all = stores.checkpoints.list(Some("org"), Some(&key(7)), MANY).await;
     assert_eq!(all.expect("the store works").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_kept_of_locks_ends_with_them() {
+    let (redis, clock) = (Redis::start(&[]), clock());
+    let stores = open(&redis, 1, &store_settings(), &clock);
+    let locks = || (0..MANY).map(|n| LockKey::parse(LockKind::Job, n.to_string()).expect("valid"));
+    let token = ReleaseToken([0; 16]);
+    let kept = || {
+        let counts = [("zcard", "locks"), ("hlen", "lock_tokens"), ("zcard", "lock_names")];
+        counts.map(|(count, key)| {
+            let reply = redis.cli(&[count, &format!("{{{NAMESPACE}:0}}:{key}")]);
+            reply.trim().parse::<usize>().expect("a number")
+        })
+    };
+    stores.locks.acquire(locks().collect(), TTL, token).await.expect("the store works");
+    assert_eq!(kept(), [MANY; 3]);
+    for key in locks().take(100) {
+        assert!(stores.locks.release(&key, Some(token)).await.expect("the store works"));
+    }
+    assert_eq!(kept(), [MANY - 100; 3]);
+    clock.advance(2 * TTL);
+    stores.operation.collect_garbage().await.expect("the store works");
+    assert_eq!(kept(), [0; 3]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -93,6 +93,7 @@ async fn much_of_everything(redis: &Redis, clock: &Arc<ManualClock>) {
     }
     stores.leases.list(None, MANY).await.expect(works);
     stores.checkpoints.list(None, None, MANY).await.expect(works);
+    stores.locks.list(LockKind::Job, None, BATCH).await.expect(works);
     let all = [Selector::parse("m").expect("valid")];
     for _ in 0..2 {
         // The second time all are known, and counted, since there is no room for as many.
@@ -108,6 +109,7 @@ async fn much_of_everything(redis: &Redis, clock: &Arc<ManualClock>) {
     small.operation.status().await.expect(works);
     clock.advance(Duration::from_secs(7_200));
     stores.leases.list(None, 1).await.expect(works);
+    stores.locks.list(LockKind::Job, None, 1).await.expect(works);
     acquire(&stores, "new").await;
     small.operation.collect_garbage().await.expect(works);
     small.generations.cleanup(Duration::from_secs(60)).await.expect(works);

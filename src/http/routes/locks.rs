@@ -5,12 +5,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::routes;
 
-use super::shared::{HandlerResult, check_batch};
-use crate::http::extract::{Json, Path, ReleaseTokenHeader, Whose};
+use super::shared::{HandlerResult, check_batch, cut_page, unknown_page};
+use crate::http::extract::{Json, Path, Query, ReleaseTokenHeader, Whose};
 use crate::http::problem::{Code, Problem};
 use crate::http::route::{Resource, read, write};
 use crate::http::state::AppState;
-use crate::http::wire::{Ttl, field};
+use crate::http::wire::{Count, Ttl, field, given};
+use crate::model::hex;
 use crate::model::locks::{LockKey, LockKind};
 use crate::model::time::Timestamp;
 
@@ -22,6 +23,7 @@ pub(super) fn resource() -> Resource {
         .route(write(routes!(acquire_locks)).body().fails(BATCH_CODES))
         .route(write(routes!(release_lock)).fails(RELEASE))
         .route(read(routes!(get_lock)).fails(UNKNOWN_KIND))
+        .route(read(routes!(list_locks)).compressed().fails(UNKNOWN_KIND))
 }
 
 const UNKNOWN_KIND: &[Code] = &[Code::NotFound];
@@ -188,6 +190,70 @@ pub(crate) async fn get_lock(
     let key = field("key", LockKey::parse(parse_kind(&kind)?, key))?;
     let expires_at = state.engine()?.locks.get(&key).await?;
     Ok(Json(LockState { held: expires_at.is_some(), expires_at }))
+}
+
+/// Which locks to list.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct LockPage {
+    /// The maximum number of locks in the response.
+    #[serde(default, deserialize_with = "given")]
+    #[param(value_type = Option<i64>, required = false, nullable = false, minimum = 1)]
+    limit: Option<Count>,
+    /// The `next_page` of the previous page.
+    #[param(required = false, nullable = false)]
+    page: Option<String>,
+}
+
+/// A lock that is held.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct HeldLock {
+    /// The lock's key.
+    key: String,
+    /// When it expires.
+    #[schema(value_type = String, format = DateTime)]
+    expires_at: Timestamp,
+}
+
+/// A page of locks.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct LockPageResponse {
+    /// The locks that are held, sorted by key.
+    locks: Vec<HeldLock>,
+    /// The `page` of the next request; absent on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    next_page: Option<String>,
+}
+
+/// Lists the locks of a kind that are held. A lock that is held while all pages are read is on one of them; one that is
+/// acquired or released meanwhile may be. The response has no release tokens: only the caller that acquired a lock gets
+/// its token.
+#[utoipa::path(get, path = "/v1/locks/{kind}",
+    params(("kind" = LockKindName, Path, description = "What the locks are for"), LockPage),
+    responses((status = 200, description = "A page of locks", body = LockPageResponse)))]
+pub(crate) async fn list_locks(
+    State(state): State<AppState>,
+    Path(kind): Path<String>,
+    Query(query): Query<LockPage>,
+) -> HandlerResult<LockPageResponse> {
+    let kind = parse_kind(&kind)?;
+    let limit = state.page_items(query.limit)?;
+    let after = query.page.as_deref().map(|page| parse_page(kind, page)).transpose()?;
+    let after = after.as_ref().map(|after| after.key.as_str());
+    let found = state.engine()?.locks.list(kind, after, limit + 1).await?;
+    let (found, last) = cut_page(found, limit);
+    let next_page = last.map(|(key, _)| hex::encode(key.key.as_bytes()));
+    let held = found.into_iter().map(|(key, expires_at)| HeldLock { key: key.key, expires_at });
+    Ok(Json(LockPageResponse { locks: held.collect(), next_page }))
+}
+
+fn parse_page(kind: LockKind, page: &str) -> Result<LockKey, Problem> {
+    hex::decode(page)
+        .and_then(|bytes| String::from_utf8(bytes).ok())
+        .and_then(|key| LockKey::parse(kind, key).ok())
+        .ok_or_else(unknown_page)
 }
 
 /// What a lock is for.

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use serde::Deserialize;
 
 use super::StoreResult;
-use crate::model::locks::{LockKey, ReleaseToken};
+use crate::model::locks::{LockKey, LockKind, ReleaseToken};
 use crate::model::settings;
 use crate::model::time::Timestamp;
 
@@ -48,4 +48,13 @@ pub trait LockStore: Send + Sync {
 
     /// Returns when a lock expires; `None` when it is free.
     async fn get(&self, key: &LockKey) -> StoreResult<Option<Timestamp>>;
+
+    /// Reads the locks of a kind that are held, and when each expires: sorted by key, after the key `after`, at most
+    /// `limit`. Each was held at some moment of the call; one that is held during the whole call is among them.
+    async fn list(
+        &self,
+        kind: LockKind,
+        after: Option<&str>,
+        limit: usize,
+    ) -> StoreResult<Vec<(LockKey, Timestamp)>>;
 }

@@ -96,6 +96,10 @@ async function locks() {
   const batch = { params: { path: { kind: "job" as const } }, body: { keys: [weird, "other"], ttl: "1m" } };
   const many = data(await client.POST("/v1/locks/{kind}", batch));
   assert.deepEqual(many.acquired, ["other"]);
+  const kind = { params: { path: { kind: "job" as const }, query: { limit: 2 } } };
+  const listed = data(await client.GET("/v1/locks/{kind}", kind));
+  assert.deepEqual(listed.locks.map((held) => held.key).sort(), [weird, "other"].sort());
+  assert(listed.next_page === undefined && Date.parse(listed.locks[0]?.expires_at ?? "") > 0);
   const release = (token?: string | null) =>
     client.DELETE("/v1/locks/{kind}/{key}", { params: { path, header: token ? { "Holdall-Release-Token": token } : {} } });
   problem(await release(), 403);

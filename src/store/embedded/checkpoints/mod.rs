@@ -8,7 +8,6 @@ use async_trait::async_trait;
 
 use self::rows::CheckpointRow;
 pub(super) use self::rows::Checkpoints;
-use super::blocking::off_thread;
 use super::durable::{DurableStore, Txn};
 use super::fences::fenced;
 use crate::model::checkpoints::{Checkpoint, CheckpointKey};
@@ -84,12 +83,9 @@ impl CheckpointStore for DurableStore {
             (None, Some(first)) => Bound::Included(first),
             (None, None) => Bound::Unbounded,
         };
-        let (reader, org) = (self.reader(), org.map(str::to_owned));
-        off_thread(move || {
-            let within = |key: &CheckpointKey| org.as_ref().is_none_or(|org| key.org == *org);
-            let page = reader.page::<Checkpoints>(from, limit, within)?;
-            Ok(page.into_iter().map(|(key, row)| (key, row.shown())).collect())
-        })
-        .await
+        let org = org.map(str::to_owned);
+        let within = move |key: &CheckpointKey| org.as_ref().is_none_or(|org| key.org == *org);
+        let page = self.reader().page::<Checkpoints>(from, limit, within).await?;
+        Ok(page.into_iter().map(|(key, row)| (key, row.shown())).collect())
     }
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::blocking::off_thread;
 use super::durable::{DurableStore, Txn};
 use super::fences::{LAST_TOKEN, LeaseRow, Leases};
 use crate::clock::Moment;
@@ -134,9 +133,8 @@ impl LeaseStore for DurableStore {
         after: Option<&LeaseName>,
         limit: usize,
     ) -> StoreResult<Vec<(LeaseName, Lease)>> {
-        let (reader, from) = (self.reader(), after.cloned());
-        let from = from.map_or(Bound::Unbounded, Bound::Excluded);
-        let page = off_thread(move || reader.page::<Leases>(from, limit, |_| true)).await?;
+        let from = after.cloned().map_or(Bound::Unbounded, Bound::Excluded);
+        let page = self.reader().page::<Leases>(from, limit, |_| true).await?;
         let now = self.now();
         Ok(page.into_iter().map(|(name, row)| (name, shown(row, now))).collect())
     }

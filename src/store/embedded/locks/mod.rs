@@ -3,13 +3,14 @@
 mod rows;
 
 use std::collections::HashSet;
+use std::ops::Bound;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 pub(super) use self::rows::{LockRow, Locks};
 use super::durable::{DurableStore, Txn};
-use crate::model::locks::{LockKey, ReleaseToken};
+use crate::model::locks::{LockKey, LockKind, ReleaseToken};
 use crate::model::time::{SteadyTime, Timestamp};
 use crate::store::{LockOutcome, LockStore, StoreResult};
 
@@ -75,5 +76,19 @@ impl LockStore for DurableStore {
     async fn get(&self, key: &LockKey) -> StoreResult<Option<Timestamp>> {
         let (tables, now) = self.read()?;
         Ok(tables.rows::<Locks>().get(key, now.steady).map(|row| now.shown(row.expires_at)))
+    }
+
+    async fn list(
+        &self,
+        kind: LockKind,
+        after: Option<&str>,
+        limit: usize,
+    ) -> StoreResult<Vec<(LockKey, Timestamp)>> {
+        // No key is empty, so without `after` it begins with the first one of the kind.
+        let key = after.unwrap_or_default().to_owned();
+        let from = Bound::Excluded(LockKey { kind, key });
+        let page = self.reader().page::<Locks>(from, limit, move |key| key.kind == kind).await?;
+        let now = self.now();
+        Ok(page.into_iter().map(|(key, row)| (key, now.shown(row.expires_at))).collect())
     }
 }
