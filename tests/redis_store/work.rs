@@ -194,13 +194,18 @@ async fn each_operation_makes_as_many_calls_as_the_document_says() {
         row(m, s, "a bump", s.generations.bump(vec![generation_key("key")])).await,
         row(m, s, "a cached value: put", s.cache.put(put_value)).await,
         row(m, s, "a cached value: look up", s.cache.get(std::slice::from_ref(&value))).await,
-        row(
-            m,
-            s,
-            "a push of 1,000 known series",
-            s.series.upsert(points(1_000), SeriesWriter::anybody()),
-        )
-        .await,
+        {
+            // Later than the samples that are held.
+            clock.advance(Duration::from_millis(500));
+            let push = s.series.upsert(points(1_000), SeriesWriter::anybody());
+            row(m, s, "a push of 1,000 known series", push).await
+        },
+        {
+            // What was seen of the room of each shard is too long ago.
+            clock.advance(Duration::from_secs(1));
+            let push = s.series.upsert(points(1_000), SeriesWriter::anybody());
+            row(m, s, "the same, a second after the last one", push).await
+        },
         row(m, s, "a snapshot of 1,000 series that change", s.series.snapshot(&[], None, 10)).await,
         row(m, s, "an idle second", s.operation.status()).await,
         row(m, s, "a lease: release", s.leases.release(&warm, warm_token)).await,

@@ -16,7 +16,7 @@ use super::random::random;
 use super::replies::read;
 use super::script::Script;
 use super::seen::Seen;
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, SystemClock};
 use crate::store::{ErrorKind, StoreError, StoreResult};
 
 /// How often a call is sent after its shard was initialized or its script was loaded.
@@ -99,6 +99,11 @@ impl Shards {
         let mut head = [0; 8];
         head.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
         usize::try_from(u64::from_le_bytes(head) % self.count as u64).unwrap_or(0)
+    }
+
+    /// Returns the clock of this replica, for the age of what it remembers; a test's, where there is one.
+    pub(crate) fn own_clock(&self) -> SharedClock {
+        self.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::resume(None)))
     }
 
     /// Returns what this replica has seen of a shard.

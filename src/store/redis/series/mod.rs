@@ -92,7 +92,8 @@ impl RedisSeries {
             max_bytes: settings.max_bytes,
             shards: shards.count(),
         };
-        let (signal, rooms) = (Signal::new(shards.count()), Rooms::new(shards.count()));
+        let signal = Signal::new(shards.count());
+        let rooms = Rooms::new(shards.count(), shards.own_clock());
         Self {
             inner: Arc::new(Inner {
                 shards,
