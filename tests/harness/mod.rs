@@ -8,6 +8,7 @@ pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod redis;
 pub(crate) mod rng;
+pub(crate) mod slot;
 pub(crate) mod wait;
 
 pub(crate) use self::client::{Client, Response};

@@ -149,13 +149,25 @@ impl Cluster {
         command.args(["--cluster-replicas", "1", "--cluster-yes"]);
         let output = command.output().expect("redis-cli is installed");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-        ports.iter().for_each(|port| wait_until_whole(*port));
-        let replicas = |port: &u16| cli(*port, &["role"]).lines().any(|line| line == "connected");
-        wait_until("the replicas follow", || {
-            ports.iter().filter(|port| replicas(port)).count() >= 3
-        });
         let urls = ports.iter().map(|port| url(*port)).collect();
-        Self { held, urls }
+        let cluster = Self { held, urls };
+        cluster.wait_until_settled();
+        cluster
+    }
+
+    /// Waits until each node sees the whole cluster, and half of them follow the others.
+    pub(crate) fn wait_until_settled(&self) {
+        let ports = &self.held.ports;
+        ports.iter().for_each(|port| wait_until_whole(*port));
+        let follows = |port: &&u16| cli(**port, &["role"]).lines().any(|line| line == "connected");
+        wait_until("the replicas follow", || {
+            ports.iter().filter(follows).count() == NODES / 2 && self.masters().len() == NODES / 2
+        });
+    }
+
+    /// Returns the ports of all nodes.
+    pub(crate) fn nodes(&self) -> &[u16] {
+        &self.held.ports
     }
 
     /// Returns the URLs of its nodes.
@@ -322,7 +334,8 @@ fn cli_command(port: u16, args: &[&str]) -> Command {
     command
 }
 
-fn is_master(port: u16) -> bool {
+/// Returns whether the server at `port` takes itself for a master.
+pub(crate) fn is_master(port: u16) -> bool {
     cli(port, &["role"]).starts_with("master")
 }
 
@@ -332,7 +345,8 @@ fn wait_for_pong(port: u16) {
     });
 }
 
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+/// Waits until a condition holds, on a thread that may block.
+pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
     while !holds() {
         assert!(started.elapsed() < DEADLINE, "waited {DEADLINE:?} in vain: {what}");

@@ -15,6 +15,7 @@ use super::replica::{SHARDS, name};
 use super::store_settings;
 use crate::harness::eventually;
 use crate::harness::redis::{Cluster, cli};
+use crate::harness::slot::Slot;
 
 const NAMESPACE: &str = "slots";
 
@@ -35,66 +36,8 @@ async fn acquire(stores: &Stores, n: usize) -> StoreResult<()> {
         .map(drop)
 }
 
-/// The shard of a slot, the node that has it, and another node.
-struct Slot {
-    key: String,
-    number: String,
-    from: u16,
-    to: u16,
-}
-
-impl Slot {
-    fn of(cluster: &Cluster, shard: usize) -> Self {
-        let masters = cluster.masters();
-        let key = format!("{{{NAMESPACE}:{shard}}}:locks");
-        let number = cli(masters[0], &["cluster", "keyslot", &key]).trim().to_owned();
-        let has = |port: &&u16| {
-            cli(**port, &["cluster", "countkeysinslot", &number]).trim().parse() != Ok(0)
-        };
-        let from = *masters.iter().find(has).expect("some node has it");
-        let to = *masters.iter().find(|port| **port != from).expect("there are three");
-        Self { key, number, from, to }
-    }
-
-    /// Returns the command `cluster setslot`.
-    fn set(&self, port: u16, how: &[&str]) {
-        let mut command = vec!["cluster", "setslot", &self.number];
-        command.extend(how);
-        assert_eq!(cli(port, &command).trim(), "OK", "{how:?}");
-    }
-
-    /// Lets the slot move: from now on one node has some of its keys, and the other one the rest.
-    fn open(&self) {
-        let id = |port| cli(port, &["cluster", "myid"]).trim().to_owned();
-        self.set(self.to, &["importing", &id(self.from)]);
-        self.set(self.from, &["migrating", &id(self.to)]);
-    }
-
-    fn close(&self) {
-        self.set(self.to, &["stable"]);
-        self.set(self.from, &["stable"]);
-    }
-
-    fn keys(&self) -> Vec<String> {
-        let keys = cli(self.from, &["cluster", "getkeysinslot", &self.number, "100"]);
-        keys.lines().filter(|key| !key.is_empty()).map(str::to_owned).collect()
-    }
-
-    /// Moves some of its keys.
-    fn migrate(&self, keys: &[String]) {
-        let to = self.to.to_string();
-        let mut command = vec!["migrate", "127.0.0.1", &to, "", "0", "10000", "keys"];
-        command.extend(keys.iter().map(String::as_str));
-        assert_eq!(cli(self.from, &command).trim(), "OK");
-    }
-
-    /// Tells all masters that the slot has moved.
-    fn assign(&self, cluster: &Cluster) {
-        let id = cli(self.to, &["cluster", "myid"]).trim().to_owned();
-        // The node that has it first, as redis-cli does, so that it is never without one.
-        self.set(self.to, &["node", &id]);
-        cluster.masters().into_iter().for_each(|port| self.set(port, &["node", &id]));
-    }
+fn slot_of(cluster: &Cluster, shard: usize) -> Slot {
+    Slot::of(cluster, format!("{{{NAMESPACE}:{shard}}}:locks"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -104,7 +47,7 @@ async fn what_has_moved_is_served_at_the_other_node_and_what_moves_waits() {
     for n in 0..40 {
         acquire(&stores, n).await.expect("the store works");
     }
-    let slot = Slot::of(&cluster, 1);
+    let slot = slot_of(&cluster, 1);
     let held: Vec<String> = cli(slot.from, &["zrange", &slot.key, "0", "-1"])
         .lines()
         .filter_map(|member| member.strip_prefix("job:").map(str::to_owned))
@@ -168,7 +111,7 @@ async fn leases_pushes_and_snapshots_work_while_keys_of_a_slot_move_one_by_one()
     let over = Arc::new(AtomicBool::new(false));
     let rounds = tokio::spawn(rounds(stores.clone(), Arc::clone(&over)));
     for shard in (0..SHARDS).chain(0..SHARDS) {
-        let slot = Slot::of(&cluster, shard);
+        let slot = slot_of(&cluster, shard);
         slot.open();
         for key in slot.keys() {
             slot.migrate(&[key]);
@@ -197,7 +140,7 @@ async fn a_slot_that_is_open_and_closed_again_loses_nothing() {
     for n in 0..40 {
         acquire(&stores, n).await.expect("the store works");
     }
-    let slot = Slot::of(&cluster, 2);
+    let slot = slot_of(&cluster, 2);
     slot.open();
     let snapshot = {
         let stores = stores.clone();
@@ -221,15 +164,15 @@ async fn a_node_that_hangs_costs_only_its_own_shards() {
     for n in 0..40 {
         acquire(&stores, n).await.expect("the store works");
     }
-    let hung = Slot::of(&cluster, 0).from;
-    let elsewhere = (1..SHARDS).map(|shard| Slot::of(&cluster, shard)).find(|s| s.from != hung);
+    let hung = slot_of(&cluster, 0).from;
+    let elsewhere = (1..SHARDS).map(|shard| slot_of(&cluster, shard)).find(|s| s.from != hung);
     let elsewhere = elsewhere.expect("the shards are on several nodes");
     let of = |slot: &Slot| {
         let held = cli(slot.from, &["zrange", &slot.key, "0", "-1"]);
         let first = held.lines().find_map(|member| member.strip_prefix("job:")).map(str::to_owned);
         LockKey::parse(LockKind::Job, first.expect("some are held")).expect("valid")
     };
-    let (there, here) = (of(&Slot::of(&cluster, 0)), of(&elsewhere));
+    let (there, here) = (of(&slot_of(&cluster, 0)), of(&elsewhere));
     cluster.pause(hung, true);
     let over = Arc::new(AtomicBool::new(false));
     let others = {

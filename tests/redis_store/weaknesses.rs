@@ -8,7 +8,8 @@ use holdall::model::cache::MissReason;
 use holdall::model::generations::Seen;
 use holdall::model::leases::{Claimant, Fence, Holder};
 use holdall::model::locks::{LockKey, LockKind, ReleaseToken};
-use holdall::store::{AcquireOutcome, Delta, Fenced, PutOutcome, SeriesWriter};
+use holdall::model::selector::Selector;
+use holdall::store::{AcquireOutcome, DeleteOutcome, Delta, Fenced, PutOutcome, SeriesWriter};
 
 use super::cache::{address, bump, fill, put, read, snapshot};
 use super::replica::{Place, Replica, TTL, name};
@@ -62,6 +63,18 @@ impl Stand {
         outcomes.expect("the store works")[0].acquired
     }
 
+    async fn unlock(&self) -> bool {
+        let key = LockKey::parse(LockKind::Job, "key").expect("valid");
+        let released = self.holdall.0.locks.release(&key, Some(ReleaseToken([0; 16]))).await;
+        released.expect("the store works")
+    }
+
+    async fn delete(&self) -> Fenced<DeleteOutcome> {
+        let all = [Selector::parse("m").expect("valid")];
+        let deletion = self.holdall.0.series.delete_matching(&all, false, SeriesWriter::anybody());
+        deletion.await.expect("the store works")
+    }
+
     async fn acquire(&self, holder: &str) -> Option<Fence> {
         let claimant = Claimant::anonymous(Holder::parse(holder).expect("valid"));
         let acquired = self.holdall.0.leases.acquire(&name("leader"), &claimant, TTL).await;
@@ -94,6 +107,49 @@ async fn a_lock_whose_acquisition_was_lost_is_acquired_again() {
     stand.fail_over().await;
     assert!(stand.lock().await, "the first acquisition is lost");
     assert!(!stand.lock().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_whose_release_was_lost_is_held_again_until_it_is_released_again() {
+    let stand = Stand::start().await;
+    assert!(stand.lock().await);
+    stand.lag();
+    assert!(stand.unlock().await);
+    assert!(!stand.unlock().await, "it is free");
+    stand.fail_over().await;
+    assert!(!stand.lock().await, "the release is lost");
+    assert!(stand.unlock().await, "its token still releases it");
+    assert!(stand.lock().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_whose_release_was_lost_is_held_again_by_its_holder() {
+    let stand = Stand::start().await;
+    let fence = stand.acquire("holder").await.expect("it is free");
+    stand.lag();
+    assert!(stand.holdall.release(&fence).await);
+    assert!(!stand.holdall.write("org", 1, Some(&fence)).await);
+    stand.fail_over().await;
+    assert!(stand.acquire("another").await.is_none(), "the release is lost");
+    assert!(stand.holdall.write("org", 2, Some(&fence)).await);
+    assert!(stand.holdall.release(&fence).await);
+    assert!(stand.acquire("another").await.is_some_and(|next| next.token > fence.token));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deleted_series_are_back_until_they_are_deleted_again() {
+    let stand = Stand::start().await;
+    stand.push(1.0).await;
+    stand.lag();
+    assert_eq!(stand.delete().await, Fenced::Done(DeleteOutcome::Deleted(1)));
+    assert_eq!(stand.value().await, None);
+    let cursor = stand.holdall.0.series.cursor().await.expect("the store works");
+    stand.fail_over().await;
+    assert_eq!(stand.value().await, Some(1.0), "the deletion is lost");
+    let delta = stand.holdall.0.series.delta(&cursor, None, 10).await.expect("the store works");
+    assert!(matches!(delta, Delta::Gone), "no reader of deltas misses that it is back: {delta:?}");
+    assert_eq!(stand.delete().await, Fenced::Done(DeleteOutcome::Deleted(1)));
+    assert_eq!(stand.value().await, None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,11 +1,12 @@
-//! Histories of three replicas on one Redis while connections are held up, cut and slow and Redis is stopped: what was
-//! acknowledged is compared with what may have happened.
+//! Histories of three replicas on a Redis with faults: what was acknowledged is compared with what may have happened.
 //!
-//! In the first run Redis loses nothing, so that no weakness of `Capabilities` is an excuse. In the second one a replica
-//! of Redis that lags behind takes over, again and again, and the old master comes back as its replica: what was
-//! acknowledged since the replica lagged may be lost, and nothing else. Tokens grow and no value of before a bump is read
-//! whatever is lost. An operation that failed may have been carried out until its deadline, and never later. `TEST_HISTORY_SECONDS` sets how long the faults last, `TEST_SEED`
-//! repeats their order.
+//! Where Redis loses nothing, no weakness of `Capabilities` is an excuse. Where another master takes over, what was
+//! acknowledged since the last moment at which it had everything may be lost, and nothing else. Tokens grow whatever is
+//! lost. An operation that failed may have been carried out until its deadline, and never later.
+//! `TEST_HISTORY_SECONDS` sets how long the faults last, `TEST_SEED` repeats their order.
+
+mod cluster;
+mod pair;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -21,11 +22,11 @@ use holdall::store::redis::{RedisSettings, open};
 use holdall::store::{AcquireOutcome, CacheAddress, CachePut, Fenced, StoreSettings, Stores};
 
 use crate::harness::eventually;
-use crate::harness::proxy::{Line, Proxy};
-use crate::harness::redis::{Redis, until_replicated};
 use crate::harness::rng::Rng;
 
 const REPLICAS: usize = 3;
+/// Where their data is.
+const NAMESPACE: &str = "history";
 /// How soon a replica gives a step up.
 const TIMEOUT: Duration = Duration::from_millis(300);
 /// Longer than any run: nothing expires.
@@ -41,6 +42,8 @@ struct Run {
     over: AtomicBool,
     /// Odd while what is acknowledged may be lost.
     losses: AtomicU64,
+    /// Whether, while that may be lost, a master that was cut off may be read.
+    cut_off: bool,
     /// Acknowledged locks, grants, fenced writes, checkpoints, cached reads.
     acknowledged: [AtomicU64; 5],
 }
@@ -61,6 +64,17 @@ impl Run {
     /// Returns whether what is acknowledged now lasts, of an operation that began at `losses`.
     fn lasts(&self, losses: u64) -> bool {
         losses.is_multiple_of(2) && self.losses() == losses
+    }
+
+    /// As [`Self::lasts`], of bumps and cached reads: those that were lost end all values of before, unless a master that
+    /// was cut off still served.
+    fn counts(&self, losses: u64) -> bool {
+        !self.cut_off || self.lasts(losses)
+    }
+
+    /// From now on, until this is called again, what is acknowledged may be lost.
+    fn may_lose(&self) {
+        self.losses.fetch_add(1, Ordering::AcqRel);
     }
 
     fn count(&self, kind: usize) {
@@ -176,11 +190,14 @@ async fn cached(run: Arc<Run>, mut rng: Rng, writer: usize, truth: Arc<[AtomicI6
         let stores = run.any(&mut rng);
         if writer == 0 && below(&mut rng, 4) == 0 {
             let version = written.fetch_add(1, Ordering::AcqRel) + 1;
-            if stores.generations.bump(vec![generation_key.clone()]).await.is_ok() {
+            let losses = run.losses();
+            let bumped = stores.generations.bump(vec![generation_key.clone()]).await;
+            if bumped.is_ok() && run.counts(losses) {
                 ended.fetch_max(version, Ordering::AcqRel);
             }
             continue;
         }
+        let losses = run.losses();
         let least = ended.load(Ordering::Acquire);
         let Ok(reads) = stores.cache.get(std::slice::from_ref(&address)).await else { continue };
         let read = reads.into_iter().next().expect("one outcome");
@@ -191,7 +208,8 @@ async fn cached(run: Arc<Run>, mut rng: Rng, writer: usize, truth: Arc<[AtomicI6
                     .ok()
                     .and_then(|text| text.parse().ok())
                     .expect("a version");
-                assert!(found >= least, "version {found} after the bump of {least}");
+                let may_be_stale = !run.counts(losses);
+                assert!(found >= least || may_be_stale, "{found} after the bump of {least}");
             }
             Err(_) => {
                 let version = written.load(Ordering::Acquire);
@@ -213,75 +231,26 @@ fn ms(rng: &mut Rng, least: usize, most: usize) -> Duration {
     Duration::from_millis((least + below(rng, most - least)) as u64)
 }
 
-/// The second server, which lags behind, takes over from the first one, which then follows it.
-async fn fail_over(rng: &mut Rng, run: &Run, proxies: &[Proxy], servers: &mut [Redis]) {
-    let [old, new] = &*servers else { return };
-    run.losses.fetch_add(1, Ordering::AcqRel);
-    until_replicated(old.port());
-    new.cli(&["replicaof", "no", "one"]);
-    tokio::time::sleep(ms(rng, 0, 300)).await;
-    // It replies to nobody while connections to it may still be open.
-    old.pause(true);
-    proxies.iter().for_each(|proxy| proxy.lead_to(new.port()));
-    run.losses.fetch_add(1, Ordering::AcqRel);
-    tokio::time::sleep(ms(rng, 0, 300)).await;
-    old.pause(false);
-    old.cli(&["replicaof", "127.0.0.1", &new.port().to_string()]);
-    servers.swap(0, 1);
-}
-
-async fn faults(rng: &mut Rng, run: &Run, proxies: &[Proxy], servers: &mut [Redis]) {
-    let proxy = &proxies[below(rng, proxies.len())];
-    let fault = below(rng, if servers.len() > 1 { 9 } else { 6 });
-    if fault > 5 {
-        return fail_over(rng, run, proxies, servers).await;
-    }
-    let redis = &servers[0];
-    match fault {
-        0 => redis.pause(true),
-        1 => proxy.set(Line::Cut),
-        2 => proxy.set(Line::LostAnswers),
-        3 => proxy.set(Line::Slow(Duration::from_millis(30))),
-        _ => proxy.set(Line::Held),
-    }
-    tokio::time::sleep(ms(rng, 50, 900)).await;
-    if fault == 0 {
-        redis.pause(false);
-    }
-    proxy.set(Line::Good);
-    tokio::time::sleep(ms(rng, 20, 400)).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn histories_under_faults_have_no_violation() {
-    histories(vec![Redis::start(&[])]).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn histories_with_failovers_lose_only_what_a_lagging_replica_had_not_seen() {
-    let servers = vec![Redis::start(&[]), Redis::start(&[])];
-    servers[1].cli(&["replicaof", "127.0.0.1", &servers[0].port().to_string()]);
-    histories(servers).await;
-}
-
-async fn histories(mut servers: Vec<Redis>) {
+/// Runs writers and readers on replicas that reach Redis at `urls`, until the faults have lasted long enough. Each call
+/// of `faults` causes one, and mends it. Returns how often what was acknowledged may have been lost.
+async fn history(
+    urls: &[Vec<String>],
+    cut_off: bool,
+    mut faults: impl AsyncFnMut(&mut Rng, &Run),
+) -> u64 {
     let seconds = std::env::var("TEST_HISTORY_SECONDS").ok().and_then(|text| text.parse().ok());
     let seconds = Duration::from_secs(seconds.unwrap_or(20));
     let mut rng = Rng::from_environment();
-    let (mut proxies, mut replicas) = (Vec::new(), Vec::new());
-    for _ in 0..REPLICAS {
-        let proxy = Proxy::to(servers[0].port()).await;
-        let settings = RedisSettings {
-            timeout: TIMEOUT,
-            ..RedisSettings::for_tests(&[proxy.url()], "history")
-        };
-        replicas.push(open(&settings, &StoreSettings::for_tests()).expect("the store opens"));
-        proxies.push(proxy);
-    }
+    let replicas = urls.iter().map(|urls| {
+        let settings =
+            RedisSettings { timeout: TIMEOUT, ..RedisSettings::for_tests(urls, NAMESPACE) };
+        open(&settings, &StoreSettings::for_tests()).expect("the store opens")
+    });
     let run = Arc::new(Run {
-        replicas,
+        replicas: replicas.collect(),
         over: AtomicBool::new(false),
         losses: AtomicU64::new(0),
+        cut_off,
         acknowledged: Default::default(),
     });
     let (round, won) = (Arc::new(AtomicU64::new(0)), Arc::default());
@@ -297,7 +266,7 @@ async fn histories(mut servers: Vec<Redis>) {
     }
     let started = Instant::now();
     while started.elapsed() < seconds {
-        faults(&mut rng, &run, &proxies, &mut servers).await;
+        faults(&mut rng, &run).await;
     }
     eventually("each kind of operation was acknowledged often enough", async || {
         run.has_enough().then_some(())
@@ -312,8 +281,5 @@ async fn histories(mut servers: Vec<Redis>) {
     won.sort_unstable();
     won.dedup();
     assert_eq!(won.len(), all, "a lock was acquired twice");
-    let late = |redis: &Redis| redis.cli(&["info", "errorstats"]).contains("errorstat_LATE");
-    assert!(servers.iter().any(late), "no command came late: the faults did nothing");
-    let failed_over = run.losses() > 0;
-    assert_eq!(failed_over, servers.len() > 1, "the run has shown nothing");
+    run.losses()
 }
