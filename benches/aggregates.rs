@@ -70,7 +70,8 @@ fn pipeline(kind: &str, window: Option<Window>) -> Option<Arc<Pipeline>> {
     let settings: KindSettings = serde_json::from_value(json!({"kind": kind})).expect("a table");
     let name = PipelineName::parse("views").expect("valid");
     let kind = Kind::parse(&settings).ok()?;
-    Some(Arc::new(Pipeline { name, kind, window, dedup: Some(Duration::from_secs(24 * 3600)) }))
+    let dedup = Some(Duration::from_secs(24 * 3600));
+    Some(Arc::new(Pipeline { name, kind, window, dedup, hook: None }))
 }
 
 /// Random numbers (SplitMix64).
@@ -106,7 +107,7 @@ async fn call(
                 let id = EventId::parse("views", &id).expect("valid");
                 Event { id, content: number }
             });
-            Update { entity, bucket: Bucket::WHOLE, delta, event, ttl: None }
+            Update { entity, bucket: Bucket::WHOLE, delta, event, ttl: None, note: None }
         };
         let updates = (0..BATCH).map(update).collect();
         let sequence = (work.once == Once::Sequence).then(|| ProducerSequence {
@@ -187,6 +188,7 @@ async fn windows() {
                     delta: delta.expect("valid"),
                     event: None,
                     ttl: Some(60 * 24 * 60 * MINUTE),
+                    note: None,
                 });
             }
         }

@@ -55,7 +55,7 @@ fn every_error_of_every_pipeline_is_reported_with_its_origin() {
     let (_folder, path) = file(
         "[pipelines.a]\nkind = \"sun\"\nwindow = \"soon\"\n\
          [pipelines.empty]\n\
-         [pipelines.c]\nkind = \"sum\"\nhook = { url = \"http://127.0.0.1\" }\n\
+         [pipelines.c]\nkind = \"sum\"\nhook = {}\n\
          [pipelines.d]\nkind = \"sum\"\ndedup = \"1h\"\n",
     );
     let env = [
@@ -72,7 +72,7 @@ fn every_error_of_every_pipeline_is_reported_with_its_origin() {
         ("pipelines.a.window", "not a duration", from_file.as_str()),
         ("pipelines.a.retention", "is missing", ""),
         ("pipelines.empty", "kind must be one of", &from_file),
-        ("pipelines.c.hook", "is not supported yet", &from_file),
+        ("pipelines.c.hook", "needs url, or stream", ""),
         ("pipelines.d.dedup.for", "has a value of its own", "HOLDALL_PIPELINES__D__DEDUP__FOR)"),
         ("pipelines.e", "is not a table", "HOLDALL_PIPELINES__E)"),
         ("pipelines", "is a section", "HOLDALL_PIPELINES)"),

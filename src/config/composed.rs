@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use super::log::LogSettings;
 use super::tree;
 use crate::engine::EngineSettings;
+use crate::engine::aggregates::PipelineSettings;
 use crate::exposition::ExpositionSettings;
 use crate::http::{AccessSettings, HttpSettings};
 use crate::model::settings::Settings;
@@ -16,8 +17,9 @@ use crate::store::StoreSettings;
 use crate::store::backends::BackendSettings;
 use crate::store::redis::RedisSettings;
 
-/// The settings whose values are secrets, by their full names.
-pub(super) const SECRETS: [&[&str]; 2] = [AccessSettings::SECRETS, RedisSettings::SECRETS];
+/// The settings whose values are secrets, by their full names; a `*` stands for one part of any name.
+pub(super) const SECRETS: [&[&str]; 3] =
+    [AccessSettings::SECRETS, RedisSettings::SECRETS, PipelineSettings::SECRETS];
 
 /// All settings.
 #[derive(Debug, Clone)]

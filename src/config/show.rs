@@ -26,7 +26,8 @@ pub(super) fn show(tree: &Map<String, Value>) -> String {
 /// Returns whether a setting, or a part of it, is a secret.
 pub(super) fn holds_secrets(name: &str) -> bool {
     SECRETS.into_iter().flatten().any(|secret| {
-        secret.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        let mut parts = secret.split('.');
+        name.split('.').all(|part| parts.next().is_some_and(|of| of == part || of == "*"))
     })
 }
 

@@ -72,7 +72,7 @@ impl Engine {
     /// Builds the engine over `stores`.
     pub fn new(stores: Stores, settings: EngineSettings, clock: SharedClock) -> Self {
         let aggregates = aggregates::AggregateEngine::new(
-            stores.aggregates,
+            (stores.aggregates, stores.outbox),
             &settings.pipelines,
             settings.aggregates,
             settings.events,

@@ -4,6 +4,7 @@
 //! Invariant: an event id, and a bucket, mean the same in every run and on every backend.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -161,6 +162,8 @@ pub struct Update {
     pub event: Option<Event>,
     /// Sets the end of the value, or moves it to a later time; never to an earlier one.
     pub ttl: Option<Duration>,
+    /// What the outbox says about it, where the pipeline has a hook: the text of a JSON object.
+    pub note: Option<Arc<str>>,
 }
 
 /// A value that is held.

@@ -10,6 +10,7 @@ pub mod checkpoints;
 pub mod cursor;
 pub mod generations;
 pub(crate) mod hex;
+pub mod hooks;
 mod invalid;
 mod keys;
 mod last_failure;

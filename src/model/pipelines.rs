@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Invalid;
+use super::hooks::Hook;
 use super::merge::Kind;
 use super::time::format_duration;
 
@@ -75,6 +76,8 @@ pub struct Pipeline {
     pub window: Option<Window>,
     /// For how long event ids and producers are remembered; `None` where they are not.
     pub dedup: Option<Duration>,
+    /// Who is told about its updates.
+    pub hook: Option<Hook>,
 }
 
 impl Pipeline {

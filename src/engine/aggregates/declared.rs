@@ -10,6 +10,8 @@ use std::time::Duration;
 use config::{Map, Value, ValueKind};
 use serde::Deserialize;
 
+use super::hooks;
+use crate::model::hooks::Hook;
 use crate::model::merge::{Kind, KindSettings};
 use crate::model::pipelines::{MIN_GRANULARITY, Pipeline, PipelineName, Window};
 use crate::model::settings::{self, Settings, Violations};
@@ -19,10 +21,9 @@ use crate::model::time::format_duration;
 const MAX_PIPELINES: usize = 256;
 
 /// Settings of pipelines that this version does not support, each with what it would be.
-const LATER: [(&str, &str); 4] = [
+const LATER: [(&str, &str); 3] = [
     ("store", "a store of its own"),
     ("cache", "a cache in front of the store"),
-    ("hook", "hooks"),
     ("export", "series on /metrics"),
 ];
 
@@ -41,6 +42,9 @@ impl From<BTreeMap<String, Value>> for PipelineSettings {
 }
 
 impl PipelineSettings {
+    /// The settings whose values are secrets. The name of a pipeline stands where the `*` is.
+    pub const SECRETS: &[&str] = &["pipelines.*.hook.secret"];
+
     /// Returns the pipelines, sorted by name; none before the settings were checked.
     pub fn declared(&self) -> &[Arc<Pipeline>] {
         &self.declared
@@ -88,11 +92,12 @@ fn declare(name: &str, given: &Value, violations: &mut Violations) -> Option<Pip
     }
     let window = reader.window();
     let dedup = reader.duration("dedup");
+    let hook = reader.hook();
     let kind = reader.kind();
     if reader.failed {
         return None;
     }
-    Some(Pipeline { name: name?, kind: kind?, window, dedup })
+    Some(Pipeline { name: name?, kind: kind?, window, dedup, hook })
 }
 
 /// The settings of one pipeline that are not read yet.
@@ -144,6 +149,21 @@ impl Reader<'_> {
             self.fail("window", format!("must not be shorter than {shortest}"));
         }
         Some(Window { granularity: granularity?, retention: retention? })
+    }
+
+    fn hook(&mut self) -> Option<Hook> {
+        let errors = match hooks::settings::read(self.table.remove("hook")?) {
+            Ok(Hook { webhook: Some(_), .. }) => {
+                vec![("url", "is not supported yet: hooks can have a stream".to_owned())]
+            }
+            Ok(hook) => return Some(hook),
+            Err(errors) => errors,
+        };
+        for (key, what) in errors {
+            let key = if key.is_empty() { "hook".to_owned() } else { format!("hook.{key}") };
+            self.fail(&key, what);
+        }
+        None
     }
 
     /// Reads what is left: the kind and its parameters.
@@ -204,7 +224,7 @@ mod tests {
             "pipelines.a.window: must not be shorter than 1s",
             "pipelines.a.retention: is missing",
             "pipelines.a.dedup: not a duration",
-            "pipelines.a.hook: is not supported yet",
+            "pipelines.a.hook: is not a table of settings",
             "pipelines.b.retention: needs window",
             "pipelines.b: windows is not a setting",
         ] {

@@ -7,6 +7,7 @@
 mod bucket;
 mod content;
 mod declared;
+mod hooks;
 mod settings;
 mod totals;
 mod update;
@@ -32,7 +33,7 @@ use crate::model::time::Timestamp;
 use crate::store::timed::{OperationRecorder, OperationTimer, TimedAggregates, timed};
 use crate::store::{
     AggregatePage, AggregateStore, Combined, DeclarationChanged, ErrorKind, Merge, MergeOutcome,
-    StoreError,
+    OutboxStore, StoreError,
 };
 
 /// The scope of the event ids that no merge carries. No pipeline has such a name.
@@ -62,6 +63,8 @@ impl DeclaredPipeline {
 pub struct AggregateEngine {
     /// `None` where the backend keeps no aggregates.
     store: Option<Arc<dyn AggregateStore>>,
+    /// `None` where the backend keeps no notes.
+    outbox: Option<Arc<dyn OutboxStore>>,
     pipelines: BTreeMap<PipelineName, Arc<DeclaredPipeline>>,
     max_future_skew: Duration,
     seen_period: Duration,
@@ -70,7 +73,7 @@ pub struct AggregateEngine {
 
 impl AggregateEngine {
     pub(super) fn new(
-        store: Option<Arc<dyn AggregateStore>>,
+        (store, outbox): (Option<Arc<dyn AggregateStore>>, Option<Arc<dyn OutboxStore>>),
         pipelines: &PipelineSettings,
         rules: AggregateRules,
         events: EventRules,
@@ -83,6 +86,7 @@ impl AggregateEngine {
         };
         Self {
             store,
+            outbox,
             pipelines: pipelines.declared().iter().map(declared).collect(),
             max_future_skew: rules.max_future_skew,
             seen_period: events.dedup,
@@ -120,7 +124,7 @@ impl AggregateEngine {
         let declared: Vec<_> = declared.collect();
         let changed = store.declare(&declared).await?;
         if changed.is_empty() {
-            return Ok(());
+            return self.open_outboxes(&declared).await;
         }
         let changed = changed.iter().map(|DeclarationChanged { pipeline, stored, declared }| {
             format!(
@@ -129,6 +133,20 @@ impl AggregateEngine {
             )
         });
         Err(Invalid::new(changed.collect::<Vec<_>>().join("; ")).into())
+    }
+
+    async fn open_outboxes(&self, declared: &[Arc<Pipeline>]) -> EngineResult<()> {
+        let hooked = declared.iter().filter(|pipeline| pipeline.hook.is_some()).cloned();
+        let hooked: Vec<_> = hooked.collect();
+        match (&self.outbox, hooked.first()) {
+            (Some(outbox), _) => Ok(outbox.open_outboxes(&hooked).await?),
+            (None, None) => Ok(()),
+            (None, Some(pipeline)) => Err(Invalid::new(format!(
+                "the pipeline {} has a hook, and the configured backend supports none",
+                pipeline.name
+            ))
+            .into()),
+        }
     }
 
     /// Returns all pipelines, sorted by name.

@@ -18,7 +18,7 @@ fn engine() -> AggregateEngine {
     let clock = Arc::new(ManualClock::at(at("2026-01-01T12:30:00Z")));
     let pipelines = PipelineSettings::of_toml(PIPELINES);
     let (rules, events) = (AggregateRules::default(), EventRules::default());
-    AggregateEngine::new(None, &pipelines, rules, events, clock)
+    AggregateEngine::new((None, None), &pipelines, rules, events, clock)
 }
 
 fn update(delta: Value, when: When, event_id: Option<&str>) -> NewUpdate<'static> {
@@ -109,7 +109,7 @@ async fn without_a_store_of_aggregates_no_pipeline_can_be_declared() {
     let error = engine().declare().await.expect_err("there is no store");
     assert!(error.to_string().contains("keeps no aggregates"), "{error}");
     let none = AggregateEngine::new(
-        None,
+        (None, None),
         &PipelineSettings::default(),
         AggregateRules::default(),
         EventRules::default(),

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
 use serde_json::Value;
 
 use super::DeclaredPipeline;
@@ -74,13 +75,16 @@ impl UpdateReader {
                 Some(Event { id, content })
             }
         };
+        let note =
+            pipeline.hook.is_some().then(|| note_of(&new, bucket, pipeline.window.is_some(), at));
         let entity = Entity::parse(new.entity).map_err(invalid("entity"))?;
-        Ok(Update { entity, bucket, delta: state, event, ttl: new.ttl })
+        Ok(Update { entity, bucket, delta: state, event, ttl: new.ttl, note })
     }
 
-    /// Returns the bytes that an update's delta takes in memory.
+    /// Returns the bytes that an update's delta and its note take in memory.
     pub fn state_bytes(&self, update: &Update) -> usize {
-        self.declared.pipeline().kind.bytes(&update.delta)
+        let note = update.note.as_ref().map_or(0, |note| note.len());
+        self.declared.pipeline().kind.bytes(&update.delta) + note
     }
 
     /// Checks the number of a batch.
@@ -114,6 +118,29 @@ impl UpdateReader {
         }
         Ok((bucket, at))
     }
+}
+
+/// What receivers of notes are told about an update.
+#[derive(Serialize)]
+struct NoteText<'a> {
+    entity: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bucket: Option<i64>,
+    at: Timestamp,
+    delta: &'a Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_id: Option<&'a str>,
+}
+
+fn note_of(new: &NewUpdate<'_>, bucket: Bucket, windowed: bool, at: Timestamp) -> Arc<str> {
+    let note = NoteText {
+        entity: &new.entity,
+        bucket: windowed.then_some(bucket.0),
+        at,
+        delta: &new.delta,
+        event_id: new.event_id.as_deref(),
+    };
+    serde_json::to_string(&note).expect("texts and JSON can be written as JSON").into()
 }
 
 fn invalid(field: &'static str) -> impl Fn(Invalid) -> UpdateError {

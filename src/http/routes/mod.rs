@@ -29,6 +29,7 @@ pub(crate) fn all() -> Vec<Resource> {
         generations::resource(),
         cache::resource(),
         aggregates::resource(),
+        aggregates::streams(),
         operation::resource(),
         health::resource(),
         metrics::resource(),

@@ -28,6 +28,12 @@ pub struct AggregateSettings {
     /// The most producers whose last batch is remembered, of all pipelines together.
     #[serde(deserialize_with = "settings::count")]
     pub max_producers: usize,
+    /// The most notes in the outbox of a pipeline.
+    #[serde(deserialize_with = "settings::count")]
+    pub max_outbox_notes: usize,
+    /// The most bytes that they take.
+    #[serde(deserialize_with = "settings::bytes")]
+    pub max_outbox_bytes: usize,
 }
 
 /// A batch of updates of one pipeline, and what they depend on.

@@ -27,6 +27,7 @@ mod generations;
 mod leases;
 mod locks;
 mod operation;
+mod outbox;
 mod series;
 mod settings;
 
@@ -46,6 +47,7 @@ pub use self::generations::{GenerationSettings, GenerationStore};
 pub use self::leases::{AcquireOutcome, LeaseSettings, LeaseStore};
 pub use self::locks::{LockOutcome, LockSettings, LockStore};
 pub use self::operation::{Capabilities, ClientStatus, Operation, ResourceStatus, StoreStatus};
+pub use self::outbox::{After, NoteLimits, NotePage, OutboxStore};
 pub use self::series::{
     Change, DeleteOutcome, Delta, OthersSeries, SeriesSettings, SeriesStore, SeriesWriter,
     Snapshot, UpsertCounts, UpsertOutcome, series_bytes,
@@ -72,6 +74,8 @@ pub struct Stores {
     pub cache: Arc<dyn CacheStore>,
     /// The aggregates; `None` where the backend has none.
     pub aggregates: Option<Arc<dyn AggregateStore>>,
+    /// The notes of merges; `None` where the backend has none, and no pipeline can have a hook.
+    pub outbox: Option<Arc<dyn OutboxStore>>,
     /// What concerns the store as a whole.
     pub operation: Arc<dyn Operation>,
 }

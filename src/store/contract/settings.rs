@@ -64,6 +64,8 @@ impl StoreSettings {
                 max_values: 10_000_000,
                 max_event_ids: 10_000_000,
                 max_producers: 1_000_000,
+                max_outbox_notes: 100_000,
+                max_outbox_bytes: 32 << 20,
             },
             cache: CacheSettings::default(),
             flush: FlushSettings { interval: DAY, threshold: usize::MAX },

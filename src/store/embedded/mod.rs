@@ -25,7 +25,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use self::aggregates::{Aggregates, EventIds, Pipelines, Producers};
+use self::aggregates::{Aggregates, EventIds, Notes, Outboxes, Pipelines, Producers};
 use self::buffered::{BufferedSet, FlushSignal, Flusher};
 use self::cache::EmbeddedCache;
 use self::checkpoints::Checkpoints;
@@ -94,6 +94,11 @@ fn durable_tables(settings: &StoreSettings) -> Tables {
         .with_claims::<EventIds>(settings.aggregates.max_event_ids as u64)
         .with(Producers { max: settings.aggregates.max_producers })
         .with(Pipelines)
+        .with(Notes)
+        .with(Outboxes::new(
+            settings.aggregates.max_outbox_notes,
+            settings.aggregates.max_outbox_bytes,
+        ))
 }
 
 /// Both files, when they were found to be sound.
@@ -197,7 +202,8 @@ pub fn open_with(
         checkpoints: Arc::clone(&durable) as _,
         generations: Arc::clone(&durable) as _,
         cache,
-        aggregates: Some(durable),
+        aggregates: Some(Arc::clone(&durable) as _),
+        outbox: Some(durable),
         operation: Arc::new(operation),
     };
     Ok((stores, clock))

@@ -101,6 +101,7 @@ pub fn open_with(
         generations,
         cache,
         aggregates: None,
+        outbox: None,
         operation: Arc::new(RedisOperation::new(shards, resources)),
     })
 }

@@ -1,9 +1,10 @@
 //! What every store of aggregates must do. `merges` has the cases about merging, `once` those that hold that each event
-//! counts once, `ends` those about expiry and limits, `reads` those about reading and deleting.
+//! counts once, `ends` those about expiry and limits, `reads` those about reading and deleting, `outbox` those about notes.
 
 mod ends;
 mod merges;
 mod once;
+mod outbox;
 mod reads;
 
 use std::sync::Arc;
@@ -39,6 +40,12 @@ pub(super) use self::once::{
     an_event_twice_in_a_batch_counts_once, events_survive_a_restart,
     of_racing_claims_of_an_event_one_counts, only_the_first_to_see_an_event_is_told_so,
     producers_are_forgotten_after_their_period,
+};
+pub(super) use self::outbox::{
+    a_reader_of_notes_goes_on_behind_its_cursor, concurrent_merges_have_each_a_note,
+    delivered_notes_leave_unless_there_is_a_stream, each_merged_update_has_a_note_and_no_other_has,
+    notes_survive_a_restart_and_leave_with_their_hook,
+    the_oldest_notes_leave_at_the_bound_and_no_merge_is_refused,
 };
 pub(super) use self::reads::{
     a_change_of_what_stored_values_mean_is_named, a_deleted_value_is_gone_and_its_events_are_not,
@@ -86,6 +93,12 @@ macro_rules! cases {
             a_deleted_value_is_gone_and_its_events_are_not,
             all_buckets_of_an_entity_are_deleted_at_once,
             a_change_of_what_stored_values_mean_is_named,
+            each_merged_update_has_a_note_and_no_other_has,
+            a_reader_of_notes_goes_on_behind_its_cursor,
+            delivered_notes_leave_unless_there_is_a_stream,
+            the_oldest_notes_leave_at_the_bound_and_no_merge_is_refused,
+            concurrent_merges_have_each_a_note,
+            notes_survive_a_restart_and_leave_with_their_hook,
         }
     };
 }
@@ -108,6 +121,7 @@ pub(super) fn pipeline(name: &str, kind: &Value) -> Pipeline {
         kind: Kind::parse(&settings).expect("valid"),
         window: None,
         dedup: Some(DEDUP),
+        hook: None,
     }
 }
 
@@ -133,7 +147,8 @@ pub(super) fn entity(name: impl Into<String>) -> Entity {
 /// Returns an update of the whole time of an entity.
 pub(super) fn add(pipeline: &Pipeline, name: &str, delta: i64) -> Update {
     let delta = pipeline.kind.delta(&json!(delta), Timestamp::from_nanos(0)).expect("valid");
-    Update { entity: entity(name), bucket: Bucket::WHOLE, delta, event: None, ttl: None }
+    let entity = entity(name);
+    Update { entity, bucket: Bucket::WHOLE, delta, event: None, ttl: None, note: None }
 }
 
 /// Returns an update that carries an event, whose content is its delta.

@@ -6,12 +6,14 @@ mod keys;
 mod merge;
 mod pipelines;
 mod read;
+mod stream;
 mod updates;
 mod writer;
 
 use utoipa_axum::routes;
 
 use self::merge::SequenceGap;
+use crate::http::admission::RequestClass;
 use crate::http::problem::Code;
 use crate::http::route::{Resource, read, write};
 
@@ -40,4 +42,11 @@ pub(super) fn resource() -> Resource {
                 .body()
                 .fails(&[Code::Unsupported, Code::TooManyEventIds]),
         )
+}
+
+/// Returns the rows of streams, which have a tag of their own: generated clients can't read them.
+pub(super) fn streams() -> Resource {
+    let streams = "Notes of what was merged into pipelines with a hook, as server-sent events";
+    Resource::new("note-streams", streams)
+        .route(read(routes!(stream::stream_notes)).class(RequestClass::Wait).fails(stream::CODES))
 }

@@ -2,17 +2,13 @@
 //!
 //! Invariant: the id of each event is the cursor to go on with, so that a client that connects again misses nothing.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use axum::response::Response;
 use bytes::Bytes;
-use futures_util::stream;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -23,7 +19,8 @@ use crate::engine::Engine;
 use crate::engine::series::Changes;
 use crate::http::admission::{RunningPermit, WaitFor};
 use crate::http::body::{BodyBudget, Share};
-use crate::http::extract::{Query, one};
+use crate::http::event_stream::{self, EventSource, last_cursor};
+use crate::http::extract::Query;
 use crate::http::problem::Problem;
 use crate::http::state::AppState;
 use crate::http::wire::{Count, given};
@@ -58,36 +55,18 @@ pub(crate) async fn stream_series(
 ) -> Result<Response, Problem> {
     let engine = Arc::clone(state.engine()?);
     let limit = state.page_items(query.limit)?;
-    // A client that connects again sends both: the header is the newer one.
-    let last = one(&headers, "last-event-id")?.filter(|value| !value.is_empty());
-    let text = match last {
-        Some(value) => value.to_str().unwrap_or("not a cursor"),
-        // Without a cursor the request is refused: to begin now would lose changes silently.
-        None => query.cursor.as_deref().unwrap_or_default(),
-    };
+    // Without a cursor the request is refused: to begin now would lose changes silently.
+    let text = last_cursor(&headers, query.cursor.as_deref())?.unwrap_or_default();
     let cursor = parse_cursor(text)?;
     permit.wait_for(WaitFor::Changes)?;
     // The first read happens before the stream begins, so that a cursor that is gone is a status.
     let limit = limit.min(PART_SERIES);
     let first = engine.series.delta(&cursor, limit, Duration::ZERO).await?;
     let first = first.ok_or_else(cursor_gone)?;
-    let mut feed = Feed { state, engine, budget, cursor, limit, event: None, ended: false };
+    let mut feed = Feed { state, engine, budget, cursor, limit, event: None };
     // Before the stream begins, so that a lack of memory is a status, too.
     let begin = feed.begin(first).await?;
-    let events = stream::unfold((Some(begin), feed), |(begin, mut feed)| async move {
-        let text = match begin {
-            Some(begin) => begin,
-            None => feed.next().await?,
-        };
-        Some((Ok::<_, Infallible>(text), (None, feed)))
-    });
-    let mut response = Response::new(Body::from_stream(events));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // Proxies that buffer responses would hold events back.
-    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    Ok(response)
+    Ok(event_stream::respond(begin, feed))
 }
 
 struct Feed {
@@ -97,26 +76,11 @@ struct Feed {
     cursor: Cursor,
     limit: usize,
     /// The event that is being sent, when it has more than one chunk.
-    event: Option<(Parts<EventSource>, Share)>,
-    ended: bool,
+    event: Option<(Parts<OneEvent>, Share)>,
 }
 
-impl Feed {
-    /// Returns the next text; `None` at the end.
-    async fn next(&mut self) -> Option<Bytes> {
-        if self.ended {
-            return None;
-        }
-        match self.try_next().await {
-            Ok(text) => text,
-            Err(problem) => {
-                self.ended = true;
-                Some([b"event: error\ndata: ", &problem.to_json()[..], b"\n\n"].concat().into())
-            }
-        }
-    }
-
-    async fn try_next(&mut self) -> Result<Option<Bytes>, Problem> {
+impl EventSource for Feed {
+    async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
         if let Some((event, _)) = &mut self.event {
             let chunk = event.next().await?;
             if event.has_ended() {
@@ -132,7 +96,9 @@ impl Feed {
         };
         self.begin(found?.ok_or_else(cursor_gone)?).await.map(Some)
     }
+}
 
+impl Feed {
     /// Returns the first text of an event. Where that is not the whole event, it keeps the rest.
     ///
     /// # Errors
@@ -145,7 +111,7 @@ impl Feed {
         }
         // JSON text contains no line feed.
         let text = format!("event: change\nid: {next}\ndata: {{\"events\":[");
-        let mut event = Parts::new(EventSource { next, more }, changes, text);
+        let mut event = Parts::new(OneEvent { next, more }, changes, text);
         let first = event.next().await?;
         let budget = &self.budget;
         if event.has_ended() {
@@ -157,12 +123,12 @@ impl Feed {
 }
 
 /// The changes of one event, which were all read: its id is the cursor behind them.
-struct EventSource {
+struct OneEvent {
     next: Cursor,
     more: bool,
 }
 
-impl Source for EventSource {
+impl Source for OneEvent {
     type Item = Change;
 
     async fn read(&mut self) -> Result<Vec<Change>, Problem> {

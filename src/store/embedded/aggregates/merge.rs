@@ -1,13 +1,14 @@
 //! The command that merges a batch.
 //!
 //! Not the reads. Invariant: all that can fail or refuse comes before the first change, so a batch is merged as a whole
-//! or not at all, and what makes it count once is in the same command.
+//! or not at all, and what makes it count once is in the same command, as are its notes.
 
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
+use super::outbox::add_notes;
 use super::rows::{
     AggregateRow, Aggregates, EventIds, ProducerKey, ProducerRow, Producers, row_key,
 };
@@ -196,6 +197,8 @@ impl Batch {
                 txn.write(&key, AggregateRow::new(&self.pipeline, state, end))?;
             }
         }
+        let notes = chosen.fresh.iter().filter_map(|index| self.updates[*index].note.as_ref());
+        add_notes(txn, &self.pipeline, notes);
         let Some(period) = self.pipeline.dedup else { return Ok(()) };
         txn.claim::<EventIds>(chosen.claims.iter().copied(), period);
         if let Some(sequence) = &self.sequence {

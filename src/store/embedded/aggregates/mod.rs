@@ -2,8 +2,11 @@
 //!
 //! * `rows.rs`: the tables.
 //! * `merge.rs`: the command that merges a batch.
+//! * `outbox.rs`, `outbox_rows.rs`: the notes of what was merged.
 
 mod merge;
+mod outbox;
+mod outbox_rows;
 mod rows;
 
 use std::collections::HashSet;
@@ -14,6 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use self::merge::Batch;
+pub(super) use self::outbox_rows::{Notes, Outboxes};
 use self::rows::{AggregateKey, AggregateRow, pipeline_key, row_key};
 pub(super) use self::rows::{Aggregates, EventIds, Pipelines, Producers};
 use super::durable::{DurableStore, KeyRange, PageLimits, Txn};

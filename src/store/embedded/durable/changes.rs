@@ -75,11 +75,13 @@ pub(in crate::store::embedded) struct Pending<T: DurableTable> {
     pub(in crate::store::embedded) rows: HashMap<T::Key, Option<T::Row>, RandomState>,
     /// How many more rows there are than are committed.
     pub(super) more: i64,
+    /// What all rows that the group has set take in memory, as their table counts it.
+    pub(super) bytes: usize,
 }
 
 impl<T: DurableTable> Default for Pending<T> {
     fn default() -> Self {
-        Self { rows: HashMap::default(), more: 0 }
+        Self { rows: HashMap::default(), more: 0, bytes: 0 }
     }
 }
 
@@ -112,6 +114,10 @@ impl<T: DurableTable> AnyPending for Pending<T> {
 
     fn len(&self) -> usize {
         self.rows.len()
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes
     }
 
     fn encode(&self, entry: &mut Entry) -> serde_json::Result<()> {

@@ -31,6 +31,11 @@ impl<T: DurableTable> MemoryRows<T> {
         Self { table, rows: BTreeMap::new(), ends: BTreeSet::new() }
     }
 
+    /// Returns the definition of the table.
+    pub(in crate::store::embedded) fn table(&self) -> &T {
+        &self.table
+    }
+
     /// Reads a row that is live at `now`.
     pub(in crate::store::embedded) fn get(&self, key: &T::Key, now: SteadyTime) -> Option<&T::Row> {
         self.rows.get(key).filter(|row| self.is_live(row, now))
@@ -147,6 +152,7 @@ impl<T: DurableTable> AnyRows for MemoryRows<T> {
         for (key, row) in pending.expect("changes lie at the tag of their table").rows {
             self.set(key, row);
         }
+        self.table.published();
     }
 
     fn replay(&mut self, _: &Connection, effect: &Effect<'_>, _: i64) -> StoreResult<()> {

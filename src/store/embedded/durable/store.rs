@@ -17,6 +17,7 @@ use super::reader::TablesReader;
 #[cfg(test)]
 use super::shared::TestHook;
 use super::shared::{PublishHook, Shared};
+use super::table::DurableTable;
 use super::tables::Tables;
 use super::transaction::Txn;
 use super::writer::Writer;
@@ -164,6 +165,14 @@ impl DurableStore {
         &self,
     ) -> StoreResult<(RwLockReadGuard<'_, Tables>, Moment)> {
         self.shared.read()
+    }
+
+    /// Reads the definition of a table.
+    pub(in crate::store::embedded) fn table<T: DurableTable, R>(
+        &self,
+        read: impl FnOnce(&T) -> R,
+    ) -> R {
+        read(self.shared.tables.read().rows::<T>().table())
     }
 
     /// Returns the time, at which something that was granted until `end` is acknowledged.

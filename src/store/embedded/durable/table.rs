@@ -41,6 +41,15 @@ pub(in crate::store::embedded) trait DurableTable:
         None
     }
 
+    /// Returns what a row takes in memory, in bytes; 0 where rows are small enough not to be counted.
+    fn bytes(row: &Self::Row) -> usize {
+        let _ = row;
+        0
+    }
+
+    /// Called when changes of the table have become visible. The tables are locked meanwhile.
+    fn published(&self) {}
+
     /// Returns the counters that a new epoch, which begins at the system's time `now`, sets, and their values; `last`
     /// reads a counter as the last epoch left it.
     fn begin_epoch(last: &dyn Fn(&Counter) -> i64, now: Timestamp) -> Vec<(Counter, i64)> {

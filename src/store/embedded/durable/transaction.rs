@@ -3,6 +3,8 @@
 //! Invariant: a command sees all that the commands before it in the group have done, and nothing
 //! that has expired.
 
+use std::ops::Bound;
+
 use super::changes::{Changes, Pending};
 use super::counters::Counters;
 use super::table::{Counter, DurableTable};
@@ -39,6 +41,39 @@ impl<'a> Txn<'a> {
         }
     }
 
+    /// Returns the definition of a table.
+    pub(in crate::store::embedded) fn table<T: DurableTable>(&self) -> &T {
+        self.tables.rows::<T>().table()
+    }
+
+    /// Calls `each` with the rows after `key` until it returns `false`: first with those that the group has not changed, and
+    /// then with those that it has set, both in the order of their keys.
+    pub(in crate::store::embedded) fn rows_after<T: DurableTable>(
+        &self,
+        key: &T::Key,
+        mut each: impl FnMut(&T::Key, &T::Row) -> bool,
+    ) {
+        let pending = self.changes.pending::<T>();
+        let is_changed =
+            |key: &T::Key| pending.is_some_and(|pending| pending.rows.contains_key(key));
+        let committed = self.tables.rows::<T>().range(Bound::Excluded(key), self.now.steady);
+        let live = committed.filter_map(|(of, row)| Some((of, row?)));
+        for (of, row) in live.filter(|(of, _)| !is_changed(of)) {
+            if !each(of, row) {
+                return;
+            }
+        }
+        let changed = pending.into_iter().flat_map(|pending| &pending.rows);
+        let set = changed.filter_map(|(of, row)| Some((of, row.as_ref()?)));
+        let mut set: Vec<_> = set.filter(|(of, _)| *of > key).collect();
+        set.sort_unstable_by_key(|(of, _)| *of);
+        for (of, row) in set {
+            if !each(of, row) {
+                return;
+            }
+        }
+    }
+
     /// Sets a row.
     pub(in crate::store::embedded) fn put<T: DurableTable>(&mut self, key: T::Key, row: T::Row) {
         self.set::<T>(key, Some(row));
@@ -58,6 +93,7 @@ impl<'a> Txn<'a> {
             None => rows.get_unpurged(&key).is_some(),
         };
         pending.more += i64::from(row.is_some()) - i64::from(before);
+        pending.bytes += row.as_ref().map_or(0, T::bytes);
         pending.rows.insert(key, row);
     }
 

@@ -10,6 +10,7 @@ use proptest::prelude::{Just, Strategy, any, prop, prop_oneof, proptest};
 use proptest::test_runner::Config;
 use serde_json::json;
 
+use super::notes::{ModelOutbox, compare_outboxes, hook, note};
 use super::{Fixture, MINUTE};
 use crate::clock::Clock;
 use crate::model::aggregates::{
@@ -18,7 +19,7 @@ use crate::model::aggregates::{
 use crate::model::merge::{Kind, KindSettings};
 use crate::model::pipelines::{Pipeline, PipelineName, Window};
 use crate::model::time::Timestamp;
-use crate::store::{AggregateStore, Fenced, Merge, MergeOutcome};
+use crate::store::{AggregateStore, Fenced, Merge, MergeOutcome, OutboxStore};
 
 const DEDUP: Duration = Duration::from_secs(90);
 const RETENTION: Duration = Duration::from_secs(120);
@@ -48,6 +49,7 @@ enum Step {
     Merge { windowed: bool, changes: Vec<Change>, sequence: Option<(u8, u64)>, fate: Fate },
     MarkSeen { ids: Vec<u8> },
     Delete { windowed: bool, entity: u8, all: bool },
+    Deliver { windowed: bool, notes: u8 },
     Advance { seconds: u8 },
     Purge,
     Compaction { rows: u8 },
@@ -83,6 +85,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => prop::collection::vec(0..4_u8, 0..4).prop_map(|ids| Step::MarkSeen { ids }),
         1 => (any::<bool>(), 0..4_u8, any::<bool>())
             .prop_map(|(windowed, entity, all)| Step::Delete { windowed, entity, all }),
+        2 => (any::<bool>(), 1..6_u8).prop_map(|(windowed, notes)| Step::Deliver { windowed, notes }),
         3 => (1..100_u8).prop_map(|seconds| Step::Advance { seconds }),
         1 => Just(Step::Purge),
         3 => (1..20_u8).prop_map(|rows| Step::Compaction { rows }),
@@ -98,6 +101,7 @@ struct Model {
     values: BTreeMap<(bool, Entity, Bucket), (i64, Option<Timestamp>)>,
     events: BTreeMap<EventId, (u64, Timestamp)>,
     producers: BTreeMap<(bool, Producer), (u64, Timestamp)>,
+    outboxes: BTreeMap<bool, ModelOutbox>,
 }
 
 /// Returns when an event is forgotten: at the next of the moments that are five seconds apart.
@@ -129,7 +133,7 @@ impl Model {
         }
         let conflict = |index| Err(MergeOutcome::Conflict { index });
         let (mut values, mut events) = (self.values.clone(), self.events.clone());
-        let (mut counts, mut refused) = ((0, 0, 0), None);
+        let (mut counts, mut refused, mut applied) = ((0, 0, 0), None, Vec::new());
         for (index, update) in merge.updates.iter().enumerate() {
             let end = merge.pipeline.window.map(|window| {
                 update.bucket.end(window.granularity).saturating_add(window.retention)
@@ -151,6 +155,7 @@ impl Model {
                 continue;
             }
             counts.0 += 1;
+            applied.push(update);
             let delta = merge.pipeline.kind.value(&update.delta, now).expect("of this kind");
             let delta = delta.as_i64().expect("an integer");
             let key = (windowed, update.entity.clone(), update.bucket);
@@ -167,6 +172,7 @@ impl Model {
             return Err(MergeOutcome::Refused { index, why });
         }
         (self.values, self.events) = (values, events);
+        self.outboxes.entry(windowed).or_default().add(applied.into_iter());
         if let Some(ProducerSequence { producer, seq }) = &merge.sequence {
             let end = whole_millis(now.saturating_add(DEDUP));
             self.producers.insert((windowed, producer.clone()), (*seq, end));
@@ -180,7 +186,7 @@ fn whole_millis(at: Timestamp) -> Timestamp {
     at.saturating_add(Duration::from_nanos(999_999)).floor_to_millis()
 }
 
-fn pipeline(windowed: bool) -> Arc<Pipeline> {
+pub(super) fn pipeline(windowed: bool) -> Arc<Pipeline> {
     let settings: KindSettings = serde_json::from_value(json!({"kind": "sum"})).expect("a table");
     let window = Window { granularity: MINUTE, retention: RETENTION };
     Arc::new(Pipeline {
@@ -188,6 +194,7 @@ fn pipeline(windowed: bool) -> Arc<Pipeline> {
         kind: Kind::parse(&settings).expect("valid"),
         window: windowed.then_some(window),
         dedup: Some(DEDUP),
+        hook: Some(hook(!windowed)),
     })
 }
 
@@ -212,6 +219,7 @@ fn a_merge(
             content: change.delta.cast_unsigned(),
         }),
         ttl: change.ttl_seconds.map(|seconds| Duration::from_secs(seconds.into())),
+        note: Some(note(change.entity, change.back.into(), change.delta)),
     };
     let sequence = sequence.map(|(producer, seq)| ProducerSequence {
         producer: Producer::parse(producer.to_string()).expect("valid"),
@@ -339,6 +347,8 @@ async fn delete_step(fixture: &Fixture, model: &mut Model, windowed: bool, of: u
 async fn run(steps: Vec<Step>) {
     let mut fixture = Fixture::new();
     let mut model = Model::default();
+    let pipelines = [true, false].map(pipeline);
+    fixture.store.open_outboxes(&pipelines).await.expect("opens");
     for step in steps {
         match step {
             Step::Merge { windowed, changes, sequence, fate } => {
@@ -352,6 +362,10 @@ async fn run(steps: Vec<Step>) {
             }
             Step::Delete { windowed, entity, all } => {
                 delete_step(&fixture, &mut model, windowed, entity, all).await;
+            }
+            Step::Deliver { windowed, notes } => {
+                let outbox = model.outboxes.entry(windowed).or_default();
+                outbox.deliver(&fixture, windowed, notes.into()).await;
             }
             Step::Advance { seconds } => {
                 fixture.clock.advance(Duration::from_secs(seconds.into()));
@@ -367,6 +381,7 @@ async fn run(steps: Vec<Step>) {
         model.expire(fixture.clock.now());
         compare(&fixture, &model).await;
         compare_windows(&fixture, &model).await;
+        compare_outboxes(&fixture, &mut model.outboxes).await;
     }
 }
 

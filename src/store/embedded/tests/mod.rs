@@ -6,6 +6,7 @@ mod commits;
 mod fences;
 mod long_reads;
 mod model;
+mod notes;
 mod restarts;
 mod schema;
 
@@ -118,6 +119,7 @@ fn load(folder: Option<&Path>) -> Result<Loaded, OpenError> {
     let mut settings = StoreSettings::for_tests();
     // So little that values are read from the file as soon as they are there.
     settings.aggregates.memory = 1;
+    settings.aggregates.max_outbox_notes = notes::MAX_NOTES;
     let tables = durable_tables(&settings);
     let check = |path| DurableStore::check(path, &tables, Missing::Nothing);
     let file = path.as_deref().map(check).transpose()?;
