@@ -59,6 +59,9 @@ impl DeclaredPipeline {
     }
 }
 
+/// The values and the notes, where the backend keeps them.
+type AggregateStores = (Option<Arc<dyn AggregateStore>>, Option<Arc<dyn OutboxStore>>);
+
 /// Aggregates.
 pub struct AggregateEngine {
     /// `None` where the backend keeps no aggregates.
@@ -73,7 +76,7 @@ pub struct AggregateEngine {
 
 impl AggregateEngine {
     pub(super) fn new(
-        (store, outbox): (Option<Arc<dyn AggregateStore>>, Option<Arc<dyn OutboxStore>>),
+        (store, outbox): AggregateStores,
         pipelines: &PipelineSettings,
         rules: AggregateRules,
         events: EventRules,
