@@ -116,3 +116,6 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
