@@ -4,6 +4,7 @@
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 VENV := target/venv
 NPM := target/npm
+MUTANTS_VENV := target/mutants/venv
 VALKEY := target/valkey
 REDIS_6 := target/redis-6.2
 PYTEST := E2E_BINARY=$(TARGET)/debug/holdall $(VENV)/bin/python -B -m pytest
@@ -89,6 +90,10 @@ openapi: ## Regenerates openapi/: the OpenAPI documents and the table of routes
 bench: setup-bench ## Compares with other servers; fails when a promised ratio is missed
 	cargo bench --locked --bench peers -- $(BENCH)
 
+.PHONY: mutants
+mutants: setup-test $(MUTANTS_VENV)/.installed ## Tries small changes of the store and the engine; names those that no test notices
+	$(MUTANTS_VENV)/bin/python -B tests/mutants/run.py $(MUTANTS)
+
 .PHONY: ci
 ci: lint test test-redis-6.2 ## Runs what CI runs
 
@@ -109,6 +114,12 @@ $(VENV)/.installed: tests/e2e/requirements.txt
 	mkdir -p target
 	python3 -m venv --clear $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+$(MUTANTS_VENV)/.installed: tests/mutants/requirements.txt
+	mkdir -p $(dir $(MUTANTS_VENV))
+	python3 -m venv --clear $(MUTANTS_VENV)
+	$(MUTANTS_VENV)/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
 $(VALKEY)/.installed: tests/harness/get-valkey
