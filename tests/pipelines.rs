@@ -1,10 +1,11 @@
 //! Declared pipelines on the real binary: how they are read, what stops a start, what may be changed, and what /metrics shows.
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::config::{check_with, file};
 use crate::harness::redis::Redis;
-use crate::harness::{Exit, Launch, Server};
+use crate::harness::{Exit, Launch, Server, eventually};
 
 const VIEWS: &str =
     "[pipelines.views]\nkind = \"sum\"\nwindow = \"1h\"\nretention = \"7days\"\ndedup = \"1h\"\n";
@@ -155,5 +156,63 @@ async fn metrics_show_what_became_of_updates_and_how_long_operations_take() {
         let name = "holdall_aggregate_operation_duration_seconds_count";
         let line = format!("{name}{{operation=\"views:{operation}\"}} {count}\n");
         assert!(page.contains(&line), "{line} is not in {page}");
+    }
+}
+
+async fn until_shown(server: &Server, what: &str, is_shown: impl Fn(&str) -> bool) -> String {
+    eventually(what, async || {
+        let page = server.get("/metrics").await.text();
+        is_shown(&page).then_some(page)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn values_are_series_on_metrics_whoever_counts_and_whatever_is_pushed() {
+    let config = "refresh.interval = \"50ms\"\n[pipelines.requests]\nkind = \"count\"\n\
+        [pipelines.requests.export]\nname = \"requests_total\"\nlabel = \"path\"\nhelp = \"Requests.\"\n";
+    let server = Launch::new().config(config).start().await;
+    let update = json!({"updates": [{"entity": "/a\"b", "delta": 2}]});
+    for _ in 0..3 {
+        server.post("/v1/aggregates/requests/merge", &update).await.expect(200);
+    }
+    for name in ["requests_total", "other"] {
+        server.try_push(name, 1.0).await.expect("the server responds").expect(200);
+    }
+    let series = "# HELP requests_total Requests.\n# TYPE requests_total counter\n\
+        requests_total{path=\"/a\\\"b\"} 6\n";
+    let page = until_shown(&server, "the push", |page| page.contains("other 1\n")).await;
+    assert!(page.contains(series), "{page}");
+    assert!(page.contains("holdall_exported_entities{pipeline=\"requests\"} 1\n"), "{page}");
+    assert!(!page.contains("requests_total 1"), "{page}");
+    assert!(page.contains("holdall_mirror_clashes_total 1\n"), "{page}");
+    let (_, launch) = server.terminate().await;
+    let server = launch.start().await;
+    // A server is ready only when its page has the exported series.
+    assert!(server.get("/metrics").await.text().contains(series));
+    let deletion = server.request(Method::DELETE, "/v1/aggregates/requests/%2Fa%22b");
+    server.send(deletion).await.expect(200);
+    until_shown(&server, "the deletion", |page| !page.contains("\nrequests_total{")).await;
+}
+
+#[test]
+fn no_two_pipelines_export_the_same_series() {
+    let (_folder, path) = file(
+        "[pipelines.a]\nkind = \"quantiles\"\nexport = { name = \"x\" }\n\
+         [pipelines.b]\nkind = \"sum\"\nexport = { name = \"x_sum\" }\n\
+         [pipelines.c]\nkind = \"sum\"\nwindow = \"1h\"\nretention = \"1h\"\nexport = { name = \"c\" }\n\
+         [pipelines.d]\nkind = \"topk\"\nexport = { name = \"holdall_d\", label = \"__x\", max_entities = 1000000 }\n",
+    );
+    let (code, _, log) = check_with(&["check-config", "--config", &path], &[]);
+    assert_eq!(code, Some(2), "{log}");
+    for part in [
+        "pipelines.a.export, pipelines.b.export: would both have the series x_sum on /metrics",
+        "pipelines.c.export: is for pipelines without window",
+        "pipelines.d.export.type: values of topk",
+        "pipelines.d.export.name: must not begin with holdall_",
+        "pipelines.d.export.label: is not the name of a label",
+        "pipelines.d.export.max_entities: must be at most 100000",
+    ] {
+        assert!(log.contains(part), "{part} is not in {log}");
     }
 }

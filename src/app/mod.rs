@@ -27,7 +27,7 @@ use self::watch::{watch_log, while_healthy};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
 use crate::engine::Engine;
-use crate::exposition::{CacheRegistry, OwnMetrics, Pages, Refresher, UpdateCollector};
+use crate::exposition::{CacheRegistry, Exports, OwnMetrics, Pages, PipelineCollector, Refresher};
 use crate::http::{self, Access, Readiness, RouterParts};
 use crate::store::{Stores, backends};
 
@@ -181,7 +181,7 @@ fn engine(
     let mut engine = Engine::new(stores, config.engine.clone(), Arc::clone(clock));
     engine.aggregates.record_in(&own.aggregate_operations);
     let engine = Arc::new(engine);
-    UpdateCollector::new(Arc::clone(&engine))
+    PipelineCollector::new(Arc::clone(&engine))
         .and_then(|updates| own.registry().register(Box::new(updates)))
         .context("the metrics of aggregates can't be registered")?;
     Ok(engine)
@@ -232,7 +232,8 @@ fn refresh(
     let (series, operation) = (engine.series.store(), Arc::clone(&engine.operation));
     let caches = Arc::new(CacheRegistry::default());
     caches.register(Arc::clone(engine.cache.totals()) as _);
-    let refresher = Refresher::new(series, operation, Arc::clone(pages), caches);
+    let exports = Exports::of(&engine.aggregates);
+    let refresher = Refresher::new(series, operation, Arc::clone(pages), caches, exports);
     let (interval, stop) = (config.exposition.refresh.interval, stop.clone());
     tasks.run(async move { refresher.run(interval, stop).await });
 }

@@ -71,14 +71,15 @@ impl Settings for EngineSettings {
 impl Engine {
     /// Builds the engine over `stores`.
     pub fn new(stores: Stores, settings: EngineSettings, clock: SharedClock) -> Self {
+        let shared = stores.operation.capabilities().shared;
         let aggregates = aggregates::AggregateEngine::new(
             (stores.aggregates, stores.outbox),
             &settings.pipelines,
             settings.aggregates,
             settings.events,
             Arc::clone(&clock),
+            shared,
         );
-        let shared = stores.operation.capabilities().shared;
         let rules = settings.series;
         let (series, leases) = (Arc::clone(&clock), Arc::clone(&clock));
         let roles =

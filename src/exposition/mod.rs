@@ -17,9 +17,9 @@ mod scrape;
 mod settings;
 
 pub use self::own::OwnMetrics;
-pub use self::own::aggregates::UpdateCollector;
+pub use self::own::aggregates::PipelineCollector;
 pub use self::own::totals::{CacheRegistry, CacheTotal, CacheTotals};
-pub use self::refresher::Refresher;
+pub use self::refresher::{Exports, Refresher};
 pub use self::scrape::{
     FILTERING_BYTES, FilteredScrape, Format, Pages, RenderFailed, ScrapeBody, accepts_gzip,
     negotiate,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use config::{Map, Value, ValueKind};
 use serde::Deserialize;
 
+use super::export::{ExportSettings, shared_names};
 use super::hooks;
 use crate::model::hooks::Hook;
 use crate::model::merge::{Kind, KindSettings};
@@ -21,18 +22,24 @@ use crate::model::time::format_duration;
 const MAX_PIPELINES: usize = 256;
 
 /// Settings of pipelines that this version does not support, each with what it would be.
-const LATER: [(&str, &str); 3] = [
-    ("store", "a store of its own"),
-    ("cache", "a cache in front of the store"),
-    ("export", "series on /metrics"),
-];
+const LATER: [(&str, &str); 2] =
+    [("store", "a store of its own"), ("cache", "a cache in front of the store")];
 
 /// `[pipelines]`: a table for each pipeline, and the pipelines once these are checked.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(from = "BTreeMap<String, Value>")]
 pub struct PipelineSettings {
     given: BTreeMap<String, Value>,
-    declared: Vec<Arc<Pipeline>>,
+    declared: Vec<Declaration>,
+}
+
+/// A pipeline as it was declared.
+#[derive(Debug, Clone)]
+pub struct Declaration {
+    /// The pipeline.
+    pub pipeline: Arc<Pipeline>,
+    /// How its values are shown on /metrics, if they are.
+    pub export: Option<ExportSettings>,
 }
 
 impl From<BTreeMap<String, Value>> for PipelineSettings {
@@ -46,7 +53,7 @@ impl PipelineSettings {
     pub const SECRETS: &[&str] = &["pipelines.*.hook.secret"];
 
     /// Returns the pipelines, sorted by name; none before the settings were checked.
-    pub fn declared(&self) -> &[Arc<Pipeline>] {
+    pub fn declared(&self) -> &[Declaration] {
         &self.declared
     }
 
@@ -68,16 +75,22 @@ impl Settings for PipelineSettings {
         violations.require(self.given.len() <= MAX_PIPELINES, &["pipelines"], || {
             format!("has more than {MAX_PIPELINES} pipelines")
         });
-        let declared = self
-            .given
-            .iter()
-            .filter_map(|(name, given)| declare(name, given, violations).map(Arc::new));
+        let declared =
+            self.given.iter().filter_map(|(name, given)| declare(name, given, violations));
         self.declared = declared.collect();
+        let exports = self.declared.iter().filter_map(|declaration| {
+            Some((declaration.pipeline.name.as_str(), declaration.export.as_ref()?))
+        });
+        for (name, pipelines) in shared_names(exports) {
+            let settings = pipelines.iter().map(|pipeline| format!("pipelines.{pipeline}.export"));
+            let what = format!("would both have the series {name} on /metrics");
+            violations.report(settings.collect::<Vec<_>>().join(", "), what);
+        }
     }
 }
 
 /// Makes a pipeline; `None` after errors, which are reported.
-fn declare(name: &str, given: &Value, violations: &mut Violations) -> Option<Pipeline> {
+fn declare(name: &str, given: &Value, violations: &mut Violations) -> Option<Declaration> {
     let setting = format!("pipelines.{name}");
     let ValueKind::Table(table) = given.kind.clone() else {
         violations.report(setting, "is not a table of settings");
@@ -93,11 +106,14 @@ fn declare(name: &str, given: &Value, violations: &mut Violations) -> Option<Pip
     let window = reader.window();
     let dedup = reader.duration("dedup");
     let hook = reader.hook();
+    let export = reader.table.remove("export");
     let kind = reader.kind();
+    let export = export.and_then(|export| reader.export(export, kind.as_ref(), window));
     if reader.failed {
         return None;
     }
-    Some(Pipeline { name: name?, kind: kind?, window, dedup, hook })
+    let pipeline = Arc::new(Pipeline { name: name?, kind: kind?, window, dedup, hook });
+    Some(Declaration { pipeline, export })
 }
 
 /// The settings of one pipeline that are not read yet.
@@ -166,6 +182,29 @@ impl Reader<'_> {
         None
     }
 
+    fn export(
+        &mut self,
+        export: Value,
+        kind: Option<&Kind>,
+        window: Option<Window>,
+    ) -> Option<ExportSettings> {
+        if window.is_some() {
+            let why =
+                "is for pipelines without window: a series has one value, not one for each bucket";
+            self.fail("export", why.to_owned());
+        }
+        match ExportSettings::read(export, kind?) {
+            Ok(export) => Some(export),
+            Err(errors) => {
+                for (setting, what) in errors {
+                    let setting = format!("export.{setting}");
+                    self.fail(setting.trim_end_matches('.'), what);
+                }
+                None
+            }
+        }
+    }
+
     /// Reads what is left: the kind and its parameters.
     fn kind(&mut self) -> Option<Kind> {
         let table = std::mem::take(&mut self.table);
@@ -201,6 +240,7 @@ mod tests {
         assert_eq!(errors, [""; 0]);
         let [total, views] = settings.declared() else { panic!("two pipelines") };
         let hour = Duration::from_secs(3600);
+        let (total, views) = (&total.pipeline, &views.pipeline);
         let window = Window { granularity: hour, retention: 7 * 24 * hour };
         assert_eq!((views.window, views.dedup), (Some(window), Some(24 * hour)));
         assert_eq!((total.window, total.dedup), (None, None));

@@ -7,6 +7,7 @@
 mod bucket;
 mod content;
 mod declared;
+mod export;
 mod hooks;
 mod settings;
 mod totals;
@@ -18,7 +19,8 @@ use std::time::Duration;
 
 pub use self::bucket::When;
 use self::bucket::bucket_of;
-pub use self::declared::PipelineSettings;
+pub use self::declared::{Declaration, PipelineSettings};
+pub use self::export::{Export, ExportSettings};
 pub use self::settings::{AggregateRules, EventRules};
 pub use self::totals::{UpdateFate, UpdateTotals};
 pub use self::update::{NewUpdate, UpdateError, UpdateReader};
@@ -45,12 +47,19 @@ pub struct DeclaredPipeline {
     totals: UpdateTotals,
     /// Keeps how long merges take, with all that is done around the store.
     merge_timer: Option<Arc<dyn OperationTimer>>,
+    /// Shows its values on /metrics, if it has an export.
+    export: Option<Arc<Export>>,
 }
 
 impl DeclaredPipeline {
     /// Returns the pipeline.
     pub fn pipeline(&self) -> &Arc<Pipeline> {
         &self.pipeline
+    }
+
+    /// Returns what shows its values on /metrics, if it has an export.
+    pub fn export(&self) -> Option<&Arc<Export>> {
+        self.export.as_ref()
     }
 
     /// Returns what became of its updates.
@@ -81,11 +90,16 @@ impl AggregateEngine {
         rules: AggregateRules,
         events: EventRules,
         clock: SharedClock,
+        shared: bool,
     ) -> Self {
-        let declared = |pipeline: &Arc<Pipeline>| {
+        let declared = |Declaration { pipeline, export }: &Declaration| {
             let (name, pipeline) = (pipeline.name.clone(), Arc::clone(pipeline));
             let totals = UpdateTotals::default();
-            (name, Arc::new(DeclaredPipeline { pipeline, totals, merge_timer: None }))
+            let export = export.clone().map(|export| {
+                let (pipeline, clock) = (Arc::clone(&pipeline), Arc::clone(&clock));
+                Arc::new(Export::new(pipeline, export, shared, clock))
+            });
+            (name, Arc::new(DeclaredPipeline { pipeline, totals, merge_timer: None, export }))
         };
         Self {
             store,
@@ -107,6 +121,7 @@ impl AggregateEngine {
                 pipeline: Arc::clone(&declared.pipeline),
                 totals: UpdateTotals::default(),
                 merge_timer: Some(recorder.timer(&format!("{name}:store_merge"))),
+                export: declared.export.clone(),
             });
         }
     }
@@ -188,7 +203,16 @@ impl AggregateEngine {
         let pipeline = Arc::clone(&declared.pipeline);
         let merge = Merge { pipeline, updates, sequence, fence };
         let merged = async {
-            let outcome = unfence(self.store()?.merge(merge).await?)?;
+            let store = self.store()?;
+            let merged = match &declared.export {
+                None => store.merge(merge).await?,
+                Some(export) => {
+                    let entities = merge.updates.iter().map(|update| update.entity.clone());
+                    let (entities, store) = (entities.collect(), Arc::clone(store));
+                    export.marking(entities, async move { store.merge(merge).await }).await?
+                }
+            };
+            let outcome = unfence(merged)?;
             declared.totals.count(&outcome);
             Ok(outcome)
         };
@@ -268,12 +292,22 @@ impl AggregateEngine {
     /// [`EngineError::NotFound`] when there was none, [`EngineError::FenceRefused`], and failures of the store.
     pub async fn delete(
         &self,
-        pipeline: &Arc<Pipeline>,
+        declared: &DeclaredPipeline,
         entity: &Entity,
         bucket: Option<Bucket>,
         fence: Option<Fence>,
     ) -> EngineResult<u64> {
-        match unfence(self.store()?.delete(pipeline, entity, bucket, fence).await?)? {
+        let (store, pipeline) = (self.store()?, &declared.pipeline);
+        let deleted = match &declared.export {
+            None => store.delete(pipeline, entity, bucket, fence).await?,
+            Some(export) => {
+                let (store, pipeline, of) =
+                    (Arc::clone(store), Arc::clone(pipeline), entity.clone());
+                let delete = async move { store.delete(&pipeline, &of, bucket, fence).await };
+                export.marking(vec![entity.clone()], delete).await?
+            }
+        };
+        match unfence(deleted)? {
             0 => Err(EngineError::NotFound("aggregate")),
             deleted => Ok(deleted),
         }
@@ -297,9 +331,14 @@ impl AggregateEngine {
         Ok(self.store()?.mark_seen(ids, self.seen_period).await?)
     }
 
-    fn store(&self) -> EngineResult<&dyn AggregateStore> {
+    /// Returns the store; `None` where the backend keeps no aggregates.
+    pub fn shared_store(&self) -> Option<Arc<dyn AggregateStore>> {
+        self.store.clone()
+    }
+
+    fn store(&self) -> EngineResult<&Arc<dyn AggregateStore>> {
         let unsupported = || StoreError::new(ErrorKind::Unsupported, "no aggregates");
-        Ok(self.store.as_deref().ok_or_else(unsupported)?)
+        Ok(self.store.as_ref().ok_or_else(unsupported)?)
     }
 }
 

@@ -18,7 +18,7 @@ fn engine() -> AggregateEngine {
     let clock = Arc::new(ManualClock::at(at("2026-01-01T12:30:00Z")));
     let pipelines = PipelineSettings::of_toml(PIPELINES);
     let (rules, events) = (AggregateRules::default(), EventRules::default());
-    AggregateEngine::new((None, None), &pipelines, rules, events, clock)
+    AggregateEngine::new((None, None), &pipelines, rules, events, clock, false)
 }
 
 fn update(delta: Value, when: When, event_id: Option<&str>) -> NewUpdate<'static> {
@@ -114,6 +114,7 @@ async fn without_a_store_of_aggregates_no_pipeline_can_be_declared() {
         AggregateRules::default(),
         EventRules::default(),
         Arc::new(ManualClock::at(at("2026-01-01T12:30:00Z"))),
+        false,
     );
     none.declare().await.expect("there is nothing to keep");
     assert!(matches!(none.mark_seen(&[]).await, Err(EngineError::Store(_))));

@@ -20,8 +20,7 @@ use super::chunks::{ChunkCache, ChunkReuse, Content, Exposition, RenderedPage, i
 use super::family::Family;
 use super::family::line_order::LineSorter;
 use super::family::page::{LineUpdate, LineValue, MetadataId, Scratch};
-use super::own::OWN_PREFIX;
-use crate::model::series::SeriesKey;
+use crate::model::series::{OWN_PREFIX, SeriesKey};
 use crate::store::Change;
 
 /// The series of the store, rendered.
@@ -34,7 +33,9 @@ pub struct Mirror {
     chunks: ChunkCache,
     scratch: Scratch,
     series: usize,
-    /// Upserts that were not mirrored because their names are reserved for holdall's own metrics.
+    /// The names of the series that pipelines export. Pushed ones of these names are not mirrored.
+    exported: HashSet<Arc<str>>,
+    /// Upserts that were not mirrored because their names are reserved.
     skipped: u64,
 }
 
@@ -75,8 +76,14 @@ impl Mirror {
             chunks: ChunkCache::new(reuse),
             scratch: Scratch::default(),
             series: 0,
+            exported: HashSet::new(),
             skipped: 0,
         }
+    }
+
+    /// From now on, only [`Mirror::apply_exported`] changes series of these names.
+    pub fn reserve(&mut self, exported: HashSet<Arc<str>>) {
+        self.exported = exported;
     }
 
     /// Returns the number of mirrored series.
@@ -91,6 +98,12 @@ impl Mirror {
 
     /// Applies changes, in their order. The cost grows with the number of changes, times the size of a page.
     pub fn apply(&mut self, changes: Vec<Change>) {
+        let changes = self.without_reserved(changes);
+        self.apply_exported(changes);
+    }
+
+    /// Applies changes of series that pipelines export, in their order.
+    pub fn apply_exported(&mut self, changes: Vec<Change>) {
         let mut changes = self.intern(changes);
         // Stable, so that of two changes of one series the later one stays the later.
         changes.sort_by(|a, b| compare_names(&a.key.name, &b.key.name));
@@ -113,6 +126,20 @@ impl Mirror {
         self.metadata.sweep(ids);
     }
 
+    /// Drops changes of series whose names are reserved, and counts them.
+    fn without_reserved(&mut self, mut changes: Vec<Change>) -> Vec<Change> {
+        changes.retain(|change| {
+            let (key, is_upsert) = match change {
+                Change::Upserted(point) => (&point.key, true),
+                Change::Deleted(key) => (key, false),
+            };
+            let reserved = key.name.starts_with(OWN_PREFIX) || self.exported.contains(&key.name);
+            self.skipped += u64::from(reserved && is_upsert);
+            !reserved
+        });
+        changes
+    }
+
     fn intern(&mut self, changes: Vec<Change>) -> Vec<SeriesChange> {
         let mut interned = Vec::with_capacity(changes.len());
         for change in changes {
@@ -123,11 +150,7 @@ impl Mirror {
                 },
                 Change::Deleted(key) => SeriesChange { key, value: None },
             };
-            if change.key.name.starts_with(OWN_PREFIX) {
-                self.skipped += u64::from(change.value.is_some());
-            } else {
-                interned.push(change);
-            }
+            interned.push(change);
         }
         interned
     }

@@ -1,4 +1,5 @@
-//! The metrics of aggregates: what became of the updates of each pipeline, and how long its operations take.
+//! The metrics of aggregates: what became of the updates of each pipeline, how long its operations take, and what of it
+//! is exported.
 //!
 //! Invariant: only declared pipelines are labels, so the number of series is bounded.
 
@@ -8,11 +9,11 @@ use std::time::Duration;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
 };
 
 use crate::engine::Engine;
-use crate::engine::aggregates::UpdateFate;
+use crate::engine::aggregates::{DeclaredPipeline, UpdateFate};
 use crate::store::timed::{OperationRecorder, OperationTimer};
 
 /// The bounds of the durations of operations, in seconds.
@@ -72,45 +73,82 @@ impl OperationTimer for OperationMetric {
     }
 }
 
-/// Shows what the engine counts about updates.
-pub struct UpdateCollector {
+/// Shows what the engine counts about updates and exports.
+pub struct PipelineCollector {
     engine: Arc<Engine>,
     desc: Vec<Desc>,
 }
 
-impl UpdateCollector {
+impl PipelineCollector {
     /// Shows the totals of `engine`.
     ///
     /// # Errors
-    /// Never: the name and the labels are valid.
+    /// Never: the names and the labels are valid.
     pub fn new(engine: Arc<Engine>) -> prometheus::Result<Self> {
-        let desc = counters()?.desc().into_iter().cloned().collect();
+        let families = Families::new()?;
+        let exports = families.exports.iter().flat_map(Collector::desc);
+        let desc = families.updates.desc().into_iter().chain(exports).cloned().collect();
         Ok(Self { engine, desc })
     }
 }
 
-fn counters() -> prometheus::Result<IntCounterVec> {
-    let opts = Opts::new(
-        "holdall_aggregate_updates_total",
-        "Updates of aggregates, by pipeline and what became of them.",
-    );
-    IntCounterVec::new(opts, &["pipeline", "outcome"])
+/// The families, made anew for each scrape.
+struct Families {
+    updates: IntCounterVec,
+    /// The exported entities, those of them that are not shown, and whether there are more.
+    exports: [IntGaugeVec; 3],
 }
 
-impl Collector for UpdateCollector {
+impl Families {
+    fn new() -> prometheus::Result<Self> {
+        let opts = Opts::new(
+            "holdall_aggregate_updates_total",
+            "Updates of aggregates, by pipeline and what became of them.",
+        );
+        let updates = IntCounterVec::new(opts, &["pipeline", "outcome"])?;
+        let gauge = |name, help| IntGaugeVec::new(Opts::new(name, help), &["pipeline"]);
+        let exports = [
+            gauge(
+                "holdall_exported_entities",
+                "Entities whose values are exported to /metrics, by pipeline.",
+            )?,
+            gauge(
+                "holdall_exported_unreadable_entities",
+                "Exported entities that have no series, since they are no labels or their values no numbers.",
+            )?,
+            gauge(
+                "holdall_export_truncated",
+                "1 while a pipeline has more entities than it may export, 0 otherwise.",
+            )?,
+        ];
+        Ok(Self { updates, exports })
+    }
+
+    fn fill(&self, declared: &DeclaredPipeline) {
+        let name = declared.pipeline().name.as_str();
+        for fate in UpdateFate::ALL {
+            let counter = self.updates.with_label_values(&[name, fate.as_str()]);
+            counter.inc_by(declared.totals().get(fate));
+        }
+        let Some(export) = declared.export() else { return };
+        let values = [export.entities(), export.unreadable(), usize::from(export.is_truncated())];
+        for (gauge, value) in self.exports.iter().zip(values) {
+            gauge.with_label_values(&[name]).set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
+    }
+}
+
+impl Collector for PipelineCollector {
     fn desc(&self) -> Vec<&Desc> {
         self.desc.iter().collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let Ok(counters) = counters() else { return Vec::new() };
+        let Ok(families) = Families::new() else { return Vec::new() };
         for declared in self.engine.aggregates.pipelines() {
-            let name = declared.pipeline().name.as_str();
-            for fate in UpdateFate::ALL {
-                let counter = counters.with_label_values(&[name, fate.as_str()]);
-                counter.inc_by(declared.totals().get(fate));
-            }
+            families.fill(declared);
         }
-        counters.collect()
+        let exports = families.exports.iter().flat_map(Collector::collect);
+        families.updates.collect().into_iter().chain(exports).collect()
     }
 }

@@ -24,10 +24,6 @@ pub use self::gauge_family::GaugeFamily;
 use self::process::ProcessCollector;
 pub use self::store_client::{ClientMetricNames, ClientMetrics};
 
-/// The prefix of every own metric. Pushed series with it are not mirrored, so that no writer can imitate an
-/// own metric.
-pub const OWN_PREFIX: &str = "holdall_";
-
 /// The bounds of request durations, in seconds.
 const REQUEST_SECONDS: &[f64] = &[
     0.000_25, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
@@ -308,6 +304,7 @@ impl Registrar<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::series::OWN_PREFIX;
 
     #[test]
     fn every_name_has_the_prefix_and_follows_the_conventions() {

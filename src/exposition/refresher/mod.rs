@@ -6,6 +6,8 @@
 //! Invariant: mirror and cursor always belong together: the mirror is what a snapshot at the
 //! cursor would show.
 
+mod exports;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +16,7 @@ use tokio::sync::Mutex;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+pub use self::exports::Exports;
 use super::chunks::ChunkReuse;
 use super::mirror::Mirror;
 use super::own::totals::{CacheRegistry, LastTotal};
@@ -41,6 +44,7 @@ pub struct Refresher {
     pages: Arc<Pages>,
     caches: Arc<CacheRegistry>,
     reuse: Arc<ChunkReuse>,
+    exports: Exports,
     /// `None` before the first snapshot, and after the store refused the cursor.
     state: Mutex<Option<MirrorState>>,
     totals: parking_lot::Mutex<LastStoreTotals>,
@@ -58,6 +62,8 @@ impl std::fmt::Debug for Refresher {
 struct MirrorState {
     mirror: Mirror,
     cursor: Cursor,
+    /// For each export, whether the mirror has its series.
+    has_export: Vec<bool>,
 }
 
 /// The totals of the store at the last tick.
@@ -76,6 +82,7 @@ impl Refresher {
         operation: Arc<dyn Operation>,
         pages: Arc<Pages>,
         caches: Arc<CacheRegistry>,
+        exports: Exports,
     ) -> Self {
         let reuse = Arc::new(ChunkReuse::default());
         caches.register(Arc::clone(&reuse) as _);
@@ -85,6 +92,7 @@ impl Refresher {
             pages,
             caches,
             reuse,
+            exports,
             state: Mutex::new(None),
             totals: parking_lot::Mutex::default(),
             last_failure: parking_lot::Mutex::default(),
@@ -184,7 +192,10 @@ impl Refresher {
                 }
             }
         }
+        // What a failing store of aggregates does not export keeps no series from the pages.
+        let exported = self.refresh_exports(&mut state).await;
         self.publish(&mut state).await?;
+        exported?;
         if let Some(moment) = caught_up_at {
             self.pages.set_refreshed(moment);
         }
@@ -196,8 +207,10 @@ impl Refresher {
     /// same state.
     async fn build(&self) -> StoreResult<MirrorState> {
         let first = self.read_part(None).await?;
-        let mirror = Mirror::new(Arc::clone(&self.reuse));
-        let mut state = Some(MirrorState { mirror, cursor: first.cursor });
+        let mut mirror = Mirror::new(Arc::clone(&self.reuse));
+        mirror.reserve(self.exports.names());
+        let has_export = self.exports.none_mirrored();
+        let mut state = Some(MirrorState { mirror, cursor: first.cursor, has_export });
         let (mut points, mut more) = (first.points, first.more);
         loop {
             let after: Option<SeriesKey> =
@@ -267,23 +280,35 @@ impl Refresher {
 }
 
 /// Applies changes off the async threads, and advances the cursor to `next`.
-///
-/// The state is taken out while this runs. If applying panics, it is lost, and the next tick builds a new
-/// mirror: a mirror that has a part of the changes is never used.
 async fn apply(
     state: &mut Option<MirrorState>,
     changes: Vec<Change>,
     next: Option<Cursor>,
 ) -> StoreResult<()> {
-    let Some(mut taken) = state.take() else { return Ok(()) };
     if changes.is_empty() {
-        taken.cursor = next.unwrap_or(taken.cursor);
-        *state = Some(taken);
+        if let (Some(state), Some(next)) = (state, next) {
+            state.cursor = next;
+        }
         return Ok(());
     }
+    let apply = |state: &mut MirrorState| {
+        state.mirror.apply(changes);
+        state.cursor = next.unwrap_or_else(|| state.cursor.clone());
+    };
+    change_state(state, apply).await
+}
+
+/// Changes the state off the async threads.
+///
+/// It is taken out while this runs. If the change panics, it is lost, and the next tick builds a new mirror: a mirror
+/// that has a part of the changes is never used.
+async fn change_state(
+    state: &mut Option<MirrorState>,
+    change: impl FnOnce(&mut MirrorState) + Send + 'static,
+) -> StoreResult<()> {
+    let Some(mut taken) = state.take() else { return Ok(()) };
     let work = move || {
-        taken.mirror.apply(changes);
-        taken.cursor = next.unwrap_or(taken.cursor);
+        change(&mut taken);
         taken
     };
     *state = Some(off_thread(work).await?);

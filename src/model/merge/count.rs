@@ -5,7 +5,10 @@
 use serde_json::Value;
 
 use super::codec::Reader;
-use super::{DecodeError, Invalid, MergeError, Monoid, OtherKind, Timestamp, number, tag};
+use super::{
+    DecodeError, Invalid, MergeError, MetricSample, MetricType, Monoid, OtherKind, Timestamp,
+    number, tag,
+};
 
 /// The sum of steps that are not negative.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +58,14 @@ impl Monoid for Count {
 
     fn value(&self, state: &i64, _now: Timestamp) -> Result<Value, OtherKind> {
         Ok(Value::from(*state))
+    }
+
+    fn metric_type(&self) -> Option<MetricType> {
+        Some(MetricType::Counter)
+    }
+
+    fn samples(&self, state: &i64, _now: Timestamp) -> Vec<MetricSample> {
+        vec![MetricSample::integer(*state)]
     }
 
     fn heap_bytes(&self, _state: &i64) -> usize {

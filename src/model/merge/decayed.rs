@@ -9,7 +9,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::codec::Reader;
-use super::{DecodeError, Invalid, MergeError, Monoid, OtherKind, Timestamp, number, tag};
+use super::{
+    DecodeError, Invalid, MergeError, MetricSample, MetricType, Monoid, OtherKind, Timestamp,
+    number, tag,
+};
 use crate::model::time::format_duration;
 
 /// A sum of floats that decays.
@@ -91,6 +94,18 @@ impl Monoid for DecayedSum {
         let at = now.max(state.at);
         let half_life = format_duration(self.half_life);
         Ok(json!({ "value": self.at(*state, at), "at": at, "half_life": half_life }))
+    }
+
+    fn metric_type(&self) -> Option<MetricType> {
+        Some(MetricType::Gauge)
+    }
+
+    fn samples(&self, state: &Decayed, now: Timestamp) -> Vec<MetricSample> {
+        vec![MetricSample::plain(self.at(*state, now.max(state.at)))]
+    }
+
+    fn changes_with_time(&self) -> bool {
+        true
     }
 
     fn heap_bytes(&self, _state: &Decayed) -> usize {

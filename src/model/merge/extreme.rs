@@ -9,7 +9,9 @@ use serde_json::Value;
 
 use super::codec::{self, Reader};
 use super::number::{self, Float};
-use super::{DecodeError, Invalid, MergeError, Monoid, OtherKind, Timestamp, tag};
+use super::{
+    DecodeError, Invalid, MergeError, MetricSample, MetricType, Monoid, OtherKind, Timestamp, tag,
+};
 
 /// Which of two numbers is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +85,14 @@ impl Monoid for IntegerExtreme {
         Ok(Value::from(*state))
     }
 
+    fn metric_type(&self) -> Option<MetricType> {
+        Some(MetricType::Gauge)
+    }
+
+    fn samples(&self, state: &Option<i64>, _now: Timestamp) -> Vec<MetricSample> {
+        state.map(MetricSample::integer).into_iter().collect()
+    }
+
     fn heap_bytes(&self, _state: &Option<i64>) -> usize {
         0
     }
@@ -149,6 +159,14 @@ impl Monoid for FloatExtreme {
 
     fn value(&self, state: &Option<Float>, _now: Timestamp) -> Result<Value, OtherKind> {
         Ok(state.map_or(Value::Null, |float| number::float_json(float.get())))
+    }
+
+    fn metric_type(&self) -> Option<MetricType> {
+        Some(MetricType::Gauge)
+    }
+
+    fn samples(&self, state: &Option<Float>, _now: Timestamp) -> Vec<MetricSample> {
+        state.map(|float| MetricSample::plain(float.get())).into_iter().collect()
     }
 
     fn heap_bytes(&self, _state: &Option<Float>) -> usize {

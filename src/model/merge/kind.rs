@@ -10,7 +10,8 @@ use super::codec::Reader;
 use super::element::Element;
 use super::settings;
 use super::{
-    Any, DecodeError, Invalid, KindSettings, MergeError, OtherKind, QueryError, State, Timestamp,
+    Any, DecodeError, Invalid, KindSettings, MergeError, MetricSample, MetricType, OtherKind,
+    QueryError, State, Timestamp,
 };
 
 /// The version of the stored form. It is the first byte, so that a later version can be told apart.
@@ -128,6 +129,25 @@ impl Kind {
         let is_in = self.any.contains(state, &Element::parse(element)?)?;
         Ok(is_in
             .ok_or_else(|| Invalid::new("this kind of aggregate does not know its elements"))?)
+    }
+
+    /// Returns the type of the metric that values of this kind can be shown as; `None` where they can't.
+    pub fn metric_type(&self) -> Option<MetricType> {
+        self.any.metric_type()
+    }
+
+    /// Returns a value as samples of that metric, as it is at `now`; none where it is no number, such as a text of
+    /// `last`.
+    ///
+    /// # Errors
+    /// When the state is of another kind, which is a defect of the caller.
+    pub fn samples(&self, state: &State, now: Timestamp) -> Result<Vec<MetricSample>, OtherKind> {
+        self.any.samples(state, now)
+    }
+
+    /// Returns whether a value of this kind changes while nothing is merged into it.
+    pub fn changes_with_time(&self) -> bool {
+        self.any.changes_with_time()
     }
 
     /// Returns the bytes that a state of this kind takes in memory.

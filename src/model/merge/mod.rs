@@ -24,6 +24,7 @@ mod laws;
 mod map;
 mod number;
 mod quantiles;
+mod sample;
 mod set;
 mod settings;
 mod sketch;
@@ -40,6 +41,7 @@ use serde_json::Value;
 
 pub use self::error::{DecodeError, MergeError, OtherKind, QueryError};
 pub use self::kind::Kind;
+pub use self::sample::MetricSample;
 pub use self::settings::KindSettings;
 
 use self::bloom::Bloom;
@@ -57,6 +59,7 @@ use self::timed::Timed;
 use self::topk::TopK;
 use self::tuple::Tuple;
 use super::Invalid;
+use super::series::MetricType;
 use super::time::Timestamp;
 
 /// One kind with its parameters.
@@ -102,6 +105,21 @@ trait Monoid {
     /// Returns whether an element is, or may be, in the state; `None` for a kind that can't tell.
     fn contains(&self, _state: &Self::State, _element: &Element) -> Option<bool> {
         None
+    }
+
+    /// Returns the type of the metric that values can be shown as; `None` where they can't.
+    fn metric_type(&self) -> Option<MetricType> {
+        None
+    }
+
+    /// Returns a value as samples of that metric, as it is at `now`; none where it is no number.
+    fn samples(&self, _state: &Self::State, _now: Timestamp) -> Vec<MetricSample> {
+        Vec::new()
+    }
+
+    /// Returns whether a value changes while nothing is merged into it.
+    fn changes_with_time(&self) -> bool {
+        false
     }
 
     /// Returns the bytes that a state takes on the heap.
@@ -203,6 +221,29 @@ macro_rules! kinds {
                 match (self, &state.0) {
                     $((Self::$name(kind), Repr::$name(state)) => Ok(kind.contains(state, element)),)*
                     _ => Err(OtherKind),
+                }
+            }
+
+            fn metric_type(&self) -> Option<MetricType> {
+                match self {
+                    $(Self::$name(kind) => kind.metric_type()),*
+                }
+            }
+
+            fn samples(
+                &self,
+                state: &State,
+                now: Timestamp,
+            ) -> Result<Vec<MetricSample>, OtherKind> {
+                match (self, &state.0) {
+                    $((Self::$name(kind), Repr::$name(state)) => Ok(kind.samples(state, now)),)*
+                    _ => Err(OtherKind),
+                }
+            }
+
+            fn changes_with_time(&self) -> bool {
+                match self {
+                    $(Self::$name(kind) => kind.changes_with_time()),*
                 }
             }
 

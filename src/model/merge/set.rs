@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use super::codec::{self, Reader};
 use super::element::Element;
-use super::{DecodeError, Invalid, MergeError, Monoid, OtherKind, Timestamp, tag};
+use super::{
+    DecodeError, Invalid, MergeError, MetricSample, MetricType, Monoid, OtherKind, Timestamp, tag,
+};
 
 /// A set of elements.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,6 +109,16 @@ impl Monoid for Set {
     fn value(&self, state: &Box<Elements>, _now: Timestamp) -> Result<Value, OtherKind> {
         let items: Vec<_> = state.sorted.iter().map(Element::json).collect();
         Ok(json!({ "count": items.len(), "items": items }))
+    }
+
+    fn metric_type(&self) -> Option<MetricType> {
+        Some(MetricType::Gauge)
+    }
+
+    fn samples(&self, state: &Box<Elements>, _now: Timestamp) -> Vec<MetricSample> {
+        #[expect(clippy::cast_precision_loss, reason = "samples are floats")]
+        let count = state.sorted.len() as f64;
+        vec![MetricSample::plain(count)]
     }
 
     fn contains(&self, state: &Box<Elements>, element: &Element) -> Option<bool> {

@@ -7,7 +7,10 @@ use serde_json::Value;
 
 use super::codec::Reader;
 use super::exact::Total;
-use super::{DecodeError, Invalid, MergeError, Monoid, OtherKind, Timestamp, number, tag};
+use super::{
+    DecodeError, Invalid, MergeError, MetricSample, MetricType, Monoid, OtherKind, Timestamp,
+    number, tag,
+};
 
 /// The sum of 64-bit integers.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,6 +52,14 @@ impl Monoid for IntegerSum {
 
     fn value(&self, state: &i64, _now: Timestamp) -> Result<Value, OtherKind> {
         Ok(Value::from(*state))
+    }
+
+    fn metric_type(&self) -> Option<MetricType> {
+        Some(MetricType::Gauge)
+    }
+
+    fn samples(&self, state: &i64, _now: Timestamp) -> Vec<MetricSample> {
+        vec![MetricSample::integer(*state)]
     }
 
     fn heap_bytes(&self, _state: &i64) -> usize {
@@ -98,6 +109,14 @@ impl Monoid for FloatSum {
 
     fn value(&self, state: &Total, _now: Timestamp) -> Result<Value, OtherKind> {
         Ok(number::float_json(state.nearest()))
+    }
+
+    fn metric_type(&self) -> Option<MetricType> {
+        Some(MetricType::Gauge)
+    }
+
+    fn samples(&self, state: &Total, _now: Timestamp) -> Vec<MetricSample> {
+        vec![MetricSample::plain(state.nearest())]
     }
 
     fn heap_bytes(&self, state: &Total) -> usize {

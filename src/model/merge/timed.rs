@@ -8,7 +8,9 @@ use std::cmp::Ordering;
 use serde_json::{Value, json};
 
 use super::codec::{self, Reader};
-use super::{DecodeError, Invalid, MergeError, Monoid, OtherKind, Timestamp, tag};
+use super::{
+    DecodeError, Invalid, MergeError, MetricSample, MetricType, Monoid, OtherKind, Timestamp, tag,
+};
 
 /// Which of two values is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +107,15 @@ impl Monoid for Timed {
         // What was stored is JSON.
         let content: Value = serde_json::from_str(&value.json).unwrap_or_default();
         Ok(json!({ "value": content, "at": value.at }))
+    }
+
+    fn metric_type(&self) -> Option<MetricType> {
+        Some(MetricType::Gauge)
+    }
+
+    fn samples(&self, state: &Self::State, _now: Timestamp) -> Vec<MetricSample> {
+        let number = state.as_ref().and_then(|value| serde_json::from_str::<f64>(&value.json).ok());
+        number.map(MetricSample::plain).into_iter().collect()
     }
 
     fn heap_bytes(&self, state: &Self::State) -> usize {

@@ -11,7 +11,7 @@ mod names;
 pub use self::key::{SeriesId, SeriesKey};
 pub use self::labels::{canonicalize, escape_label_value, split_canonical, unescape_label_value};
 pub use self::metadata::{Metadata, MetricType};
-pub use self::names::{PointLimits, check_metric_name, is_label_name, is_metric_name};
+pub use self::names::{OWN_PREFIX, PointLimits, check_metric_name, is_label_name, is_metric_name};
 
 use std::sync::Arc;
 

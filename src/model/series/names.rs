@@ -33,6 +33,9 @@ impl Default for PointLimits {
     }
 }
 
+/// What the names of the server's own metrics begin with. No other series with such a name is shown on /metrics.
+pub const OWN_PREFIX: &str = "holdall_";
+
 /// Returns whether `name` is a metric name of the classic data model.
 pub fn is_metric_name(name: &[u8]) -> bool {
     let head = |b: u8| b.is_ascii_alphabetic() || b == b'_' || b == b':';

@@ -15,7 +15,7 @@ use self::scripted_store::{Script, ScriptedStore};
 use super::{MAX_BATCHES, Refresher};
 use crate::clock::ManualClock;
 use crate::exposition::mirror::tests::upsert;
-use crate::exposition::{CacheRegistry, Format, OwnMetrics, Pages, ScrapeBody};
+use crate::exposition::{CacheRegistry, Exports, Format, OwnMetrics, Pages, ScrapeBody};
 use crate::model::time::Timestamp;
 use crate::store::Change;
 
@@ -36,6 +36,7 @@ fn setup() -> Setup {
         Arc::clone(&store) as _,
         Arc::clone(&pages),
         Arc::new(CacheRegistry::default()),
+        Exports::default(),
     );
     refresher.batch_series = 3;
     Setup { store, clock, pages, refresher }

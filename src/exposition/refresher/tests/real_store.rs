@@ -9,7 +9,7 @@ use proptest::prelude::{Just, ProptestConfig, Strategy, prop, prop_oneof, propte
 use super::read;
 use crate::clock::{Clock, ManualClock, SharedClock};
 use crate::exposition::refresher::Refresher;
-use crate::exposition::{CacheRegistry, Format, OwnMetrics, Pages};
+use crate::exposition::{CacheRegistry, Exports, Format, OwnMetrics, Pages};
 use crate::model::batch::PointBatch;
 use crate::model::selector::Selector;
 use crate::model::series::{Metadata, MetricType};
@@ -77,6 +77,7 @@ impl Shown {
             Arc::clone(&stores.operation),
             Arc::clone(&pages),
             Arc::new(CacheRegistry::default()),
+            Exports::default(),
         );
         Self { pages, refresher }
     }

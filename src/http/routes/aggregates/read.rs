@@ -128,10 +128,10 @@ pub(crate) async fn delete_aggregate(
     FenceHeader(fence): FenceHeader,
 ) -> HandlerResult<AggregateDeletionResponse> {
     let engine = state.engine()?;
-    let pipeline = engine.aggregates.pipeline(&pipeline)?.pipeline();
+    let declared = engine.aggregates.pipeline(&pipeline)?;
     let entity = field("entity", Entity::parse(entity))?;
-    let bucket = query.named(engine, pipeline)?;
-    let deleted = engine.aggregates.delete(pipeline, &entity, bucket, fence).await?;
+    let bucket = query.named(engine, declared.pipeline())?;
+    let deleted = engine.aggregates.delete(declared, &entity, bucket, fence).await?;
     Ok(Json(AggregateDeletionResponse { deleted: int64(deleted) }))
 }
 

@@ -14,7 +14,10 @@ use serde_json::{Value, json};
 use self::registers::Registers;
 use super::codec::Reader;
 use super::element::Element;
-use super::{DecodeError, Invalid, MergeError, Monoid, OtherKind, Timestamp, sketch, tag};
+use super::{
+    DecodeError, Invalid, MergeError, MetricSample, MetricType, Monoid, OtherKind, Timestamp,
+    sketch, tag,
+};
 
 /// A distinct count with 2^lg_k registers.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,6 +81,16 @@ impl Monoid for Hll {
             "upper": sketch.upper_bound(NumStdDev::Two),
             "fill": state.fill(self.lg_k),
         }))
+    }
+
+    fn metric_type(&self) -> Option<MetricType> {
+        Some(MetricType::Gauge)
+    }
+
+    fn samples(&self, state: &Box<Registers>, _now: Timestamp) -> Vec<MetricSample> {
+        let image = family::write(self.lg_k, state);
+        let sketch = HllSketch::deserialize(&image).ok();
+        sketch.map(|sketch| MetricSample::plain(sketch.estimate())).into_iter().collect()
     }
 
     fn export(&self, state: &Box<Registers>) -> Option<Vec<u8>> {

@@ -13,7 +13,10 @@ pub(super) use self::bins::Scale;
 
 use self::summary::Summary;
 use super::codec::Reader;
-use super::{DecodeError, Invalid, MergeError, Monoid, OtherKind, Timestamp, number, sketch, tag};
+use super::{
+    DecodeError, Invalid, MergeError, MetricSample, MetricType, Monoid, OtherKind, Timestamp,
+    number, sketch, tag,
+};
 
 /// The version of an exported sketch; its first byte.
 const EXPORT_VERSION: u8 = 1;
@@ -105,6 +108,22 @@ impl Monoid for Quantiles {
             "collapsed": state.collapsed(&self.scale),
             "fill": state.fill(&self.scale),
         }))
+    }
+
+    fn metric_type(&self) -> Option<MetricType> {
+        Some(MetricType::Summary)
+    }
+
+    fn samples(&self, state: &Box<Summary>, _now: Timestamp) -> Vec<MetricSample> {
+        #[expect(clippy::cast_precision_loss, reason = "samples are floats")]
+        let count = state.count() as f64;
+        let of_quantile = |q: &f64| {
+            let value = state.quantile(&self.scale, *q)?;
+            Some(MetricSample { suffix: "", quantile: Some(*q), value })
+        };
+        let total = |suffix, value| MetricSample { suffix, quantile: None, value };
+        let quantiles = self.shown.iter().filter_map(of_quantile);
+        quantiles.chain([total("_sum", state.sum()), total("_count", count)]).collect()
     }
 
     fn export(&self, state: &Box<Summary>) -> Option<Vec<u8>> {
