@@ -106,6 +106,7 @@ async fn a_pipeline_whose_values_would_mean_something_else_stops_the_start() {
         for word in ["views", "sum(integer); window=1h", declared] {
             assert!(log.contains(word), "no {word:?} in {log}");
         }
+        assert_eq!(log.matches("has stored values of").count(), 1, "it is said once: {log}");
     }
 
     // What does not change the meaning of the values may change, and they are still there.

@@ -14,7 +14,7 @@ pub type EngineResult<T> = Result<T, EngineError>;
 #[derive(Debug, Error)]
 pub enum EngineError {
     /// A part of the request is invalid. Correct the request.
-    #[error("{0}")]
+    #[error(transparent)]
     Invalid(#[from] Invalid),
     /// Nothing is held under this key.
     #[error("{0} not found")]

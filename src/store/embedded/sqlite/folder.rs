@@ -27,6 +27,8 @@ pub(in crate::store::embedded) struct FolderLock {
     folder: PathBuf,
     /// The last run that wrote here, if one did.
     before: Option<Run>,
+    /// The lock file was made here. It goes again where no run begins.
+    made: bool,
     /// This run, from [`Self::begin`] on.
     now: Mutex<Option<Run>>,
 }
@@ -41,25 +43,27 @@ impl FolderLock {
         let failed = |error: io::Error| OpenError::failed(folder, error);
         make_durably(folder).map_err(failed)?;
         let path = folder.join(NAME);
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(|error| OpenError::failed(&path, error))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(OpenError::Locked { path: folder.to_owned() });
+        let (mut file, made) = loop {
+            let (file, made) =
+                open_or_make(&path).map_err(|error| OpenError::failed(&path, error))?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    return Err(OpenError::Locked { path: folder.to_owned() });
+                }
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
             }
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
-        }
+            // A start that was refused may have removed the file in between. Its lock would be one that nobody else
+            // sees.
+            if file.metadata().map_err(failed)?.nlink() > 0 {
+                break (file, made);
+            }
+        };
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(|error| OpenError::failed(&path, error))?;
         let before =
             Run::read(&bytes).map_err(|why| OpenError::Damaged { what: "lock file", path, why })?;
-        Ok(Self { file, folder: folder.to_owned(), before, now: Mutex::default() })
+        Ok(Self { file, folder: folder.to_owned(), before, made, now: Mutex::default() })
     }
 
     /// Returns whether the folder is still there.
@@ -126,10 +130,30 @@ impl FolderLock {
 
 impl Drop for FolderLock {
     fn drop(&mut self) {
+        if self.made && self.now.get_mut().is_none() {
+            // While the lock is held, so it is not the file of another server. A refused start leaves no file behind;
+            // where this fails, it leaves an empty one, which says nothing.
+            drop(fs::remove_file(self.folder.join(NAME)));
+        }
         // Closing the file alone is not enough: a process that another thread is just starting has
         // a copy of it until it runs its program, and the lock lives as long as any copy is open.
         // Where unlocking fails, closing the file is all that can be done.
         drop(self.file.unlock());
+    }
+}
+
+/// Opens the lock file; also returns whether it was made.
+fn open_or_make(path: &Path) -> io::Result<(File, bool)> {
+    loop {
+        match OpenOptions::new().read(true).write(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            opened => return Ok((opened?, false)),
+        }
+        match OpenOptions::new().read(true).write(true).create_new(true).open(path) {
+            // Another start made it in between.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => return Ok((made?, true)),
+        }
     }
 }
 
