@@ -5,7 +5,9 @@ For each binary, in turn and twice: a server with an empty folder, 16 good clien
 some seconds alone, and then beside the abusive ones, which come from other addresses of loopback: slow heads, slow
 uploads, slow readers, half-closed connections, pipelined requests, garbage. Prints the rate of the good clients, their
 p50 and p99, how many of their requests failed, the peak of the server's memory, and what is in use after the abusive
-clients have gone. It uses only the standard library, and is not part of `make bench`.
+clients have gone. Then, for each coding, a server with 1,030 clients that do not read a response of 30,000 series: the
+memory that they take, and how long one client takes to read it whole, with a server of its own. It uses only the
+standard library, and is not part of `make bench`.
 """
 
 import asyncio
@@ -23,11 +25,15 @@ import urllib.request
 GOOD = 16
 SECONDS = 8.0
 SLOW_UPLOADS = 1030
+SLOW_READERS = 1030
+CODINGS = ["identity", "gzip", "zstd", "gzip, zstd"]
+LIST = "/v1/series?limit=30000"
 PUSH = "/v1/series?role=leader&source=leader_scrape"
 
 
-def request(method: str, path: str, body: bytes = b"", kind: str = "application/json") -> bytes:
-    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+def request(method: str, path: str, body: bytes = b"", kind: str = "application/json", more: str = "") -> bytes:
+    length = f"Content-Length: {len(body)}\r\n{more}\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n{length}"
     return head.encode() + body
 
 
@@ -114,7 +120,7 @@ class Load:
             try:
                 reader, writer = await self.connect(4)
                 writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-                writer.write(request("GET", "/v1/series?limit=30000"))
+                writer.write(request("GET", LIST))
                 while await reader.read(100):
                     writer.transport.pause_reading()
                     await asyncio.sleep(5)
@@ -155,44 +161,94 @@ def metric(port: int, name: str) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in page.splitlines() if line.startswith(name))
 
 
-async def run(binary: str):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "HOLDALL_STORE__PATH": f"{folder}/store",
-                       "HOLDALL_SERVER__LISTEN": f"127.0.0.1:{port}"}
-        server = subprocess.Popen([binary], env=environment, stderr=subprocess.DEVNULL)
-        try:
-            while metric(port, "holdall_store_up") != 1:
-                await asyncio.sleep(0.1)
-            load = Load(port)
-            reader, writer = await load.connect(1)
-            many = "".join(f'many{{i="{i}",text="{"x" * 100}"}} 1\n' for i in range(30_000))
-            writer.write(request("POST", PUSH, many.encode(), "text/plain"))
-            await response(reader)
-            print(f"{binary}\n  alone   {await load.measure()}")
-            tasks = load.abusive()
-            await asyncio.sleep(3)
-            print(f"  beside  {await load.measure()}")
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            load.hang_up()
+class Server:
+    """A server with 30,000 series in an empty folder of its own."""
+
+    def __init__(self, binary: str):
+        self.binary = binary
+
+    async def __aenter__(self):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.folder = tempfile.TemporaryDirectory()
+        environment = {**os.environ, "HOLDALL_STORE__PATH": f"{self.folder.name}/store",
+                       "HOLDALL_SERVER__LISTEN": f"127.0.0.1:{self.port}"}
+        self.process = subprocess.Popen([self.binary], env=environment, stderr=subprocess.DEVNULL)
+        while metric(self.port, "holdall_store_up") != 1:
             await asyncio.sleep(0.1)
-            status = open(f"/proc/{server.pid}/status").read()
-            peak = int(re.search(r"VmHWM:\s+(\d+)", status)[1]) // 1024
-            deadline = time.monotonic() + 60
-            # The scrape that asks is one itself. Servers before these metrics of permits have none in use.
-            others = lambda name: max(metric(port, name) - 1, 0)
-            in_use = lambda: (others("holdall_http_requests_in_flight"), others("holdall_http_permits_in_use"))
-            while any(in_use()) and time.monotonic() < deadline:
-                await asyncio.sleep(0.2)
-            in_flight, permits = in_use()
-            print(f"  peak {peak} MiB; afterwards {in_flight:.0f} requests in flight, {permits:.0f} permits in use")
-        finally:
-            server.terminate()
-            server.wait()
+        self.load = Load(self.port)
+        reader, writer = await self.load.connect(1)
+        many = "".join(f'many{{i="{i}",text="{"x" * 100}"}} 1\n' for i in range(30_000))
+        writer.write(request("POST", PUSH, many.encode(), "text/plain"))
+        await response(reader)
+        return self
+
+    async def __aexit__(self, *_):
+        self.process.terminate()
+        self.process.wait()
+        self.folder.cleanup()
+
+    def memory(self, field: str) -> int:
+        """In MiB."""
+        status = open(f"/proc/{self.process.pid}/status").read()
+        return int(re.search(rf"{field}:\s+(\d+)", status)[1]) // 1024
+
+
+async def run(binary: str):
+    async with Server(binary) as server:
+        load, port = server.load, server.port
+        print(f"{binary}\n  alone   {await load.measure()}")
+        tasks = load.abusive()
+        await asyncio.sleep(3)
+        print(f"  beside  {await load.measure()}")
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        load.hang_up()
+        await asyncio.sleep(0.1)
+        deadline = time.monotonic() + 60
+        # The scrape that asks is one itself. Servers before these metrics of permits have none in use.
+        others = lambda name: max(metric(port, name) - 1, 0)
+        in_use = lambda: (others("holdall_http_requests_in_flight"), others("holdall_http_permits_in_use"))
+        while any(in_use()) and time.monotonic() < deadline:
+            await asyncio.sleep(0.2)
+        in_flight, permits = in_use()
+        peak = server.memory("VmHWM")
+        print(f"  peak {peak} MiB; afterwards {in_flight:.0f} requests in flight, {permits:.0f} permits in use")
+
+
+async def whole(port: int, coding: str) -> tuple[float, int]:
+    """Reads the list; returns the time, and how many bytes came."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
+    started = time.monotonic()
+    writer.write(request("GET", LIST, more=f"Accept-Encoding: {coding}\r\nConnection: close\r\n"))
+    size = 0
+    while data := await reader.read(1 << 20):
+        size += len(data)
+    writer.close()
+    return time.monotonic() - started, size
+
+
+async def slow_readers(binary: str, coding: str):
+    async with Server(binary) as server:
+        reads = [await whole(server.port, coding) for _ in range(15)]
+        best = min(seconds for seconds, _ in reads)
+        before = server.memory("VmRSS")
+        for number in range(SLOW_READERS):
+            reader, writer = await server.load.connect(10 + number % 8)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            writer.write(request("GET", LIST, more=f"Accept-Encoding: {coding}\r\n"))
+            writer.transport.pause_reading()
+            if number % 64 == 0:
+                await asyncio.sleep(0.01)
+        # Long enough for the server to send what the clients' windows take.
+        await asyncio.sleep(5)
+        served = metric(server.port, "holdall_http_permits_in_use")
+        more = server.memory("VmRSS") - before
+        print(f"  {SLOW_READERS} slow readers, {coding:10}: +{more:4} MiB, {served:.0f} permits in use; "
+              f"one reads {reads[0][1] / 1e6:.2f} MB in {1000 * best:.1f} ms")
+        server.load.hang_up()
 
 
 def main():
@@ -200,6 +256,10 @@ def main():
     for _ in range(2):
         for binary in sys.argv[1:]:
             asyncio.run(run(binary))
+    for binary in sys.argv[1:]:
+        print(binary)
+        for coding in CODINGS:
+            asyncio.run(slow_readers(binary, coding))
 
 
 if __name__ == "__main__":

@@ -16,12 +16,12 @@ pub mod refresher;
 mod scrape;
 mod settings;
 
+pub(crate) use self::chunks::gzip;
 pub use self::own::OwnMetrics;
 pub use self::own::aggregates::PipelineCollector;
 pub use self::own::totals::{CacheRegistry, CacheTotal, CacheTotals};
 pub use self::refresher::{Exports, Refresher};
 pub use self::scrape::{
-    FILTERING_BYTES, FilteredScrape, Format, Pages, RenderFailed, ScrapeBody, accepts_gzip,
-    negotiate,
+    FILTERING_BYTES, FilteredScrape, Format, Pages, RenderFailed, ScrapeBody, negotiate,
 };
 pub use self::settings::{ExpositionSettings, RefreshSettings};

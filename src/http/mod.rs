@@ -7,6 +7,7 @@ mod access;
 mod admission;
 mod body;
 mod clients;
+mod compression;
 mod event_stream;
 mod extract;
 mod head;

@@ -10,15 +10,13 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::Request;
-use axum::middleware::map_response;
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
-use tower_http::CompressionLevel;
-use tower_http::compression::CompressionLayer;
-use tower_http::compression::predicate::SizeAbove;
 
 use super::admission::Admission;
 use super::clients::Peer;
+use super::compression::{Encoders, compress};
 use super::head;
 use super::openapi;
 use super::problem::{Code, Problem};
@@ -30,10 +28,11 @@ use super::state::{AppState, RouterParts};
 pub fn router(parts: RouterParts) -> Router {
     let admission = Admission::new(&parts.settings, &parts.access, parts.pages.own());
     let state = AppState::new(parts);
+    let encoders = Encoders::default();
     let mut router = Router::new();
     for route in resources().into_iter().flat_map(|resource| resource.routes) {
         let path = route.path.clone();
-        router = router.route(&path, served(route, &admission));
+        router = router.route(&path, served(route, &admission, &encoders));
     }
     router.fallback(unknown_path).method_not_allowed_fallback(wrong_method).with_state(state)
 }
@@ -63,14 +62,14 @@ fn resources() -> Vec<Resource> {
 }
 
 /// Puts the layers of a route around its handler.
-fn served(route: Route, admission: &Admission) -> MethodRouter<AppState> {
+fn served(route: Route, admission: &Admission, encoders: &Encoders) -> MethodRouter<AppState> {
     let codes = route.codes();
     // Some orchestrators and browsers add parameters of their own to what is open to everybody.
     let takes_query = route.takes_query || route.scope.is_none();
     let layer = admission.layer(route.scope, route.class, route.method, &route.path, takes_query);
     let mut handler = route.handler;
     if route.compressed {
-        handler = handler.layer(compression());
+        handler = handler.layer(from_fn_with_state(encoders.clone(), compress));
     }
     handler = handler.layer(layer);
     if cfg!(debug_assertions) {
@@ -88,10 +87,6 @@ fn check_declared(row: &str, declared: &[Code], response: &Response) {
     if let Some(code) = response.extensions().get::<Code>() {
         assert!(declared.contains(code), "{row} responds with {code:?}, which it does not declare");
     }
-}
-
-fn compression() -> CompressionLayer<SizeAbove> {
-    CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(SizeAbove::new(1024))
 }
 
 async fn unknown_path(State(state): State<AppState>, request: Request<Body>) -> Response {

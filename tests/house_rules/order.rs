@@ -64,7 +64,6 @@ const HOMES: &[(&str, &[&str])] = &[
     ("hyper", &["src/http/"]),
     ("hyper_util", &["src/http/"]),
     ("tower", &["src/http/"]),
-    ("tower_http", &["src/http/"]),
     ("clap", &["src/cli.rs", "src/main.rs"]),
 ];
 

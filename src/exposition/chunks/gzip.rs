@@ -10,7 +10,7 @@ use bytes::Bytes;
 use flate2::{Compress, Compression, FlushCompress};
 
 /// The header of a member: deflate, no name, no time, unknown system (RFC 1952).
-pub(in crate::exposition) const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+pub(crate) const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 /// The last, empty block of a deflate stream (RFC 1951).
 const FINAL_BLOCK: [u8; 2] = [3, 0];
 /// Level 1: 4 times as fast as the usual 6, for output a third larger.
@@ -18,19 +18,19 @@ const LEVEL: u32 = 1;
 /// The longest stored block of deflate, in bytes.
 const STORED_MAX_BYTES: usize = 0xffff;
 
-/// A compressed part of an exposition.
+/// A compressed part of a text.
 #[derive(Debug, Clone)]
-pub(in crate::exposition) struct Fragment {
+pub(crate) struct Fragment {
     /// The deflate blocks.
-    pub(in crate::exposition) bytes: Bytes,
+    pub(crate) bytes: Bytes,
     /// The CRC-32 of the plain text.
-    pub(in crate::exposition) crc: u32,
+    pub(crate) crc: u32,
     /// The length of the plain text.
-    pub(in crate::exposition) plain_bytes: u64,
+    pub(crate) plain_bytes: u64,
 }
 
 /// Compresses fragments, one after the other.
-pub(in crate::exposition) struct Compressor {
+pub(crate) struct Compressor {
     stream: Compress,
     buffer: Vec<u8>,
 }
@@ -49,7 +49,7 @@ impl Default for Compressor {
 
 impl Compressor {
     /// Compresses `plain` into a fragment.
-    pub(in crate::exposition) fn compress(&mut self, plain: &[u8]) -> Fragment {
+    pub(crate) fn compress(&mut self, plain: &[u8]) -> Fragment {
         self.stream.reset();
         self.buffer.clear();
         if !self.deflate(plain) {
@@ -96,23 +96,23 @@ fn store(plain: &[u8], out: &mut Vec<u8>) {
 
 /// The CRC-32 of fragments, in their order.
 #[derive(Debug, Clone, Default)]
-pub(in crate::exposition) struct Checksum(crc32fast::Hasher);
+pub(crate) struct Checksum(crc32fast::Hasher);
 
 impl Checksum {
     /// Adds a fragment behind the others.
-    pub(in crate::exposition) fn add(&mut self, fragment: &Fragment) {
+    pub(crate) fn add(&mut self, fragment: &Fragment) {
         // Combining needs only the CRC and the length of the appended text.
         self.0
             .combine(&crc32fast::Hasher::new_with_initial_len(fragment.crc, fragment.plain_bytes));
     }
 
     /// Adds the fragments of `other` behind the others.
-    pub(in crate::exposition) fn append(&mut self, other: &Self) {
+    pub(crate) fn append(&mut self, other: &Self) {
         self.0.combine(&other.0);
     }
 
     /// Returns the end of a member with `plain_bytes` of text: the final block, the checksum, the length.
-    pub(in crate::exposition) fn trailer(&self, plain_bytes: u64) -> Bytes {
+    pub(crate) fn trailer(&self, plain_bytes: u64) -> Bytes {
         let mut out = Vec::with_capacity(10);
         out.extend_from_slice(&FINAL_BLOCK);
         out.extend_from_slice(&self.0.clone().finalize().to_le_bytes());

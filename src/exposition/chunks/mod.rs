@@ -4,7 +4,7 @@
 //! Not the pages themselves, and not the HTTP body, which is in [`super::scrape`].
 //! Invariant: a chunk is compressed again only when one of its pages changed.
 
-pub(super) mod gzip;
+pub(crate) mod gzip;
 
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;

@@ -15,7 +15,7 @@ mod text;
 
 pub use self::body::ScrapeBody;
 pub use self::filter::{FILTERING_BYTES, FilteredScrape};
-pub use self::negotiate::{Format, accepts_gzip, negotiate};
+pub use self::negotiate::{Format, negotiate};
 
 use std::sync::Arc;
 use std::time::Duration;

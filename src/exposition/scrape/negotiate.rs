@@ -1,11 +1,11 @@
-//! The format and encoding of a response to a scrape, from `Accept` and `Accept-Encoding`.
+//! The format of a response to a scrape, from `Accept`.
 //!
 //! The text format shows series as they were pushed, with their types, bounds and names. OpenMetrics has
 //! stricter rules, and what breaks them is shown as `unknown`. So text is the better
 //! representation here, and a scraper that names both gets text, whatever weights it gives them: Prometheus names all
 //! formats that it can read, in an order that says nothing about the series. RFC 9110 allows a server to weigh its
 //! representations. A client that wants OpenMetrics does not name the text format, except in `*/*`.
-//! Invariant: every request gets a format, and gzip only if it accepts gzip.
+//! Invariant: every request gets a format.
 
 use crate::exposition::openmetrics::EOF_LINE;
 
@@ -85,25 +85,6 @@ fn parse_quality(text: &str) -> f32 {
     text.parse().ok().filter(|q| (0.0..=1.0).contains(q)).unwrap_or(0.0)
 }
 
-/// Returns whether a client accepts gzip. Without the header it does not: more bytes do less harm than
-/// a response that can't be read.
-pub fn accepts_gzip(accept_encoding: Option<&str>) -> bool {
-    let mut any = false;
-    for coding in accept_encoding.unwrap_or_default().split(',') {
-        let mut parts = coding.split(';').map(str::trim);
-        let name = parts.next().unwrap_or_default();
-        let q = parts
-            .filter_map(|p| p.split_once('='))
-            .find(|(n, _)| n.trim().eq_ignore_ascii_case("q"))
-            .map_or(1.0, |(_, q)| parse_quality(q.trim()));
-        if name.eq_ignore_ascii_case("gzip") || name.eq_ignore_ascii_case("x-gzip") {
-            return q > 0.0;
-        }
-        any |= name == "*" && q > 0.0;
-    }
-    any
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,16 +142,5 @@ mod tests {
             assert_eq!(negotiate(Some(accept)), Format::Text, "{accept}");
         }
         assert_eq!(negotiate(None), Format::Text);
-    }
-
-    #[test]
-    fn gzip_is_used_only_if_it_is_accepted() {
-        for yes in ["gzip", "deflate, gzip;q=0.5", "*", "identity;q=0, GZIP", "br;q=1, *;q=0.1"] {
-            assert!(accepts_gzip(Some(yes)), "{yes}");
-        }
-        for no in ["", "identity", "gzip;q=0", "gzip;q=0, *", "*;q=0", "gzip; q=0.000", "br"] {
-            assert!(!accepts_gzip(Some(no)), "{no}");
-        }
-        assert!(!accepts_gzip(None));
     }
 }

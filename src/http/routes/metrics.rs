@@ -11,10 +11,11 @@ use axum::routing::get;
 use futures_util::stream;
 use serde::Deserialize;
 
-use crate::exposition::{FILTERING_BYTES, Format, RenderFailed, accepts_gzip, negotiate};
+use crate::exposition::{FILTERING_BYTES, Format, RenderFailed, negotiate};
 use crate::http::access::Scope;
 use crate::http::admission::RequestClass;
 use crate::http::body::BodyBudget;
+use crate::http::compression::Accepted;
 use crate::http::extract::Query;
 use crate::http::problem::{Code, Problem};
 use crate::http::route::{Resource, undocumented};
@@ -48,7 +49,7 @@ async fn scrape(
 ) -> Result<Response, Problem> {
     state.check_page()?;
     let format = negotiate(joined(&headers, ACCEPT).as_deref());
-    let gzip = accepts_gzip(joined(&headers, ACCEPT_ENCODING).as_deref());
+    let gzip = Accepted::of(headers.get_all(ACCEPT_ENCODING)).gzip();
     let page = if query.matches.is_empty() {
         Body::new(state.pages.scrape(format, gzip).await.map_err(|error| failed(&error))?)
     } else {

@@ -10,11 +10,12 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::parts::{PART_SERIES, Parts, ResponseBudget, Source, respond};
+use super::parts::{PART_SERIES, Parts, Source, respond};
 use super::points::{SeriesDeltaResponse, write_change};
 use crate::engine::Engine;
 use crate::engine::series::Changes;
 use crate::http::admission::{RunningPermit, WaitFor};
+use crate::http::body::BodyBudget;
 use crate::http::extract::{Json, Query};
 use crate::http::problem::{Code, Problem};
 use crate::http::routes::shared::HandlerResult;
@@ -62,7 +63,7 @@ pub(crate) struct DeltaQuery {
     responses((status = 200, description = "The changes", body = SeriesDeltaResponse)))]
 pub(crate) async fn get_series_delta(
     State(state): State<AppState>,
-    budget: ResponseBudget,
+    budget: BodyBudget,
     Query(query): Query<DeltaQuery>,
     permit: RunningPermit,
 ) -> Result<Response, Problem> {
@@ -89,7 +90,7 @@ pub(crate) async fn get_series_delta(
     let source = DeltaSource { engine, next, head, left, more };
     let parts = Parts::new(source, changes, "{\"events\":[");
     // In a box, so that requests that wait don't have the room for it.
-    Box::pin(respond(parts, budget)).await
+    Box::pin(respond(parts, &budget)).await
 }
 
 /// What is left of a delta whose first part was read.

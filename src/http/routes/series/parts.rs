@@ -4,13 +4,9 @@
 //! of a large page or delta costs as much memory as one of a small one. Not what is read: each source knows that.
 //! Invariant: the JSON ends only where its source ended; a failure in the middle breaks the connection.
 
-use std::convert::Infallible;
 use std::future::Future;
 
 use axum::body::Body;
-use axum::extract::FromRequestParts;
-use axum::http::header::ACCEPT_ENCODING;
-use axum::http::request::Parts as Head;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream;
@@ -18,7 +14,6 @@ use futures_util::stream;
 use crate::http::body::{BodyBudget, Share};
 use crate::http::extract::json_response;
 use crate::http::problem::Problem;
-use crate::http::state::AppState;
 
 /// The most series that are read from the store at a time.
 pub(super) const PART_SERIES: usize = 512;
@@ -29,34 +24,6 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// What a response of several chunks takes while it is sent: a chunk that is made, one that is sent, and the series of a
 /// part, whose texts the store shares.
 const SENDING_BYTES: usize = 192 << 10;
-
-/// What the encoders take for each response that they compress.
-const ENCODERS: [(&str, usize); 2] = [("gzip", 320 << 10), ("zstd", 1280 << 10)];
-
-/// The budget that a response takes from, and how many bytes the encoder takes that its request asks for. Read before a
-/// request waits, so that it need not keep its headers.
-#[derive(Clone)]
-pub(super) struct ResponseBudget {
-    budget: BodyBudget,
-    encoder_bytes: usize,
-}
-
-impl FromRequestParts<AppState> for ResponseBudget {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(head: &mut Head, state: &AppState) -> Result<Self, Infallible> {
-        let accepted = head.headers.get_all(ACCEPT_ENCODING).iter();
-        let accepted = accepted.filter_map(|value| value.to_str().ok());
-        let bytes = accepted.flat_map(|accepted| {
-            ENCODERS
-                .iter()
-                .filter(move |(name, _)| accepted.contains(name))
-                .map(|(_, bytes)| *bytes)
-        });
-        let encoder_bytes = bytes.max().unwrap_or(0);
-        Ok(Self { budget: state.budget.of(&head.extensions), encoder_bytes })
-    }
-}
 
 /// Where the items of a response come from.
 pub(super) trait Source: Send + 'static {
@@ -138,19 +105,19 @@ impl<S: Source> Parts<S> {
 }
 
 /// Makes the response of JSON. A response of one chunk counts by its size; a longer one counts by what it takes while it
-/// is sent, with its encoder.
+/// is sent.
 ///
 /// # Errors
 /// Those of the source before the first chunk is whole, and 503 when the budget is spent.
 pub(super) async fn respond<S: Source>(
     mut parts: Parts<S>,
-    ResponseBudget { budget, encoder_bytes }: ResponseBudget,
+    budget: &BodyBudget,
 ) -> Result<Response, Problem> {
     let first = parts.next().await?;
     if parts.has_ended() {
         return Ok(json_response(budget.cover_response(first.len())?.hold(first)?));
     }
-    let share = budget.cover_response(SENDING_BYTES + encoder_bytes)?;
+    let share = cover_sending(budget)?;
     let sending = Sending { first: Some(first), parts, _share: share };
     let chunks = stream::try_unfold(sending, |mut sending| async move {
         let chunk = sending.next().await.map_err(|problem| Broken(problem.code().as_str()))?;
@@ -159,7 +126,7 @@ pub(super) async fn respond<S: Source>(
     Ok(json_response(Body::from_stream(chunks)))
 }
 
-/// Takes the share of a text of several chunks, without an encoder.
+/// Takes the share of a text of several chunks.
 ///
 /// # Errors
 /// 503 when the budget is spent.
@@ -232,10 +199,6 @@ mod tests {
         }
     }
 
-    fn of(budget: &BodyBudget) -> ResponseBudget {
-        ResponseBudget { budget: budget.clone(), encoder_bytes: 0 }
-    }
-
     fn numbers(end: usize, fails_at: usize) -> Parts<Numbers> {
         Parts::new(Numbers { next: 0, end, fails_at, most_read: 0 }, Vec::new(), "{\"list\":[")
     }
@@ -244,7 +207,7 @@ mod tests {
     async fn a_long_response_is_made_in_chunks_of_bounded_size_and_counts_while_it_is_sent() {
         for count in [0, 1, 63, 66, 1000] {
             let budget = BodyBudget::new(1 << 20, 1 << 20);
-            let response = respond(numbers(count, usize::MAX), of(&budget)).await;
+            let response = respond(numbers(count, usize::MAX), &budget).await;
             let response = response.unwrap_or_else(|problem| panic!("{problem:?}"));
             if count == 1000 {
                 let more = budget.cover_response((1 << 20) - SENDING_BYTES + (64 << 10));
@@ -268,13 +231,13 @@ mod tests {
     #[tokio::test]
     async fn a_failure_is_a_status_at_the_start_and_breaks_the_response_in_the_middle() {
         let budget = BodyBudget::new(1 << 20, 1 << 20);
-        let refused = respond(numbers(1000, 0), of(&budget)).await;
+        let refused = respond(numbers(1000, 0), &budget).await;
         assert_eq!(refused.err().map(|problem| problem.status().as_u16()), Some(503));
-        let response = respond(numbers(1000, 500), of(&budget)).await;
+        let response = respond(numbers(1000, 500), &budget).await;
         let response = response.unwrap_or_else(|problem| panic!("{problem:?}"));
         assert!(to_bytes(response.into_body(), usize::MAX).await.is_err());
         let spent = budget.cover_response(1 << 20);
-        let refused = respond(numbers(1000, usize::MAX), of(&budget)).await;
+        let refused = respond(numbers(1000, usize::MAX), &budget).await;
         assert_eq!(refused.err().map(|problem| problem.code()), Some(Code::Overloaded));
         drop(spent);
     }

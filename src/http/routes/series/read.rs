@@ -8,9 +8,10 @@ use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::parse_id;
-use super::parts::{PART_SERIES, Parts, ResponseBudget, Source, respond};
+use super::parts::{PART_SERIES, Parts, Source, respond};
 use super::points::{SeriesPoint, write_point};
 use crate::engine::Engine;
+use crate::http::body::BodyBudget;
 use crate::http::extract::{Json, Path, Query};
 use crate::http::problem::Problem;
 use crate::http::routes::shared::unknown_page;
@@ -60,7 +61,7 @@ pub(crate) struct SeriesPageResponse {
     responses((status = 200, description = "A page of the snapshot", body = SeriesPageResponse)))]
 pub(crate) async fn list_series(
     State(state): State<AppState>,
-    budget: ResponseBudget,
+    budget: BodyBudget,
     Query(query): Query<SeriesQuery>,
 ) -> Result<Response, Problem> {
     let limit = state.page_items(query.limit)?;
@@ -70,7 +71,7 @@ pub(crate) async fn list_series(
     let engine = Arc::clone(state.engine()?);
     let source = PageSource { engine, selectors, cursor, after, left: limit, more: true };
     let parts = Parts::new(source, Vec::new(), "{\"points\":[");
-    respond(parts, budget).await
+    respond(parts, &budget).await
 }
 
 /// The series of one page.
