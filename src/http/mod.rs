@@ -10,6 +10,7 @@ mod clients;
 mod compression;
 mod event_stream;
 mod extract;
+mod framing;
 mod head;
 mod linger;
 mod listen;

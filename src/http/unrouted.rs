@@ -1,8 +1,9 @@
 //! Responses that are made without the router: to heads that can't be parsed, and on connections that are one too many.
 //!
 //! hyper responds to a head that it can't parse with a status and no body, and has no hook for that. So the connection
-//! replaces what hyper writes. Not the checks of a head that was parsed, see [`super::head`]. Invariant: only what is
-//! written while no request is being responded to is replaced, so no byte of another response ever is.
+//! replaces what hyper writes. It also lets hyper refuse heads that frame their bodies twice, see [`super::framing`]. Not
+//! the checks of a head that was parsed, see [`super::head`]. Invariant: only what is written while no request is being
+//! responded to is replaced, so no byte of another response ever is.
 
 use std::io;
 use std::pin::Pin;
@@ -19,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
+use super::framing::Framing;
 use super::problem::{Code, Problem};
 
 /// For how long a client may read its refusal before the connection is closed. A connection that is closed while its
@@ -60,8 +62,12 @@ fn text_of(problem: Problem, headers: &[u8]) -> Vec<u8> {
 }
 
 /// Returns the problem that takes the place of a head that hyper wrote itself; `None` for one that is no refusal.
-fn refusal_of(head: &[u8]) -> Option<Vec<u8>> {
+/// `framed_twice` says whether it refuses such a request.
+fn refusal_of(head: &[u8], framed_twice: bool) -> Option<Vec<u8>> {
     let problem = match head.strip_prefix(b"HTTP/1.1 ")?.get(..3)? {
+        b"400" if framed_twice => {
+            Problem::invalid("a request has one Content-Length, or Transfer-Encoding instead of it")
+        }
         b"400" => Problem::invalid("the head of the request can't be parsed as HTTP/1.1"),
         // A target that is too long is a part of the head that is.
         b"414" | b"431" => Problem::new(Code::HeadTooLarge).detail(Code::HeadTooLarge.meaning()),
@@ -149,6 +155,7 @@ impl http_body::Body for RespondingBody {
 pub(super) struct ProblemsOfParser<S> {
     stream: S,
     exchange: Arc<Exchange>,
+    framing: Framing,
     refusal: Option<Refusal>,
 }
 
@@ -162,7 +169,7 @@ struct Refusal {
 
 impl<S> ProblemsOfParser<S> {
     pub(super) fn new(stream: S, exchange: Arc<Exchange>) -> Self {
-        Self { stream, exchange, refusal: None }
+        Self { stream, exchange, framing: Framing::default(), refusal: None }
     }
 }
 
@@ -170,7 +177,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ProblemsOfParser<S> {
     /// Sends the problem instead of `head`, if hyper wrote that of its own accord; returns whether it did.
     fn poll_replace(&mut self, cx: &mut Context<'_>, head: &[u8]) -> Poll<io::Result<bool>> {
         if self.refusal.is_none() {
-            let text = if self.exchange.is_none() { refusal_of(head) } else { None };
+            let text = if self.exchange.is_none() {
+                refusal_of(head, self.framing.has_refused())
+            } else {
+                None
+            };
             let Some(text) = text else { return Poll::Ready(Ok(false)) };
             self.refusal = Some(Refusal { text, sent: 0, linger: None });
         }
@@ -206,7 +217,19 @@ impl<S: AsyncRead + Unpin> AsyncRead for ProblemsOfParser<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let this = &mut *self;
+        let before = buffer.filled().len();
+        loop {
+            ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
+            let had_refused = this.framing.has_refused();
+            let passed = this.framing.follow(&mut buffer.filled_mut()[before..]);
+            let ended = buffer.filled().len() == before;
+            buffer.set_filled(before + passed);
+            // hyper refuses what it has by now, and reads what comes behind it to nobody.
+            if !had_refused || ended {
+                return Poll::Ready(Ok(()));
+            }
+        }
     }
 }
 

@@ -5,6 +5,8 @@
 
 mod headers;
 
+use std::collections::HashSet;
+
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, FromRequestParts};
@@ -21,6 +23,7 @@ use super::access::{BoundRole, Caller};
 use super::body::read_whole;
 use super::problem::{Code, Problem};
 use super::state::AppState;
+use super::wire::Object;
 
 /// A JSON body, of a request or of a response.
 pub(crate) struct Json<T>(pub(crate) T);
@@ -50,12 +53,8 @@ pub(crate) fn is_json(media: &str) -> bool {
 /// # Errors
 /// 400 for a text that is not JSON, for JSON that is not an object, and for an object of another shape.
 pub(crate) fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    match serde_json::from_slice(bytes) {
-        // serde would read an array as the fields in their order.
-        Ok(_) if bytes.trim_ascii_start().first() != Some(&b'{') => {
-            Err(Problem::invalid("the body must be a JSON object"))
-        }
-        Ok(value) => Ok(value),
+    match serde_json::from_slice::<Object<T>>(bytes) {
+        Ok(value) => Ok(value.0),
         // Only a body that is refused is read again, with its path.
         Err(_) => Err(explain_json::<T>(bytes)),
     }
@@ -64,7 +63,7 @@ pub(crate) fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem>
 /// Says what is wrong with a body that could not be read; the problem points at the field that is invalid.
 pub(crate) fn explain_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Problem {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let Err(error) = serde_path_to_error::deserialize::<_, T>(&mut deserializer) else {
+    let Err(error) = serde_path_to_error::deserialize::<_, Object<T>>(&mut deserializer) else {
         return Problem::new(Code::MalformedBody).detail("the body has more than one JSON text");
     };
     let pointer = pointer(error.path());
@@ -73,7 +72,8 @@ pub(crate) fn explain_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Problem {
         // serde_json appends line and column; the pointer says it better.
         let text = cause.to_string();
         let why = text.split(" at line ").next().unwrap_or(&text);
-        Problem::invalid(format!("{pointer}: {why}")).at(pointer, why)
+        let place = if pointer.is_empty() { "the body" } else { &pointer };
+        Problem::invalid(format!("{place}: {why}")).at(pointer, why)
     } else {
         Problem::new(Code::MalformedBody).detail(format!("the body is not JSON: {cause}"))
     }
@@ -168,8 +168,22 @@ fn read_query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
     axum_extra::extract::Query::<T>::try_from_uri(uri).map(|found| found.0).map_err(|rejection| {
         let text = rejection.body_text();
         let why = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
-        Problem::invalid(format!("the query: {why}"))
+        // What the decoder says of a list where there must be one value; it does not say which.
+        match repeated(uri).filter(|_| why == "unsupported value") {
+            Some(name) => Problem::invalid(format!("the query: {name} occurs more than once")),
+            None => Problem::invalid(format!("the query: {why}")),
+        }
     })
+}
+
+/// Returns the first parameter that is repeated and is not a list.
+fn repeated(uri: &Uri) -> Option<String> {
+    let mut seen = HashSet::new();
+    let pairs = uri.query()?.split('&').filter(|pair| !pair.is_empty());
+    let names = pairs.map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name));
+    let names = names.map(|name| percent_decode_str(name).decode_utf8_lossy().into_owned());
+    // The names of lists end like this, as those of Prometheus do.
+    names.filter(|name| !name.ends_with("[]")).find(|name| !seen.insert(name.clone()))
 }
 
 /// The role that the request's token is bound to.
@@ -231,6 +245,15 @@ mod tests {
         assert_eq!(waits.ttl.map(|ttl| ttl.0), Some(Duration::from_secs(1)));
         assert!(asked("").is_ok_and(|a| a.limit.is_none() && a.wait.is_none() && a.ttl.is_none()));
         assert!(read_query::<Asked>(&Uri::from_static("/")).is_ok());
+        for (query, name) in [
+            ("limit=1&limit=1", "limit"),
+            ("match[]=a&match[]=b&ttl=1s&wait=1s&ttl=2s", "ttl"),
+            ("li%6dit=1&limit=2", "limit"),
+        ] {
+            let problem = asked(query).expect_err(query);
+            let said = String::from_utf8(problem.to_json()).expect("JSON");
+            assert!(said.contains(&format!("the query: {name} occurs more than once")), "{said}");
+        }
         for query in [
             "limit=0",
             "limit=-1",

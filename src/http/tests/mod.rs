@@ -1,5 +1,6 @@
 //! Tests of the whole router, and of the listener, without a store.
 
+mod ambiguous;
 mod api;
 mod filtered;
 mod hung_up;

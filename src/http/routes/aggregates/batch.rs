@@ -16,7 +16,7 @@ use crate::http::extract::{Json, Path};
 use crate::http::problem::{Code, Problem};
 use crate::http::routes::shared::{check_batch, unknown_page};
 use crate::http::state::AppState;
-use crate::http::wire::{Integer, field};
+use crate::http::wire::{Integer, field, objects};
 use crate::model::Invalid;
 use crate::model::aggregates::{Aggregate, Bucket, Entity};
 use crate::model::merge::{Kind, QueryError, State as MergeState};
@@ -53,6 +53,7 @@ pub(crate) struct AggregateKeyItem {
 #[serde(deny_unknown_fields)]
 pub(crate) struct AggregateGetBatchRequest {
     /// The keys.
+    #[serde(deserialize_with = "objects")]
     keys: Vec<AggregateKeyItem>,
     /// Whether the response has the values as sketches as well; false when absent. Only for kinds that are sketches.
     #[schema(nullable = false)]

@@ -18,7 +18,7 @@ use crate::http::offload::offload;
 use crate::http::problem::{Code, Problem};
 use crate::http::routes::shared::{HandlerResult, check_batch};
 use crate::http::state::AppState;
-use crate::http::wire::{Base64, Integer, Ttl, field};
+use crate::http::wire::{Base64, Integer, Ttl, field, objects};
 use crate::model::cache::{ContentType, FillToken, Namespace};
 use crate::model::time::Timestamp;
 use crate::store::CachePut;
@@ -155,6 +155,7 @@ pub(crate) async fn get_cached_values(
 #[serde(deny_unknown_fields)]
 pub(crate) struct CachePutBatchRequest {
     /// The values.
+    #[serde(deserialize_with = "objects")]
     values: Vec<CachePutBatchItem>,
 }
 

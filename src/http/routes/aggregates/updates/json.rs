@@ -9,7 +9,7 @@ use super::builder::Builder;
 use super::wire::{Text, WireMerge, WireUpdate};
 use crate::http::extract::explain_json;
 use crate::http::problem::Problem;
-use crate::http::wire::Integer;
+use crate::http::wire::{Integer, Object};
 
 /// Reads all updates into `builder`, and returns the number of the batch.
 ///
@@ -21,9 +21,6 @@ pub(super) fn parse(bytes: &[u8], builder: &mut Builder<'_>) -> Result<Numbered,
     match read.and_then(|numbered| json.end().map(|()| numbered)) {
         Ok(numbered) => Ok(numbered),
         Err(_) => Err(builder.stopped.take().unwrap_or_else(|| {
-            if bytes.trim_ascii_start().first() == Some(&b'[') {
-                return Problem::invalid("the body must be a JSON object");
-            }
             // Only a body that is refused is read again, with its path.
             explain_json::<WireMerge<'_>>(bytes)
         })),
@@ -96,8 +93,8 @@ impl<'de> Visitor<'de> for UpdatesSeed<'_, '_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        while let Some(update) = items.next_element::<WireUpdate<'de>>()? {
-            if let Err(problem) = self.0.add(update, None) {
+        while let Some(update) = items.next_element::<Object<WireUpdate<'de>>>()? {
+            if let Err(problem) = self.0.add(update.0, None) {
                 self.0.stopped = Some(problem);
                 return Err(A::Error::custom("stopped"));
             }

@@ -5,6 +5,7 @@
 use super::builder::Builder;
 use super::wire::WireUpdate;
 use crate::http::problem::Problem;
+use crate::http::wire::Object;
 use crate::ingest::Lines;
 
 /// Reads all updates into `builder`.
@@ -21,8 +22,8 @@ pub(super) fn parse(bytes: &[u8], builder: &mut Builder<'_>) -> Result<(), Probl
         if line.trim_ascii().is_empty() {
             continue;
         }
-        match serde_json::from_str::<WireUpdate<'_>>(line) {
-            Ok(update) => {
+        match serde_json::from_str::<Object<WireUpdate<'_>>>(line) {
+            Ok(Object(update)) => {
                 let line = u32::try_from(number).unwrap_or(u32::MAX);
                 builder.add(update, Some(line))?;
             }

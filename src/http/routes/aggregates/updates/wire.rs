@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::engine::aggregates::{NewUpdate, UpdateError};
 use crate::http::routes::aggregates::keys::when;
-use crate::http::wire::Integer;
+use crate::http::wire::{Integer, objects};
 use crate::model::time::{Timestamp, parse_ttl};
 
 /// A text that need not be copied.
@@ -17,7 +17,7 @@ pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
 /// An update, as `UpdateItem` describes it.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, expecting = "an update, which is an object")]
+#[serde(deny_unknown_fields)]
 pub(super) struct WireUpdate<'a> {
     #[serde(borrow)]
     entity: Text<'a>,
@@ -35,7 +35,7 @@ pub(super) struct WireUpdate<'a> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WireMerge<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "objects")]
     pub(super) updates: Vec<WireUpdate<'a>>,
     #[serde(rename = "producer")]
     _producer: Option<String>,
