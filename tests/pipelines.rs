@@ -118,19 +118,24 @@ async fn a_pipeline_whose_values_would_mean_something_else_stops_the_start() {
 }
 
 #[tokio::test]
-async fn a_backend_without_aggregates_takes_no_pipelines() {
+async fn a_pipeline_on_redis_keeps_its_values_and_its_meaning() {
     let redis = Redis::start(&[]);
     let launch = Launch::new()
         .env("HOLDALL_STORE__BACKEND", "redis")
         .env("HOLDALL_STORE__REDIS__URL", &redis.url());
-    let server = launch.start().await;
-    let problem = server.post("/v1/events/seen", &json!({"event_ids": ["a"]})).await;
-    assert_eq!(problem.expect_problem(501), "unsupported");
-    assert_eq!(server.get("/v1/pipelines").await.expect(200), json!({"pipelines": []}));
+    let server = launch.config(VIEWS).start().await;
+    let seen = server.post("/v1/events/seen", &json!({"event_ids": ["a", "a"]})).await;
+    assert_eq!(seen.expect(200), json!({"first_seen": [true, false]}));
+    let update = || json!([{"entity": "a", "delta": 7, "event_id": "e"}]);
+    assert_eq!(merge(&server, update()).await["applied"], 1);
     let (_, launch) = server.terminate().await;
-    let Exit { code, log } = launch.config(VIEWS).expect_exit().await;
+    let launch = launch.config(&VIEWS.replace("\"sum\"", "\"max\""));
+    let Exit { code, log } = launch.expect_exit().await;
     assert_eq!(code, Some(1), "{log}");
-    assert!(log.contains("keeps no aggregates"), "{log}");
+    assert!(log.contains("max(integer); window=1h"), "{log}");
+    let server = launch.config(VIEWS).start().await;
+    assert_eq!(merge(&server, update()).await["duplicates"], 1);
+    assert_eq!(value(&server).await, 7);
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod generations;
 mod leases;
 mod limits;
 mod locks;
+mod outbox;
 mod series;
 mod validity;
 
@@ -50,7 +51,17 @@ conformance! {
         redis: backends::redis::single,
         redis_cluster: backends::redis::cluster,
     }
-    resources { series, locks, leases, checkpoints, generations, cache, fills, limits, validity, }
+    resources { series, locks, leases, checkpoints, generations, cache, fills, limits, validity, aggregates, }
+}
+
+/// What depends on how many shards there are more than other resources do.
+mod sharded {
+    conformance! {
+        backends {
+            redis_one_shard: backends::redis::one_shard,
+        }
+        resources { aggregates, }
+    }
 }
 
 /// What only some backends have.
@@ -60,6 +71,6 @@ mod of_some {
             memory: backends::embedded::in_memory,
             embedded: backends::embedded::on_disk,
         }
-        resources { aggregates, }
+        resources { outbox, }
     }
 }

@@ -34,7 +34,7 @@ pub enum ErrorKind {
 }
 
 /// A resource whose number of entries has a limit, and whose writes fail when it is reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Limited {
     /// Locks: `locks.max_locks`.
     Locks,

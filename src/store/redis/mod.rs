@@ -4,6 +4,7 @@
 //! spans shards takes several steps, as `Capabilities` says. The time is that of Redis. Resources are built
 //! on `core` and never import each other. The only place that names the driver.
 
+mod aggregates;
 mod cache;
 mod checkpoints;
 mod core;
@@ -17,6 +18,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use self::aggregates::RedisAggregates;
 use self::cache::RedisCache;
 use self::checkpoints::RedisCheckpoints;
 use self::core::client::Client;
@@ -84,6 +86,7 @@ pub fn open_with(
     let checkpoints = Arc::new(RedisCheckpoints::new(Arc::clone(&shards), store.checkpoints));
     let generations = Arc::new(RedisGenerations::new(Arc::clone(&shards), store.generations));
     let cache = Arc::new(RedisCache::new(Arc::clone(&shards), store.cache));
+    let aggregates = Arc::new(RedisAggregates::new(Arc::clone(&shards), store.aggregates));
     // The order in which resources are reported.
     let resources: Vec<Arc<dyn Upkeep>> = vec![
         Arc::clone(&series) as _,
@@ -92,6 +95,7 @@ pub fn open_with(
         Arc::clone(&checkpoints) as _,
         Arc::clone(&generations) as _,
         Arc::clone(&cache) as _,
+        Arc::clone(&aggregates) as _,
     ];
     Ok(Stores {
         series,
@@ -100,7 +104,7 @@ pub fn open_with(
         checkpoints,
         generations,
         cache,
-        aggregates: None,
+        aggregates: Some(aggregates),
         outbox: None,
         operation: Arc::new(RedisOperation::new(shards, resources)),
     })

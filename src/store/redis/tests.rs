@@ -5,10 +5,10 @@ use std::sync::LazyLock;
 
 use super::core::script::Script;
 use super::core::{epoch_check, fences};
-use super::{cache, checkpoints, generations, leases, locks, series};
+use super::{aggregates, cache, checkpoints, generations, leases, locks, series};
 
 fn all() -> impl Iterator<Item = &'static Script> {
-    let modules: [&[&LazyLock<Script>]; 10] = [
+    let modules: [&[&LazyLock<Script>]; 11] = [
         epoch_check::ALL,
         fences::ALL,
         locks::ALL,
@@ -19,6 +19,7 @@ fn all() -> impl Iterator<Item = &'static Script> {
         cache::ALL,
         cache::fill_claims::ALL,
         series::scripts::ALL,
+        aggregates::scripts::ALL,
     ];
     modules.into_iter().flatten().map(|script| &***script)
 }
@@ -40,7 +41,7 @@ fn a_script_that_checks_a_fence_checks_the_epoch_first() {
         Some((script.name, refusal, script.text().find("run_id:")))
     });
     let fenced: Vec<_> = fenced.collect();
-    assert_eq!(fenced.len(), 6);
+    assert_eq!(fenced.len(), 8);
     for (name, refusal, epoch_check) in fenced {
         assert!(epoch_check.is_some_and(|epoch_check| epoch_check < refusal), "{name}");
     }

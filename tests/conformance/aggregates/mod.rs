@@ -4,7 +4,7 @@
 mod ends;
 mod merges;
 mod once;
-mod outbox;
+pub(super) mod outbox;
 mod reads;
 
 use std::sync::Arc;
@@ -40,12 +40,6 @@ pub(super) use self::once::{
     an_event_twice_in_a_batch_counts_once, events_survive_a_restart,
     of_racing_claims_of_an_event_one_counts, only_the_first_to_see_an_event_is_told_so,
     producers_are_forgotten_after_their_period,
-};
-pub(super) use self::outbox::{
-    a_reader_of_notes_goes_on_behind_its_cursor, concurrent_merges_have_each_a_note,
-    delivered_notes_leave_unless_there_is_a_stream, each_merged_update_has_a_note_and_no_other_has,
-    notes_survive_a_restart_and_leave_with_their_hook,
-    the_oldest_notes_leave_at_the_bound_and_no_merge_is_refused,
 };
 pub(super) use self::reads::{
     a_change_of_what_stored_values_mean_is_named, a_deleted_value_is_gone_and_its_events_are_not,
@@ -93,12 +87,6 @@ macro_rules! cases {
             a_deleted_value_is_gone_and_its_events_are_not,
             all_buckets_of_an_entity_are_deleted_at_once,
             a_change_of_what_stored_values_mean_is_named,
-            each_merged_update_has_a_note_and_no_other_has,
-            a_reader_of_notes_goes_on_behind_its_cursor,
-            delivered_notes_leave_unless_there_is_a_stream,
-            the_oldest_notes_leave_at_the_bound_and_no_merge_is_refused,
-            concurrent_merges_have_each_a_note,
-            notes_survive_a_restart_and_leave_with_their_hook,
         }
     };
 }
