@@ -234,6 +234,25 @@ async fn a_server_starts_while_redis_is_away() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_with_pipelines_starts_while_redis_is_away_and_stops_at_once() {
+    let mut redis = Redis::start(&[]);
+    redis.kill();
+    let launch = || replica(&redis.url()).config("[pipelines.total]\nkind = \"sum\"\n");
+    let (first, second) = (launch(), launch());
+    let server = first.listening().await;
+    let (exit, _) = server.terminate().await;
+    assert_eq!(exit.code, Some(0), "{}", exit.log);
+    let server = second.listening().await;
+    let body = serde_json::json!({"updates": [{"entity": "a", "delta": 1}]});
+    let path = "/v1/aggregates/total/merge";
+    let early = server.try_post(path, &body).await.expect("the server answers");
+    assert_eq!(early.expect_problem(503), "starting");
+    redis.run();
+    server.until_ready().await;
+    server.try_post(path, &body).await.expect("the server answers").expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_page_is_served_without_the_series_while_redis_is_away_or_loading() {
     // Each key takes 20 ms to load, and Redis responds in between that it is loading.
     let slow = ["--key-load-delay", "20000", "--loading-process-events-interval-bytes", "1024"];

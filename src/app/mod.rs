@@ -5,6 +5,7 @@
 //! can't do its work ends and says why; it never goes on with a part missing.
 
 mod background;
+mod declare;
 mod file_limit;
 mod logging;
 mod memory;
@@ -20,6 +21,7 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use self::declare::declare_pipelines;
 pub use self::logging::Log;
 pub use self::memory::return_memory_promptly;
 use self::tasks::Tasks;
@@ -146,7 +148,8 @@ async fn serve(
             let operation = Arc::clone(&stores.operation);
             let worked = async {
                 let engine = engine(config, stores, &clock, &pages)?;
-                let declared = engine.aggregates.declare().await;
+                let declared = stop.run_until_cancelled(declare_pipelines(&engine)).await;
+                let Some(declared) = declared else { return Ok(()) };
                 declared.context("the pipelines can't be used as they are declared")?;
                 readiness.set_engine(Arc::clone(&engine));
                 let work = work(config, engine, Arc::clone(&clock), pages, &stop, dropped_lines);
