@@ -23,6 +23,7 @@ mod missing_files;
 mod pipelines;
 mod power_cut;
 mod redis_access;
+mod redis_aggregates;
 mod redis_faults;
 mod redis_histories;
 mod redis_replicas;
