@@ -122,13 +122,13 @@ async fn each_update_counts_once_while_connections_are_cut_and_redis_stalls() {
     };
     tokio::join!(done.run_until_cancelled(faults), worked);
     redis.pause(false);
-    let (sent, counted) = &*outcomes.lock();
+    let (sent, counted) = std::mem::take(&mut *outcomes.lock());
     let mut expected = BTreeMap::new();
     for number in sent {
-        let update = event(*number);
+        let update = event(number);
         let entity = update["entity"].as_str().expect("an entity").to_owned();
         *expected.entry(entity).or_insert(0) += number % 11;
     }
     assert_eq!(totals(&servers[0], "events").await, expected);
-    assert_eq!(totals(&servers[1], "batches").await.values().sum::<u64>(), *counted);
+    assert_eq!(totals(&servers[1], "batches").await.values().sum::<u64>(), counted);
 }

@@ -31,6 +31,7 @@ pub(super) const CODES: &[Code] = &[
     Code::TooManyAggregates,
     Code::TooManyEventIds,
     Code::TooManyProducers,
+    Code::PartlyApplied,
 ];
 
 /// Updates to merge.

@@ -25,9 +25,11 @@ pub(super) fn resource() -> Resource {
         .route(read(routes!(pipelines::list_pipelines)).compressed())
         .route(write(routes!(merge::merge_aggregates)).body().fenced().fails(merge::CODES))
         .route(read(routes!(read::get_aggregate)).fails(read::CODES))
-        .route(write(routes!(read::delete_aggregate)).fenced().fails(read::CODES))
+        .route(write(routes!(read::delete_aggregate)).fenced().fails(read::DELETION_CODES))
         .route(read(routes!(read::get_aggregate_named_merge)).fails(read::CODES))
-        .route(write(routes!(read::delete_aggregate_named_merge)).fenced().fails(read::CODES))
+        .route(
+            write(routes!(read::delete_aggregate_named_merge)).fenced().fails(read::DELETION_CODES),
+        )
         .route(read(routes!(read::list_aggregates)).fails(batch::CODES).compressed())
         .route(read(routes!(batch::get_aggregates)).body().fails(batch::CODES).compressed())
         .route(
@@ -37,11 +39,11 @@ pub(super) fn resource() -> Resource {
                 .compressed(),
         )
         .route(read(routes!(batch::get_aggregate_range)).body().fails(batch::CODES).compressed())
-        .route(
-            write(routes!(events::mark_events_seen))
-                .body()
-                .fails(&[Code::Unsupported, Code::TooManyEventIds]),
-        )
+        .route(write(routes!(events::mark_events_seen)).body().fails(&[
+            Code::Unsupported,
+            Code::TooManyEventIds,
+            Code::PartlyApplied,
+        ]))
 }
 
 /// Returns the rows of streams, which have a tag of their own: generated clients can't read them.

@@ -22,6 +22,9 @@ use crate::model::time::Timestamp;
 
 /// The codes of routes of one value.
 pub(super) const CODES: &[Code] = &[Code::NotFound, Code::Unsupported];
+/// The codes of deletions.
+pub(super) const DELETION_CODES: &[Code] =
+    &[Code::NotFound, Code::Unsupported, Code::PartlyApplied];
 
 /// The name of the entity whose path is also that of merges.
 const MERGE: &str = "merge";
