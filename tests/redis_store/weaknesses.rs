@@ -35,6 +35,7 @@ impl Stand {
         let proxy = Proxy::to(old.port()).await;
         let holdall = place.replica_through(proxy.url(), TIMEOUT);
         holdall.0.operation.ready().await.expect("the store works");
+        assert!(!holdall.0.operation.capabilities().survives_failover);
         new.cli(&["replicaof", "127.0.0.1", &old.port().to_string()]);
         Self { old, new, place, proxy, holdall }
     }

@@ -1,8 +1,8 @@
 //! The own metrics, `holdall_...`: their names, help texts and handles.
 //!
 //! Not the values of the store and of caches, which are set by the refresher.
-//! Invariant: every name begins with [`OWN_PREFIX`], also those of the process, so that no mirrored series,
-//! such as another exporter's `process_cpu_seconds_total`, can have the same name.
+//! Invariant: every name begins with [`OWN_PREFIX`](crate::model::series::OWN_PREFIX), also those of the process, so that
+//! no mirrored series, such as another exporter's `process_cpu_seconds_total`, can have the same name.
 
 pub mod aggregates;
 pub(super) mod export;

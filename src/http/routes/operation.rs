@@ -30,17 +30,27 @@ pub(crate) struct StatusResponse {
     survives_restart: bool,
     /// Whether acknowledged durable writes survive a power cut.
     survives_power_cut: bool,
-    /// Whether other replicas see the same data.
+    /// Whether acknowledged writes are never lost because another server of the store takes over. If not, the last ones
+    /// before a failover can be: what was acquired may be acquired by another caller, what was released or deleted may
+    /// be back, a checkpoint or a sample may be older, a bump may be forgotten. A server that was cut off may serve what
+    /// is out of date until it notices.
+    survives_failover: bool,
+    /// Whether other replicas see the same data. If so, queues for leases are fair among the requests at one replica, and
+    /// waiting requests notice after a moment what happens at another one.
     shared: bool,
     /// Whether the check of a fence and the write are one atomic step. In either case no write under an earlier fencing
-    /// token happens after an acquisition or a release was acknowledged.
+    /// token happens after an acquisition or a release was acknowledged, unless a failover loses that.
     atomic_fencing: bool,
     /// Whether a batch of several keys or series is one atomic step. If not, it is one step in each shard of the store:
     /// readers may see a part of the batch, and after a failure a part of it may be applied.
     atomic_batches: bool,
-    /// Whether the limit on series is exact. If not, each shard of the store has an equal part of the limit, and a push
-    /// is refused when one of its shards is full, although others have room. The limit is never exceeded.
+    /// Whether the limits on the number of series, locks, leases, checkpoints, generations and aggregates are exact. If not, each
+    /// shard of the store has an equal part of each limit, and a write is refused when one of its shards is full, although
+    /// others have room. A limit is never exceeded.
     exact_budget: bool,
+    /// How many shards the store has. Each numbers its changes and remembers its deletions on its own, and has its part
+    /// of what may be cached; a snapshot is that of each shard at a moment of its own.
+    shards: i64,
     /// How much is held, by resource.
     resources: Vec<ResourceStatus>,
     /// Buffered writes that are not on disk yet.
@@ -99,10 +109,12 @@ pub(crate) async fn get_status(State(state): State<AppState>) -> HandlerResult<S
         backend: capabilities.backend,
         survives_restart: capabilities.survives_restart,
         survives_power_cut: capabilities.survives_power_cut,
+        survives_failover: capabilities.survives_failover,
         shared: capabilities.shared,
         atomic_fencing: capabilities.atomic_fencing,
         atomic_batches: capabilities.atomic_batches,
         exact_budget: capabilities.exact_budget,
+        shards: int64(capabilities.shards as u64),
         resources: status.resources.iter().map(ResourceStatus::from).collect(),
         unflushed_writes: int64(status.unflushed),
         oldest_unflushed_ms: i64::try_from(status.oldest_unflushed.as_millis()).unwrap_or(i64::MAX),

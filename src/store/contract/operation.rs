@@ -16,23 +16,31 @@ pub struct Capabilities {
     pub survives_restart: bool,
     /// Acknowledged durable writes survive a power cut.
     pub survives_power_cut: bool,
-    /// Other replicas see the same data.
+    /// Acknowledged writes are never lost because another server of the store takes over; true where there is no other
+    /// one. Where not, the last writes before a failover can be lost: what was acquired may be acquired by another
+    /// caller, what was released or deleted may be back, a checkpoint or a sample may be older, a bump may be forgotten.
+    /// A server that was cut off may serve what is out of date until it notices.
+    pub survives_failover: bool,
+    /// Other replicas see the same data. The time is that of the store, in whole milliseconds. Queues and waiters are
+    /// those of one replica: what happens at another one is noticed after a moment.
     pub shared: bool,
     /// A fence is checked in the same atomic step as the write. Where not, a write that was admitted
     /// may still be running when its lease expires; an acquisition or a release returns only after
     /// every shard knows of it, so no write under an earlier token happens afterwards. Where a failover loses the
-    /// acquisition or the release itself, the former holder has the lease again until its ttl ends.
+    /// acquisition or the release itself ([`Self::survives_failover`]), the former holder has the lease again until its
+    /// ttl ends.
     pub atomic_fencing: bool,
     /// A batch of several keys or series is one atomic step. Where not, it is checked as a whole first,
     /// then each shard applies its part in one step. A failure or a refusal in between leaves some parts applied,
     /// and the error says so; sending the batch again completes it.
     pub atomic_batches: bool,
-    /// The limit on live series is exact: a batch is refused only when all series together would exceed
-    /// it. Where not, each shard has an equal part of the limit, and a batch is refused when one of its
-    /// shards is full, though others have room. The limit is never exceeded either way.
+    /// The limits on live series, locks, leases, checkpoints, generations and aggregates are exact: a batch is refused only when all
+    /// entries together would exceed one. Where not, each shard has an equal part of the limit, and a batch is refused
+    /// when one of its shards is full, though others have room. The limit is never exceeded either way.
     pub exact_budget: bool,
     /// Of how many shards the store is made that number their changes, and remember their
-    /// deletions, on their own. A cached value lies in the shard of its generation's key, and each
+    /// deletions, on their own: there is no order between the changes of two shards, and a snapshot is that of each
+    /// shard at a moment of its own. A cached value lies in the shard of its generation's key, and each
     /// shard has its part of what may be cached.
     pub shards: usize,
 }

@@ -32,6 +32,7 @@ impl Operation for EmbeddedOperation {
             backend: if self.on_disk { "embedded" } else { "memory" },
             survives_restart: self.on_disk,
             survives_power_cut: self.on_disk && self.sync == SyncMode::Full,
+            survives_failover: true,
             shared: false,
             atomic_fencing: true,
             atomic_batches: true,

@@ -40,6 +40,7 @@ impl Operation for RedisOperation {
             backend: "redis",
             survives_restart: true,
             survives_power_cut: false,
+            survives_failover: false,
             shared: true,
             atomic_fencing: false,
             atomic_batches: false,

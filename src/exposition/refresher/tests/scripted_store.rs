@@ -186,6 +186,7 @@ impl Operation for ScriptedStore {
             backend: "scripted",
             survives_restart: false,
             survives_power_cut: false,
+            survives_failover: true,
             shared: false,
             atomic_fencing: true,
         }
