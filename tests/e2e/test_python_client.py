@@ -21,6 +21,7 @@ PIPELINE = {
     "HOLDALL_PIPELINES__VIEWS__WINDOW": "1h",
     "HOLDALL_PIPELINES__VIEWS__RETENTION": "7days",
     "HOLDALL_PIPELINES__VIEWS__DEDUP": "1h",
+    "HOLDALL_PIPELINES__VIEWS__HOOK__STREAM": "true",
 }
 NOON = datetime.datetime(2026, 1, 2, 12, 0, 0, tzinfo=datetime.timezone.utc)
 
@@ -51,7 +52,7 @@ class Caller:
 
     def module(self, operation: str):
         """The generated module of an operation."""
-        tag = self._operations[operation]["tags"][0]
+        tag = self._operations[operation]["tags"][0].replace("-", "_")
         name = re.sub(r"([A-Z])", lambda match: "_" + match[1].lower(), operation)
         return importlib.import_module(f"{PACKAGE}.api.{tag}.{name}")
 
@@ -68,9 +69,9 @@ class Caller:
         response = self.module(operation).sync_detailed(*path, client=self.client, **parameters)
         assert (response.status_code, response.content) == (status, b"")
 
-    def first_event(self, operation: str, **parameters) -> str:
+    def first_event(self, operation: str, *path: str, **parameters) -> str:
         """The first event of a stream, which never ends."""
-        request = self.module(operation)._get_kwargs(**parameters)
+        request = self.module(operation)._get_kwargs(*path, **parameters)
         with self.client.get_httpx_client().stream(**request) as response:
             assert response.status_code == 200
             assert response.headers["content-type"] == "text/event-stream"
@@ -301,6 +302,8 @@ def call_aggregates(call):
     merged = call("mergeAggregates", "views", body=merge)
     assert (merged.applied, merged.duplicates, merged.expired) == (1, 0, 0)
     assert call("mergeAggregates", "views", body=merge).duplicates == 1
+    notes = json.loads(call.first_event("streamNotes", "views").removeprefix("data: "))["notes"]
+    assert [(note["entity"], note["delta"], note["event_id"]) for note in notes] == [(WEIRD, 3, "one")]
     update.delta = 4
     assert call("mergeAggregates", "views", body=merge, status=409).code == "event_conflict"
     numbered = models.MergeRequest(updates=[], producer="worker", seq=1)

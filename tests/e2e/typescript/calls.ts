@@ -74,7 +74,11 @@ async function series() {
 
 async function stream(cursor: string) {
   const answer = await client.GET("/v1/series/stream", { params: { query: { cursor } }, parseAs: "stream" });
-  const reader = data(answer).pipeThrough(new TextDecoderStream()).getReader();
+  assert.match(await firstEvent(data(answer)), /^event: change\nid: .+\ndata: \{/);
+}
+
+async function firstEvent(body: ReadableStream<Uint8Array<ArrayBuffer>>): Promise<string> {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   while (!text.includes("\n\n")) {
     const { value, done } = await reader.read();
@@ -82,7 +86,7 @@ async function stream(cursor: string) {
     text += value;
   }
   await reader.cancel();
-  assert.match(text, /^event: change\nid: .+\ndata: \{/);
+  return text;
 }
 
 async function locks() {
@@ -209,6 +213,8 @@ async function aggregates() {
   assert.deepEqual(merged, { applied: 1, duplicates: 0, expired: 0 });
   const again = data(await client.POST(merge, { params, body: { updates: [update] } }));
   assert.deepEqual(again, { applied: 0, duplicates: 1, expired: 0 });
+  const notes = await client.GET("/v1/pipelines/{pipeline}/stream", { params, parseAs: "stream" });
+  assert.match(await firstEvent(data(notes)), /^event: notes\nid: .+\ndata: \{"notes":\[\{/);
   data(await client.POST(merge, { params, body: { updates: [], producer: "worker", seq: 1 } }));
   const late = await client.POST(merge, { params, body: { updates: [], producer: "worker", seq: 3 } });
   assert.equal(problem(late, 409).gap?.expected, 2);
