@@ -31,7 +31,7 @@ use crate::exposition::gzip::Compressor;
 const SMALLEST_BYTES: u64 = 1024;
 
 /// The most responses that are compressed with zstd at a time. An encoder takes about 1.3 MiB.
-const ZSTD_ENCODERS: usize = 32;
+const ZSTD_ENCODERS: usize = 16;
 
 /// What responses are compressed with.
 #[derive(Clone)]

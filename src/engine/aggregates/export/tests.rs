@@ -68,6 +68,22 @@ impl Setup {
         self.engine.merge(&declared, vec![update], None, None).await.expect("merged");
     }
 
+    /// Merges 1 as another server would, of which this engine knows nothing.
+    async fn merge_elsewhere(&self, pipeline: &str, entity: &str) {
+        let declared = self.declared(pipeline);
+        let new = NewUpdate {
+            entity: entity.into(),
+            delta: json!(1),
+            when: When::Now,
+            event_id: None,
+            ttl: None,
+        };
+        let updates = vec![self.engine.reader(&declared).read(new).expect("a valid update")];
+        let pipeline = Arc::clone(declared.pipeline());
+        let merge = crate::store::Merge { pipeline, updates, sequence: None, fence: None };
+        self.engine.shared_store().expect("a store").merge(merge).await.expect("merged");
+    }
+
     async fn delete(&self, pipeline: &str, entity: &str) {
         let entity = Entity::parse(entity).expect("an entity");
         let _ = self.engine.delete(&self.declared(pipeline), &entity, None, None).await;
@@ -132,6 +148,13 @@ async fn only_what_was_merged_into_is_read_again() {
     s.merge("hits", "b", json!(4), None).await;
     assert_eq!(s.refresh("hits").await, 1);
     assert_eq!(s.refresh("hits").await, 0);
+    assert_eq!(s.shown, s.held("hits").await);
+    // A change that was not marked is not seen: nothing else is read.
+    s.merge_elsewhere("hits", "c").await;
+    s.merge("hits", "b", json!(1), None).await;
+    assert_eq!(s.refresh("hits").await, 1);
+    s.merge("hits", "c", json!(1), None).await;
+    assert_eq!(s.refresh("hits").await, 1);
     assert_eq!(s.shown, s.held("hits").await);
     s.delete("hits", "a").await;
     assert_eq!(s.refresh("hits").await, 1);
@@ -231,20 +254,7 @@ async fn a_value_that_decays_is_read_at_each_refresh() {
 async fn what_other_replicas_merge_is_seen_where_the_store_is_shared() {
     let mut s = Setup::new(true);
     s.refresh("hits").await;
-    let declared = s.declared("hits");
-    let new = NewUpdate {
-        entity: "a".into(),
-        delta: json!(1),
-        when: When::Now,
-        event_id: None,
-        ttl: None,
-    };
-    let update = s.engine.reader(&declared).read(new).expect("valid");
-    let pipeline = Arc::clone(declared.pipeline());
-    let merge =
-        crate::store::Merge { pipeline, updates: vec![update], sequence: None, fence: None };
-    // Not through the engine, as if by another server.
-    s.engine.shared_store().expect("a store").merge(merge).await.expect("merged");
+    s.merge_elsewhere("hits", "a").await;
     assert_eq!(s.refresh("hits").await, 1);
 }
 

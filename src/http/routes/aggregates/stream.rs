@@ -48,8 +48,8 @@ pub(crate) struct NoteStreamQuery {
 /// Streams the notes of a pipeline as server-sent events: what each update has changed, in the order in which they were
 /// merged. Each event `notes` has an object with a list `notes`, and its id is the cursor to continue with. A note has
 /// `sequence`, `entity`, `bucket` (with a window), `at`, `delta` and `event_id` (where the update had one). It can come
-/// more than once, with the same number. An event `error` contains a problem, and is the last event. 410 `cursor_gone` says that notes
-/// behind the cursor were dropped, as is done with the oldest ones at `aggregates.max_outbox_notes` and
+/// more than once, with the same number. An event `error` contains a problem, and is the last event. 410 `cursor_gone`
+/// says that notes behind the cursor were dropped, as is done with the oldest ones at `aggregates.max_outbox_notes` and
 /// `aggregates.max_outbox_bytes`; a stream without a cursor then starts with the oldest that is left. 404 says that the
 /// pipeline has no `hook` with `stream = true`.
 #[utoipa::path(get, path = "/v1/pipelines/{pipeline}/stream",
