@@ -20,7 +20,19 @@ pub(super) struct MapOf {
 /// What an entry of a `BTreeMap` takes with its share of a node, besides what is on the heap.
 const ENTRY_BYTES: usize = 2 * size_of::<(Box<str>, State)>();
 
+/// What a map takes besides its entries.
+const FIXED_BYTES: usize = 64;
+
 impl MapOf {
+    /// Returns how many keys a map of this kind can have whose values never take more than `bytes`.
+    pub(super) fn keys_within(of: &Any, bytes: usize) -> usize {
+        bytes.saturating_sub(FIXED_BYTES) / Self::most_bytes_of_entry(of)
+    }
+
+    fn most_bytes_of_entry(of: &Any) -> usize {
+        (MAX_KEY_BYTES + ENTRY_BYTES).saturating_add(of.max_bytes())
+    }
+
     fn check(&self, keys: usize) -> Result<(), String> {
         if keys > self.max_keys {
             return Err(format!("{keys} keys, more than {}", self.max_keys));
@@ -122,7 +134,7 @@ impl Monoid for MapOf {
     }
 
     fn max_bytes(&self) -> usize {
-        let entry = (MAX_KEY_BYTES + ENTRY_BYTES).saturating_add(self.of.max_bytes());
-        entry.saturating_mul(self.max_keys).saturating_add(64)
+        let entries = Self::most_bytes_of_entry(&self.of).saturating_mul(self.max_keys);
+        entries.saturating_add(FIXED_BYTES)
     }
 }

@@ -126,10 +126,11 @@ impl<'a> Table<'a> {
     }
 
     fn topk(&mut self) -> Option<Any> {
-        let k = self.size("k", 10, 1..=1_000)?;
+        let k = self.size("k", 10, 1..=1_000);
         // Many more counters than are shown: with as many, all but the first ranks would be noise.
-        let default = (16 * k).next_power_of_two().max(1_024);
-        let map_size = self.size("map_size", default, 8..=1 << 20)?;
+        let default = (16 * k.unwrap_or(1)).next_power_of_two().max(1_024);
+        let map_size = self.size("map_size", default, 8..=1 << 20);
+        let (k, map_size) = (k?, map_size?);
         if !map_size.is_power_of_two() || map_size < 4 * k {
             return self.fail("map_size", "must be a power of two, and at least 4 k");
         }
@@ -176,11 +177,13 @@ impl<'a> Table<'a> {
     }
 
     fn map(&mut self) -> Option<Any> {
-        let max_keys = self.size("max_keys", 1_000, 1..=100_000);
         let of = match self.get("of") {
             Some(Value::Object(of)) => self.inner(of, "of"),
             _ => self.fail("of", "must be a table with the kind of the values"),
         };
+        // Of large values there are fewer, unless somebody asks for more.
+        let fitting = of.as_ref().map_or(1, |of| MapOf::keys_within(of, MAX_STATE_BYTES));
+        let max_keys = self.size("max_keys", fitting.clamp(1, 1_000), 1..=100_000);
         Some(Any::MapOf(MapOf { of: Box::new(of?), max_keys: max_keys? }))
     }
 
@@ -328,7 +331,7 @@ mod tests {
 
     #[test]
     fn a_kind_is_bounded_in_depth_and_bytes() {
-        let map = |of: Value| json!({"kind": "map", "of": of});
+        let map = |of: Value| json!({"kind": "map", "of": of, "max_keys": 1_000});
         assert!(kind(&map(map(json!({"kind": "sum"})))).is_err(), "1000 maps of 1000 keys");
         let map = |of: Value| json!({"kind": "map", "of": of, "max_keys": 2});
         let two = map(map(json!({"kind": "sum"})));
@@ -337,6 +340,34 @@ mod tests {
         assert!(error.contains("of.of.of is too deep"), "{error}");
         let error = kind(&json!({"kind": "bloom", "capacity": 100_000_000})).expect_err("114 MiB");
         assert!(error.contains("choose smaller limits"), "{error}");
+    }
+
+    #[test]
+    fn a_map_has_by_default_as_many_keys_as_fit_and_at_most_a_thousand() {
+        let max_keys = |of: Value| {
+            let settings = KindSettings::deserialize(json!({"kind": "map", "of": of}));
+            match parse(&settings.expect("a table")) {
+                Ok(Any::MapOf(map)) => map.max_keys,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(max_keys(json!({"kind": "sum"})), 1_000);
+        for of in [
+            json!({"kind": "topk"}),
+            json!({"kind": "topk", "k": 100}),
+            json!({"kind": "hll", "lg_k": 14}),
+            json!({"kind": "map", "of": {"kind": "sum"}}),
+            json!({"kind": "bloom", "capacity": 10_000_000}),
+        ] {
+            let keys = max_keys(of.clone());
+            assert!((1..1_000).contains(&keys), "{keys} of {of}");
+            let one_more = json!({"kind": "map", "of": of, "max_keys": keys + 1});
+            assert!(kind(&one_more).is_err(), "{one_more}");
+        }
+        assert!(
+            kind(&json!({"kind": "map", "of": {"kind": "bloom", "capacity": 100_000_000}}))
+                .is_err()
+        );
     }
 
     #[test]
@@ -354,6 +385,10 @@ mod tests {
         {
             assert!(error.contains(part), "{error}");
         }
+        // A parameter that is wrong does not make the others unknown.
+        let error = kind(&json!({"kind": "topk", "k": 0, "map_size": 7})).expect_err("two errors");
+        assert!(error.contains("k must be from 1") && error.contains("map_size must be from 8"));
+        assert!(!error.contains("is not a setting"), "{error}");
         assert!(kind(&json!({})).is_err() && kind(&json!({"kind": 1})).is_err());
     }
 }
