@@ -209,6 +209,17 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_tells_a_source_of_another_role_from_one_that_nobody_has() {
+        let why = |source| {
+            let writer = Writer { role: "follower", source, bound_role: None };
+            roles().check_write(&writer, None).expect_err("it is refused").to_string()
+        };
+        let [others, nobodys] = ["scrape", "x"].map(why);
+        assert!(others.contains("the source may not be written by this role"), "{others}");
+        assert!(nobodys.contains("the source is not known"), "{nobodys}");
+    }
+
+    #[test]
     fn the_leader_deletes_with_its_fence() {
         let check = |role, fence: Option<&Fence>| roles().check_delete(role, fence.cloned());
         assert!(check(None, None).is_ok());

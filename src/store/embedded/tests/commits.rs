@@ -71,11 +71,15 @@ async fn a_failed_commit_leaves_no_trace_and_the_next_one_works() {
     fixture.lock("a").await.expect_err("the commit fails");
     fixture.lock("a").await.expect_err("it fails still");
     fixture.assert_untouched();
+    assert!(fixture.store.status().expect("reports").commit_failures >= 2);
+    let why = fixture.store.ready().await.expect_err("no commit works");
+    assert!(why.contains("as the test wants"), "{why}");
     fixture.before_next_commit(|file| {
         file.connection().execute_batch("DROP TRIGGER fail").expect("drops");
     });
     assert!(fixture.lock("a").await.expect("responds"));
     assert_eq!(fixture.store.status().expect("reports").commits, 1);
+    assert_eq!(fixture.store.ready().await, Ok(()));
     // What the failed ones may have left in SQLite's log was written over before.
     assert_eq!(count(fixture.folder.path(), "journal"), 2);
     let fixture = fixture.kill();

@@ -190,4 +190,17 @@ async fn the_time_of_the_last_commit_is_known_before_the_clock_starts() {
     let loaded = load(Some(fixture.folder.path())).expect("loads");
     let last = loaded.last_commit().expect("something was committed");
     assert_eq!(last.at.steady, fixture.clock.steady());
+    assert_eq!(last.at.system, fixture.clock.now());
+}
+
+#[tokio::test]
+async fn a_commit_records_how_far_the_system_clock_was_set() {
+    let fixture = Fixture::new();
+    fixture.lock("before").await.expect("responds");
+    let set_to = fixture.clock.now().saturating_add(40 * DAY);
+    fixture.clock.set_system(set_to);
+    fixture.lock("after").await.expect("responds");
+    fixture.store.close().await.expect("closes");
+    let last = load(Some(fixture.folder.path())).expect("loads").last_commit().expect("one");
+    assert_eq!(last.at.system, set_to);
 }

@@ -285,4 +285,15 @@ mod tests {
         assert_eq!(claims.get(&id(1), ClaimEnd(7)), Some(2));
         assert_eq!((claims.live(ClaimEnd(4)), claims.live(ClaimEnd(9))), (1, 0));
     }
+
+    #[test]
+    fn ends_that_no_claim_has_any_more_take_no_memory() {
+        let mut claims = PackedClaims::default();
+        for end in 1..=1000 {
+            claims.insert(id(1), 0, ClaimEnd(end));
+            claims.insert(id(1000 + u64::from(end)), 0, ClaimEnd(end));
+        }
+        claims.clean(ClaimEnd(999), TABLES);
+        assert_eq!(claims.ends, BTreeMap::from([(ClaimEnd(1000), 2)]));
+    }
 }
