@@ -56,3 +56,23 @@ fn of(numbers: &[i64], texts: &[&str]) -> i64 {
     }
     i64::from(hasher.finalize())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn metadata_that_was_altered_has_another_checksum() {
+        let altered = [
+            metadata(1, "gauge", "ab", "c"),
+            metadata(2, "gauge", "ab", "c"),
+            metadata(1, "count", "ab", "c"),
+            metadata(1, "gauge", "bb", "c"),
+            metadata(1, "gauge", "ab", "d"),
+            metadata(1, "gauge", "a", "bc"),
+        ];
+        assert_eq!(altered.iter().collect::<HashSet<_>>().len(), altered.len());
+    }
+}

@@ -69,3 +69,21 @@ impl Tombstones {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_those_of_the_keys_that_are_remembered() {
+        let mut tombstones = Tombstones::default();
+        tombstones.push(1, 1, 10);
+        tombstones.push(2, 2, 7);
+        assert_eq!(tombstones.bytes(), 17);
+        tombstones.revive(7);
+        assert_eq!(tombstones.bytes(), 10);
+        assert_eq!(tombstones.pop_oldest(|seq, _| seq == 1), Some(1));
+        tombstones.forget(10);
+        assert_eq!((tombstones.bytes(), tombstones.len()), (0, 0));
+    }
+}

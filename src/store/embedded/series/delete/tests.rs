@@ -1,4 +1,4 @@
-//! A deletion by selector of which a part expires before its step.
+//! Deletions by selector that are cut off, or of which a part expires, before their step.
 
 use std::sync::Arc;
 
@@ -12,7 +12,9 @@ use crate::store::embedded::durable_tables;
 use crate::store::embedded::fences::{FenceLatches, Fences};
 use crate::store::embedded::series::SeriesSet;
 use crate::store::embedded::sqlite::SyncMode;
-use crate::store::{DeleteOutcome, Fenced, SeriesStore as _, SeriesWriter, StoreSettings};
+use crate::store::{
+    DeleteOutcome, ErrorKind, Fenced, SeriesStore as _, SeriesWriter, StoreSettings,
+};
 
 fn open(clock: &Arc<ManualClock>) -> EmbeddedSeries {
     let settings = StoreSettings::for_tests();
@@ -29,9 +31,66 @@ fn open(clock: &Arc<ManualClock>) -> EmbeddedSeries {
         .expect("the store opens")
 }
 
+fn manual_clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::at(Timestamp::parse("2026-11-21T10:00:00Z").expect("valid")))
+}
+
+async fn push(series: &EmbeddedSeries, names: &[&str]) {
+    let mut batch = PointBatch::default();
+    for name in names {
+        batch.push(name, "", 1.0, None, None);
+    }
+    series.upsert(batch, SeriesWriter::anybody()).await.expect("the store works");
+}
+
+/// Selects what the selector finds, as the first half of a deletion does.
+async fn select(series: &EmbeddedSeries, selector: &str) -> Scan<u32> {
+    let scan = Scan::new(vec![Selector::parse(selector).expect("valid")], None, usize::MAX);
+    let (mut scan, ()) =
+        series.scan(scan, false, |_, _| Ok(Some(()))).await.expect("the store works");
+    let found = scan.take_found(usize::MAX);
+    series.shared.table.lock().core.select(&found);
+    scan
+}
+
+#[tokio::test]
+async fn a_deletion_that_was_cut_off_takes_nothing_with_the_next_one() {
+    let series = open(&manual_clock());
+    push(&series, &["a", "b"]).await;
+    select(&series, "a").await;
+    let selectors = [Selector::parse("b").expect("valid")];
+    let outcome = series.scan_and_delete(&selectors, false, SeriesWriter::anybody()).await;
+    assert_eq!(outcome.expect("works"), Fenced::Done(DeleteOutcome::Deleted(1)));
+    select(&series, "a").await;
+    assert_eq!(series.shared.table.lock().core.deletion.count(), 1, "it lives");
+}
+
+#[tokio::test]
+async fn what_a_deletion_ended_is_purged_before_it_is_read() {
+    let series = open(&manual_clock());
+    push(&series, &["a"]).await;
+    let mut scan = select(&series, "a").await;
+    let writer = SeriesWriter::anybody();
+    let outcome = series.shared.delete_selected(&mut scan, false, &writer).expect("works");
+    assert_eq!(outcome, Some(Fenced::Done(DeleteOutcome::Deleted(1))));
+    assert!(!series.shared.table.lock().is_purged);
+    let live = series.shared.read_purged(|table| table.core.deletion.count());
+    assert_eq!(live.expect("is open"), 0);
+}
+
+#[tokio::test]
+async fn a_closed_table_is_not_written() {
+    let series = open(&manual_clock());
+    push(&series, &["a"]).await;
+    series.close();
+    let mut ran = false;
+    let error = series.shared.write(None, |_, _| ran = true).expect_err("it is closed");
+    assert_eq!((error.kind, ran), (ErrorKind::Unavailable, false));
+}
+
 #[tokio::test]
 async fn what_expires_between_its_selection_and_the_deletion_is_not_counted() {
-    let clock = Arc::new(ManualClock::at(Timestamp::parse("2026-11-21T10:00:00Z").expect("valid")));
+    let clock = manual_clock();
     let series = open(&clock);
     let half = StoreSettings::for_tests().series.retention / 2;
     let older = clock.now().saturating_sub(half);
@@ -39,16 +98,11 @@ async fn what_expires_between_its_selection_and_the_deletion_is_not_counted() {
     batch.push("old", "", 1.0, Some(older), None);
     batch.push("young", "", 1.0, None, None);
     series.upsert(batch, SeriesWriter::anybody()).await.expect("the store works");
-    let all = vec![Selector::parse("{__name__=~\"old|young\"}").expect("valid")];
-    let scan = Scan::new(all, None, usize::MAX);
-    let (mut scan, ()) =
-        series.scan(scan, false, |_, _| Ok(Some(()))).await.expect("the store works");
-    let found = scan.take_found(usize::MAX);
-    series.shared.table.lock().core.select(&found);
+    let mut scan = select(&series, "{__name__=~\"old|young\"}").await;
+    assert_eq!(series.shared.table.lock().core.deletion.count(), 2);
     clock.advance(half);
     let writer = SeriesWriter::anybody();
     let outcome = (0..10)
         .find_map(|_| series.shared.delete_selected(&mut scan, false, &writer).expect("works"));
-    assert_eq!(found.len(), 2);
     assert_eq!(outcome, Some(Fenced::Done(DeleteOutcome::Deleted(1))));
 }
