@@ -214,9 +214,9 @@ mod tests {
             let writer = Writer { role: "follower", source, bound_role: None };
             roles().check_write(&writer, None).expect_err("it is refused").to_string()
         };
-        let [others, nobodys] = ["scrape", "x"].map(why);
-        assert!(others.contains("the source may not be written by this role"), "{others}");
-        assert!(nobodys.contains("the source is not known"), "{nobodys}");
+        let [foreign, unknown] = ["scrape", "x"].map(why);
+        assert!(foreign.contains("the source may not be written by this role"), "{foreign}");
+        assert!(unknown.contains("the source is not known"), "{unknown}");
     }
 
     #[test]

@@ -364,10 +364,14 @@ mod tests {
             let one_more = json!({"kind": "map", "of": of, "max_keys": keys + 1});
             assert!(kind(&one_more).is_err(), "{one_more}");
         }
-        assert!(
-            kind(&json!({"kind": "map", "of": {"kind": "bloom", "capacity": 100_000_000}}))
-                .is_err()
-        );
+        let huge = json!({"kind": "bloom", "capacity": 100_000_000});
+        assert!(kind(&json!({"kind": "map", "of": huge})).is_err());
+        // The default leaves no room for anything beside the map.
+        let tuple = |map: Value| json!({"kind": "tuple", "fields": {"a": map, "b": map}});
+        let map = json!({"kind": "map", "of": {"kind": "topk"}});
+        let small = json!({"kind": "map", "of": {"kind": "topk"}, "max_keys": 10});
+        assert!(kind(&tuple(map)).expect_err("too large").contains("choose smaller limits"));
+        assert!(kind(&tuple(small)).is_ok());
     }
 
     #[test]
@@ -387,7 +391,9 @@ mod tests {
         }
         // A parameter that is wrong does not make the others unknown.
         let error = kind(&json!({"kind": "topk", "k": 0, "map_size": 7})).expect_err("two errors");
-        assert!(error.contains("k must be from 1") && error.contains("map_size must be from 8"));
+        for part in ["k must be from 1", "map_size must be from 8"] {
+            assert!(error.contains(part), "{error}");
+        }
         assert!(!error.contains("is not a setting"), "{error}");
         assert!(kind(&json!({})).is_err() && kind(&json!({"kind": 1})).is_err());
     }

@@ -1,4 +1,4 @@
-//! Deletions by selector that are cut off, or of which a part expires, before their step.
+//! Deletions by selector: interrupted ones, their purge, and series that expire before the step that deletes.
 
 use std::sync::Arc;
 
@@ -54,7 +54,7 @@ async fn select(series: &EmbeddedSeries, selector: &str) -> Scan<u32> {
 }
 
 #[tokio::test]
-async fn a_deletion_that_was_cut_off_takes_nothing_with_the_next_one() {
+async fn the_next_deletion_takes_nothing_that_an_interrupted_one_selected() {
     let series = open(&manual_clock());
     push(&series, &["a", "b"]).await;
     select(&series, "a").await;
@@ -62,7 +62,7 @@ async fn a_deletion_that_was_cut_off_takes_nothing_with_the_next_one() {
     let outcome = series.scan_and_delete(&selectors, false, SeriesWriter::anybody()).await;
     assert_eq!(outcome.expect("works"), Fenced::Done(DeleteOutcome::Deleted(1)));
     select(&series, "a").await;
-    assert_eq!(series.shared.table.lock().core.deletion.count(), 1, "it lives");
+    assert_eq!(series.shared.table.lock().core.deletion.count(), 1, "it was deleted");
 }
 
 #[tokio::test]
@@ -74,8 +74,8 @@ async fn what_a_deletion_ended_is_purged_before_it_is_read() {
     let outcome = series.shared.delete_selected(&mut scan, false, &writer).expect("works");
     assert_eq!(outcome, Some(Fenced::Done(DeleteOutcome::Deleted(1))));
     assert!(!series.shared.table.lock().is_purged);
-    let live = series.shared.read_purged(|table| table.core.deletion.count());
-    assert_eq!(live.expect("is open"), 0);
+    let selected = series.shared.read_purged(|table| table.core.deletion.count());
+    assert_eq!(selected.expect("the store is open"), 0);
 }
 
 #[tokio::test]
